@@ -1,0 +1,1 @@
+"""The cluster: workers, fan-out, training jobs and the command line."""
