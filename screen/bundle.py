@@ -28,7 +28,7 @@ _COUNTS = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_l
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Bundle:
-    """An opened bundle. config: the model's config.json. aliases: {retired or alias id: Ensembl id of the vocabulary}."""
+    """An opened bundle. config: the model's config.json. aliases: {alias or retired id: id of the vocabulary}."""
 
     path: Path
     generation: str
