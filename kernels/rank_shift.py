@@ -1,0 +1,276 @@
+"""Embedding of perturbed rank lists straight from the base lists and the edits; it never builds a perturbed id list.
+
+Formula, for row j of perturbed list p, with (s, t) the base index or the inserted token that the edits put at row j:
+
+    hidden[p, j] = LayerNorm(word[t if inserted else ids[base[p] + s]] + position[j] + type_row; gamma, beta, eps)
+
+An edit (source, destination, token) takes the row at `source` out and puts it, or a new token, in at `destination`:
+delete (i, NOWHERE, -1), move (i, j, -1), insert (NOWHERE, j, token), nothing (NOWHERE, NOWHERE, -1). One step maps a
+row j of the list after it to a row of the list before it:
+
+    j == destination: source;   source <= j < destination: j + 1;   destination < j <= source: j - 1;   else j
+
+and several edits compose from the last to the first. Arithmetic is float32 whatever the tables and the output hold.
+
+Legend: B base rows, P perturbations, K edits each, T perturbed rows, V tokens, M positions, D dims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+NOWHERE = 1 << 30  # index of an edit that has no source, or no destination; larger than any rank list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerturbedLists:
+    """P edited rank lists, packed one after the other without padding.
+
+    `ids` [B] int32 holds the base lists (framed or plain) one after the other, none overlapping another; `base` [P]
+    int64 and `base_length` [P] int32 say where perturbation p's base list begins in it and how long it is. `source`,
+    `destination` and `token` [P, K] int32 are the edits, applied in the order 0..K-1. `length` [P] int32 is the length
+    of the perturbed list: a shorter one than the edits give truncates it. `start` [P+1] int64 is the exclusive
+    cumulative sum of `length`. `uniform` is the common length when all are equal, so that the packed rows view as [P,
+    n, D]. `total` (sum of the lengths) and `longest` are host copies; without them a launch on a device has to wait
+    for it.
+    """
+
+    ids: Tensor
+    base: Tensor
+    base_length: Tensor
+    length: Tensor
+    start: Tensor
+    source: Tensor
+    destination: Tensor
+    token: Tensor
+    uniform: int | None = None
+    total: int | None = None
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        perturbations = self.length.numel()
+        edits = self.source.shape[1] if self.source.dim() == 2 else -1
+        expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "ids": (torch.int32, tuple(self.ids.shape[:1])),
+            "base": (torch.int64, (perturbations,)),
+            "base_length": (torch.int32, (perturbations,)),
+            "length": (torch.int32, (perturbations,)),
+            "start": (torch.int64, (perturbations + 1,)),
+            "source": (torch.int32, (perturbations, edits)),
+            "destination": (torch.int32, (perturbations, edits)),
+            "token": (torch.int32, (perturbations, edits)),
+        }
+        for name, (dtype, shape) in expected.items():
+            tensor = getattr(self, name)
+            if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
+                raise ValueError(
+                    f"{name} is {tensor.dtype} {tuple(tensor.shape)}, must be contiguous {dtype} {shape}: pack anew"
+                )
+            if tensor.device != self.ids.device:
+                raise ValueError(f"{name} is on {tensor.device}, ids on {self.ids.device}: put the lists on one device")
+        if self.ids.device.type == "cpu":
+            if int(self.start[0]) or not torch.equal(self.start.diff(), self.length.to(torch.int64)):
+                raise ValueError("start is not the exclusive cumulative sum of length: pack the lists anew")
+            if self.uniform is not None and bool((self.length != self.uniform).any()):
+                raise ValueError(f"uniform is {self.uniform}, but the lengths differ: leave it None")
+        if self.uniform is not None:
+            object.__setattr__(self, "total", perturbations * self.uniform)
+            object.__setattr__(self, "longest", self.uniform if perturbations else 0)
+        if self.total is None:
+            object.__setattr__(self, "total", int(self.start[-1]))
+        if self.longest is None:
+            object.__setattr__(self, "longest", int(self.length.max()) if perturbations else 0)
+
+    @classmethod
+    def pack(
+        cls,
+        *,
+        ids: Tensor,
+        base: Tensor,
+        base_length: Tensor,
+        length: Tensor,
+        source: Tensor,
+        destination: Tensor,
+        token: Tensor,
+    ) -> PerturbedLists:
+        """Lists from tensors on the CPU: works out `start`, `uniform`, `total` and `longest`, and sets the dtypes."""
+        length = length.to(torch.int32).contiguous()
+        start = torch.zeros(length.numel() + 1, dtype=torch.int64)
+        torch.cumsum(length, 0, dtype=torch.int64, out=start[1:])
+        shortest, longest = (int(length.min()), int(length.max())) if length.numel() else (0, 0)
+        return cls(
+            ids=ids.to(torch.int32).contiguous(),
+            base=base.to(torch.int64).contiguous(),
+            base_length=base_length.to(torch.int32).contiguous(),
+            length=length,
+            start=start,
+            source=source.to(torch.int32).contiguous(),
+            destination=destination.to(torch.int32).contiguous(),
+            token=token.to(torch.int32).contiguous(),
+            uniform=longest if shortest == longest else None,
+            total=int(start[-1]),
+            longest=longest,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PerturbedLists:
+        """The same lists on another device; the host copies come along, so nothing waits."""
+        tensors = ("ids", "base", "base_length", "length", "start", "source", "destination", "token")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in tensors})
+
+    @property
+    def rows(self) -> int:
+        """T, the rows of all perturbed lists together."""
+        assert self.total is not None
+        return self.total
+
+    @property
+    def width(self) -> int:
+        """Rows of the longest perturbed list."""
+        assert self.longest is not None
+        return self.longest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingTables:
+    """The embedding block of a BERT encoder: `word` [V, D], `position` [M, D], `type_row` [D], and its LayerNorm."""
+
+    word: Tensor
+    position: Tensor
+    type_row: Tensor
+    gamma: Tensor
+    beta: Tensor
+    eps: float = 1e-12  # of every published Geneformer configuration
+
+    def __post_init__(self) -> None:
+        dims = self.word.shape[-1]
+        if self.word.dim() != 2 or self.position.dim() != 2 or self.position.shape[1] != dims:
+            raise ValueError(
+                f"word {tuple(self.word.shape)}, position {tuple(self.position.shape)}: must be [V, D], [M, D] of one D"
+            )
+        for name in ("type_row", "gamma", "beta"):
+            if tuple(getattr(self, name).shape) != (dims,):
+                raise ValueError(
+                    f"{name} has shape {tuple(getattr(self, name).shape)}, must be ({dims},) as word's dims"
+                )
+
+
+# ---------------------------------------------------------------- torch reference
+
+
+def trace(lists: PerturbedLists) -> tuple[Tensor, Tensor, Tensor]:
+    """Where every row of the perturbed lists comes from.
+
+    Returns `index` [T] int64, the row in the packed base lists or -1 where a token was inserted; `token` [T] int32, the
+    inserted token or -1; `moved` [T] bool, true where an edit moved or inserted the row itself (not where a row only
+    made room for another).
+
+    >>> lists = PerturbedLists.pack(
+    ...     ids=torch.tensor([10, 11, 12]), base=torch.tensor([0]), base_length=torch.tensor([3]),
+    ...     length=torch.tensor([3]), source=torch.tensor([[2]]), destination=torch.tensor([[0]]),
+    ...     token=torch.tensor([[-1]]))
+    >>> trace(lists)[0].tolist()
+    [2, 0, 1]
+    """
+    device, shape = lists.ids.device, (lists.length.numel(), lists.width)
+    row = torch.arange(shape[1], dtype=torch.int32, device=device)
+    source = row.expand(shape)
+    token = torch.full(shape, -1, dtype=torch.int32, device=device)
+    moved = torch.zeros(shape, dtype=torch.bool, device=device)
+    for k in range(lists.source.shape[1] - 1, -1, -1):
+        a, b, inserted = (edit[:, k, None] for edit in (lists.source, lists.destination, lists.token))
+        live = token < 0  # an inserted row has no past: earlier edits cannot touch it
+        hit = live & (source == b)
+        before = (
+            source + ((source >= a) & (source < b)).to(torch.int32) - ((source > b) & (source <= a)).to(torch.int32)
+        )
+        source = torch.where(hit, a, torch.where(live, before, source))
+        token = torch.where(hit, inserted, token)
+        moved |= hit
+    index = torch.where(token < 0, lists.base[:, None] + source, -1)
+    if lists.uniform is not None:
+        return index.reshape(-1), token.reshape(-1), moved.reshape(-1)
+    produced = row < lists.length[:, None]
+    return index[produced], token[produced], moved[produced]
+
+
+def row_positions(lists: PerturbedLists) -> tuple[Tensor, Tensor]:
+    """Of every packed row: its perturbation [T] int64 and its row within the list [T] int64."""
+    count = torch.arange(lists.length.numel(), device=lists.ids.device)
+    owner = torch.repeat_interleave(count, lists.length, output_size=lists.rows)
+    return owner, torch.arange(lists.rows, device=lists.ids.device) - lists.start[owner]
+
+
+def _layer_norm_rows(token: Tensor, position: Tensor, tables: EmbeddingTables, out: Tensor) -> None:
+    """LayerNorm of (token, position) pairs [R] into `out` [R, D], a cache-sized block at a time."""
+    dims = tables.word.shape[1]
+    type_row, gamma, beta = (row.float() for row in (tables.type_row, tables.gamma, tables.beta))
+    block = max(1, (1 << 16) // dims)
+    for first in range(0, token.numel(), block):
+        rows = slice(first, first + block)
+        total = tables.word.index_select(0, token[rows]).float()
+        total += tables.position.index_select(0, position[rows]).float()
+        total += type_row
+        out[rows] = functional.layer_norm(total, (dims,), gamma, beta, tables.eps)
+
+
+def rank_shift_reference(lists: PerturbedLists, tables: EmbeddingTables, out: Tensor) -> Tensor:
+    """The formula in torch. A token that only makes room moves by a rank or two, so most rows are copies of a few
+    variants.
+
+    Variants (base row, shift of its position) are normalised once and gathered; where that would be more work than the
+    rows themselves (few perturbations of many cells, hundreds of edits) every row is normalised for itself.
+    """
+    index, inserted, moved = trace(lists)
+    owner, position = row_positions(lists)
+    bases = lists.ids.numel()
+    at_home = ~moved
+    shift = position - (index - lists.base[owner])
+    lowest, highest = (int(x) for x in torch.aminmax(shift[at_home])) if bool(at_home.any()) else (0, -1)
+    variants = (highest - lowest + 1) * bases
+    newcomers = torch.nonzero(moved).flatten()
+    if 2 * (variants + newcomers.numel()) > lists.rows:
+        token = torch.where(inserted < 0, lists.ids[index.clamp(min=0)], inserted)
+        _layer_norm_rows(token, position, tables, out)
+        return out
+    variant = (shift - lowest) * bases + index
+    variant[newcomers] = torch.arange(newcomers.numel(), device=index.device) + variants
+    token_of = lists.ids.repeat(highest - lowest + 1)
+    position_of = torch.zeros(variants, dtype=torch.int64, device=index.device)
+    position_of[variant[at_home]] = position[at_home]  # equal variants have equal positions, so any writer may be last
+    strange = inserted[newcomers]
+    token_of = torch.cat([token_of, torch.where(strange < 0, lists.ids[index[newcomers].clamp(min=0)], strange)])
+    position_of = torch.cat([position_of, position[newcomers]])
+    table = torch.empty(token_of.numel(), out.shape[1], dtype=out.dtype, device=out.device)
+    _layer_norm_rows(token_of, position_of, tables, table)
+    return torch.index_select(table, 0, variant, out=out)
+
+
+# ---------------------------------------------------------------- dispatch
+
+
+def rank_shift(
+    lists: PerturbedLists, tables: EmbeddingTables, out_dtype: torch.dtype | None = None, *, out: Tensor | None = None
+) -> Tensor:
+    """Hidden states [T, D] of all perturbed lists after the embedding block, in `out_dtype` (default: that of `word`).
+
+    `out` [T, D] contiguous takes the result when given. Raises ValueError when a list is longer than the position
+    table, or when devices or shapes disagree.
+    """
+    dims = tables.word.shape[1]
+    if lists.width > tables.position.shape[0]:
+        raise ValueError(
+            f"a perturbed list has {lists.width} rows, the model {tables.position.shape[0]} positions: truncate it"
+        )
+    if lists.ids.device != tables.word.device:
+        raise ValueError(f"lists are on {lists.ids.device}, tables on {tables.word.device}: put both on one device")
+    if out is None:
+        out = torch.empty(lists.rows, dims, dtype=out_dtype or tables.word.dtype, device=tables.word.device)
+    elif tuple(out.shape) != (lists.rows, dims) or not out.is_contiguous() or out_dtype not in (None, out.dtype):
+        raise ValueError(f"out is {out.dtype} {tuple(out.shape)}, must be contiguous ({lists.rows}, {dims})")
+    if lists.rows == 0:
+        return out
+    return rank_shift_reference(lists, tables, out)
