@@ -208,13 +208,22 @@ def _layer_norm_rows(token: Tensor, position: Tensor, tables: EmbeddingTables, o
     """LayerNorm of (token, position) pairs [R] into `out` [R, D], a cache-sized block at a time."""
     dims = tables.word.shape[1]
     type_row, gamma, beta = (row.float() for row in (tables.type_row, tables.gamma, tables.beta))
-    block = max(1, (1 << 16) // dims)
+    block = max(1, (1 << 16) // dims) if token.device.type == "cpu" else max(1, token.numel())
     for first in range(0, token.numel(), block):
         rows = slice(first, first + block)
         total = tables.word.index_select(0, token[rows]).float()
         total += tables.position.index_select(0, position[rows]).float()
         total += type_row
         out[rows] = functional.layer_norm(total, (dims,), gamma, beta, tables.eps)
+
+
+def embed(token: Tensor, position: Tensor, tables: EmbeddingTables, out_dtype: torch.dtype | None = None) -> Tensor:
+    """Hidden states [R, D] after the embedding block of tokens [R] at positions [R], on any device."""
+    out = torch.empty(
+        token.numel(), tables.word.shape[1], dtype=out_dtype or tables.word.dtype, device=tables.word.device
+    )
+    _layer_norm_rows(token, position, tables, out)
+    return out
 
 
 def rank_shift_reference(lists: PerturbedLists, tables: EmbeddingTables, out: Tensor) -> Tensor:
