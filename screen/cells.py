@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.screen.atomic import replacing
-from rankshift.screen.bundle import Bundle
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
 from rankshift.screen.mappings import first_line
 from rankshift.screen.token_table import ROWS, STAMP, Check, open_table, rank_lists, readable_batches
+from rankshift.screen.tokens import Tokens
 
 SEED = 42  # of the reference's downsampling (semantics 2.2)
 
@@ -67,8 +67,8 @@ class Cells:
         return replace(self, ids=ids, offsets=offsets, obs=self.obs.take(rows))
 
     @staticmethod
-    def read(path: Path, bundle: Bundle) -> "Cells":
-        """Read a Parquet token table or a reference `.dataset` folder, checked against the bundle.
+    def read(path: Path, bundle: Tokens) -> "Cells":
+        """Read a Parquet token table or a reference `.dataset` folder, checked against the bundle (or the draft of one).
 
         `cell_id` is the row number when the table has none. Raises InputError naming the first cell that does not fit.
         """
@@ -207,7 +207,7 @@ def _containing(cells: Cells, token: int) -> np.ndarray:
     return mask
 
 
-def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Bundle) -> Cells:
+def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens) -> Cells:
     check = Check(path, bundle)
     ids, used = np.empty(0, np.int32), 0
     lengths: list[np.ndarray] = []

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rankshift.screen.bundle import Bundle
 from rankshift.screen.errors import InputError
 from rankshift.screen.mappings import first_line
+from rankshift.screen.tokens import Tokens
 
 STAMP = b"rankshift.tokens_sha256"  # Parquet metadata: whose token numbers these are
 ROWS = 8192  # cells read, checked or written at a time: 64 MB of tokens at 2048 a cell
@@ -95,7 +95,7 @@ def rank_lists(path: Path, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 class Check:
     """Holds every cell against the bundle, batch after batch; remembers what only the whole table shows."""
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
+    def __init__(self, path: Path, bundle: Tokens) -> None:
         self.path, self.bundle = path, bundle
         self.framed: Any = None  # label of the first framed cell
         self.plain: Any = None
