@@ -106,7 +106,17 @@ class Writer:
         table = table.append_column("length", pa.array(np.diff(offsets), pa.int32()))
         if self._file is None:
             schema = table.schema.with_metadata(self._metadata)
-            self._file = pq.ParquetWriter(self._path, schema, compression="zstd", compression_level=1)
+            # A token has two idle bytes: splitting bytes writes faster and smaller than a dictionary of tokens.
+            leaf = "input_ids.list.element"
+            self._file = pq.ParquetWriter(
+                self._path,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=first,
+                write_statistics=first,
+                column_encoding={leaf: "BYTE_STREAM_SPLIT"},
+            )
         self._file.write_table(table.cast(self._file.schema))
 
     def close(self) -> None:
@@ -143,7 +153,7 @@ def select(
     """
     rows = np.arange(len(cells))
     if where is not None:
-        rows = _matching(cells, where)
+        rows = rows_where(cells.obs.append_column("length", pa.array(cells.lengths)), where)
         _left(rows, f"--where {where!r}", len(cells))
     if (state_key is None) != (start is None):
         raise InputError("a state key and a start state belong together: give both or neither")
@@ -167,12 +177,12 @@ def _left(rows: np.ndarray, step: str, before: int) -> None:
         raise InputError(f"no cell is left after {step} (0 of {before}): loosen it")
 
 
-def _matching(cells: Cells, where: str) -> np.ndarray:
-    table = cells.obs.append_column("length", pa.array(cells.lengths))
+def rows_where(table: pa.Table, where: str) -> np.ndarray:
+    """Row numbers, ascending, for which the SQL condition over the table's columns holds; it can reach nothing else."""
     row = "row"
     while row in table.column_names:
         row += "_"
-    table = table.append_column(row, pa.array(np.arange(len(cells))))
+    table = table.append_column(row, pa.array(np.arange(table.num_rows)))
     with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
         connection.register("cells", table)
         try:
