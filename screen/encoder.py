@@ -1,0 +1,283 @@
+"""An inference-only BERT encoder for rank lists: any Hugging Face checkpoint of the family, no head, no padding, no mask.
+
+It computes the layers up to the one that is measured and nothing above, on lists packed one behind the other. It does not
+train, and it refuses by name what it does not implement.
+
+Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H heads, E head size, F inner size.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from rankshift.kernels.first_layer import first_layer, sharing_pays
+from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
+from rankshift.screen.batches import Batch
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.errors import InputError
+
+# Results must not depend on how many threads a worker has. MKL reads this at its first product; other libraries ignore it.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": lambda x: F.silu(x, inplace=True),
+    "swish": lambda x: F.silu(x, inplace=True),
+    "tanh": torch.tanh_,
+}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+Runs = list[tuple[int, int]]
+BLOCK_TOKENS = 2400  # rows that run through a layer together on a CPU: its activations stay in the second-level cache
+PREFIXES = ("bert.", "", "model.bert.", "base_model.model.bert.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Weights of one encoder layer, [in, out] so that a batch is multiplied from the left."""
+
+    qkv: Tensor  # (D, 3D)
+    qkv_bias: Tensor
+    out: Tensor  # (D, D)
+    out_bias: Tensor
+    norm: tuple[Tensor, Tensor]
+    up: Tensor  # (D, F)
+    up_bias: Tensor
+    down: Tensor  # (F, D)
+    down_bias: Tensor
+    down_norm: tuple[Tensor, Tensor]
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's safetensors files, encoder weights only, without the prefix of the model around it."""
+    index = folder / "model.safetensors.index.json"
+    files = (
+        sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    )
+    found: dict[str, Tensor] = {}
+    for name in files:
+        try:
+            with safe_open(folder / name, framework="pt") as f:
+                found |= {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is not a mapping)
+        except Exception as e:
+            raise InputError(f"{folder / name} cannot be read as safetensors ({e}): copy the checkpoint again") from e
+    anchor = "embeddings.word_embeddings.weight"
+    prefix = next((p for p in PREFIXES if p + anchor in found), None)
+    if prefix is None:
+        raise InputError(f"{folder} holds no BERT encoder ({anchor} is missing): use a BERT checkpoint")
+    modern = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+    encoder = {}
+    for key, value in found.items():
+        if key.startswith(prefix + "embeddings.") or key.startswith(prefix + "encoder."):
+            short = key.removeprefix(prefix)
+            for old, new in modern.items():
+                short = short.replace(old, new)
+            encoder[short] = value
+    return encoder
+
+
+def check_config(config: dict) -> None:
+    """Refuse, by name, a BertConfig that asks for what this encoder does not do."""
+    if config.get("hidden_act") not in ACTIVATIONS:
+        raise InputError(
+            f"hidden_act {config.get('hidden_act')!r} is not implemented: use one of {', '.join(ACTIVATIONS)}"
+        )
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise InputError(
+            f"position_embedding_type {config['position_embedding_type']!r} is not implemented: use absolute"
+        )
+    for flag in ("is_decoder", "add_cross_attention"):
+        if config.get(flag):
+            raise InputError(f"{flag} is not implemented: use a plain BERT encoder")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise InputError(f"hidden_size {config['hidden_size']} is no multiple of {config['num_attention_heads']} heads")
+
+
+def measured_layers(config: dict, layer: int) -> int:
+    """How many encoder layers run: `layer` 0 measures the last one's output, -1 the second to last's (semantics 3.1)."""
+    if layer not in (0, -1):
+        raise InputError(f"layer {layer} is not measured: use -1 (second to last) or 0 (last)")
+    return int(config["num_hidden_layers"]) + layer
+
+
+class Encoder:
+    """The weights of one bundle on one device, ready to run packed lists.
+
+    `dtype` is that of the matrix products and of attention; embeddings, residual stream and LayerNorm stay float32,
+    because cosine shifts are small (1e-4 to 1e-2) and bfloat16 alone is about thirty times noisier on 1 - cos.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", dtype: str = "float32", share_first_layer: bool = True
+    ) -> None:
+        check_config(bundle.config)
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r} is unknown: use one of auto, {', '.join(DTYPES)}")
+        self.config = bundle.config
+        self.device = torch.device(device)
+        self.dtype = DTYPES[dtype]
+        self.heads: int = self.config["num_attention_heads"]
+        self.width: int = self.config["hidden_size"]
+        self.eps: float = self.config.get("layer_norm_eps", 1e-12)
+        self.share_first_layer = share_first_layer
+        self._activate = ACTIVATIONS[self.config["hidden_act"]]
+        weights = read_weights(bundle.path)
+        self.tables = self._tables(weights)
+        try:
+            self.layers = [self._layer(weights, i) for i in range(self.config["num_hidden_layers"])]
+        except KeyError as e:
+            raise InputError(
+                f"{bundle.path} lacks the weight {e.args[0]}: make the bundle from a complete checkpoint"
+            ) from e
+
+    def _float(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, torch.float32).contiguous()
+
+    def _tables(self, w: dict[str, Tensor]) -> EmbeddingTables:
+        e = "embeddings."
+        return EmbeddingTables(
+            word=self._float(w[e + "word_embeddings.weight"]),
+            position=self._float(w[e + "position_embeddings.weight"]),
+            type_row=self._float(w[e + "token_type_embeddings.weight"][0]),
+            gamma=self._float(w[e + "LayerNorm.weight"]),
+            beta=self._float(w[e + "LayerNorm.bias"]),
+            eps=self.eps,
+        )
+
+    def _layer(self, w: dict[str, Tensor], i: int) -> Layer:
+        at = f"encoder.layer.{i}."
+
+        def matrix(*names: str) -> Tensor:
+            stacked = torch.cat([w[f"{at}{n}.weight"] for n in names])
+            return stacked.to(self.device, self.dtype).contiguous().T
+
+        def bias(*names: str) -> Tensor:
+            return torch.cat([w[f"{at}{n}.bias"] for n in names]).to(self.device, self.dtype)
+
+        def norm(name: str) -> tuple[Tensor, Tensor]:
+            return self._float(w[f"{at}{name}.weight"]), self._float(w[f"{at}{name}.bias"])
+
+        qkv = [f"attention.self.{n}" for n in ("query", "key", "value")]
+        return Layer(
+            qkv=matrix(*qkv),
+            qkv_bias=bias(*qkv),
+            out=matrix("attention.output.dense"),
+            out_bias=bias("attention.output.dense"),
+            norm=norm("attention.output.LayerNorm"),
+            up=matrix("intermediate.dense"),
+            up_bias=bias("intermediate.dense"),
+            down=matrix("output.dense"),
+            down_bias=bias("output.dense"),
+            down_norm=norm("output.LayerNorm"),
+        )
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, *, layers: int, first_rows: bool = False) -> Iterator[tuple[Batch, Tensor]]:
+        """Blocks of the batch with their hidden states after `layers` layers: float32 [T, D], or [P, D] of the first rows.
+
+        The first layer's attention is shared between the lists of one cell where that pays; everything after it runs in
+        blocks of whole lists that stay in cache on a CPU (`BLOCK_TOKENS`) and are the whole batch on a GPU.
+        """
+        attended_TD = None if layers == 0 or (first_rows and layers == 1) else self._shared_attention(batch)
+        for block in batch.blocks(BLOCK_TOKENS if self.device.type == "cpu" else None):
+            lists = block.lists().to(self.device, non_blocking=True)
+            x = rank_shift(lists, self.tables, torch.float32)  # (T, D)
+            for i, layer in enumerate(self.layers[:layers]):
+                if first_rows and i == layers - 1:
+                    x = self._first_rows(layer, x, block.runs, lists.start[:-1])
+                elif i == 0 and attended_TD is not None:
+                    x = self._finish(layer, x, attended_TD[block.first_row : block.first_row + len(x)])
+                else:
+                    x = self._finish(layer, x, self._attention(self._linear(x, layer.qkv, layer.qkv_bias), block.runs))
+            yield block, (x[lists.start[:-1]] if first_rows and layers == 0 else x)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias, x.to(self.dtype), weight)
+
+    def _attention(self, qkv: Tensor, runs: Runs) -> Tensor:
+        """Self-attention inside every list. qkv (T, 3D) -> (T, D). Lists of one length go together, so nothing is padded."""
+        parts, row = [], 0
+        for count, n in runs:
+            heads = (
+                qkv[row : row + count * n].view(count, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            )  # (3, P, H, N, E)
+            parts.append(F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(count * n, -1))
+            row += count * n
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
+        """The layer behind its attention: output projection, inner product, both residuals and LayerNorms. Takes x over."""
+        x = F.layer_norm(
+            self._add_product(x, attended, layer.out, layer.out_bias), (self.width,), *layer.norm, self.eps
+        )
+        inner = self._activate(self._linear(x, layer.up, layer.up_bias))
+        return F.layer_norm(
+            self._add_product(x, inner, layer.down, layer.down_bias), (self.width,), *layer.down_norm, self.eps
+        )
+
+    def _add_product(self, x: Tensor, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if self.dtype == torch.float32:
+            return x.add_(bias).addmm_(a, weight)  # the residual is the accumulator
+        return x.add_(torch.addmm(bias, a, weight))
+
+    def _first_rows(self, layer: Layer, x_TD: Tensor, runs: Runs, start: Tensor) -> Tensor:
+        """A layer's output at the first row of every list, (P, D), from the rows of the layer below.
+
+        Keys and values are never projected: q.(Wk h) = (Wk^T q).h and sum p (Wv h) = Wv (sum p h); the keys' bias adds a
+        constant to all logits of a query and drops out of the softmax.
+        """
+        d, h = self.width, self.heads
+        first_PD = x_TD[start]
+        weight, bias = layer.qkv.float(), layer.qkv_bias.float()
+        q_PHE = torch.addmm(bias[:d], first_PD, weight[:, :d]).view(-1, h, d // h)
+        w_key, w_value = (weight[:, i * d : (i + 1) * d].view(d, h, d // h) for i in (1, 2))
+        u_PHD = torch.einsum("phe,dhe->phd", q_PHE, w_key) * (d // h) ** -0.5
+        parts, row, p = [], 0, 0
+        for count, n in runs:
+            rows_PND = x_TD[row : row + count * n].view(count, n, d)
+            weight_PHN = torch.bmm(u_PHD[p : p + count], rows_PND.transpose(1, 2)).softmax(-1)
+            parts.append(torch.bmm(weight_PHN, rows_PND))
+            row, p = row + count * n, p + count
+        attended_PD = torch.einsum("phd,dhe->phe", torch.cat(parts), w_value).reshape(-1, d) + bias[2 * d :]
+        return self._finish(layer, first_PD, attended_PD.to(self.dtype))
+
+    def _shared_attention(self, batch: Batch) -> Tensor | None:
+        """First-layer attention (T, D) of single edits of one cell, from Q, K, V of each token at its two or three places.
+
+        None where the lists share nothing or sharing does not pay.
+        """
+        split = batch.split
+        if split is None or not self.share_first_layer:
+            return None
+        a = batch.arrays
+        first, n = int(a.base[0]), int(a.base_length[0])
+        if not sharing_pays(n, split.at):
+            return None
+        ids = batch.ids[first : first + n].to(self.device)
+        place = torch.arange(n, device=self.device)
+        at = torch.from_numpy(split.at).to(self.device)
+        if split.front is None:
+            below, above, extra = place, (place - 1).clamp_(min=0), None
+        else:
+            token = torch.from_numpy(split.token).to(self.device)
+            token = torch.where(token >= 0, token, ids[at.clamp(max=n - 1)])
+            below, above = place + (place >= split.front), place
+            extra = self._first_qkv(token, torch.full_like(token, split.front))
+        below = below.clamp_(max=len(self.tables.position) - 1)  # the last place of a full cell is below no split
+        keys = self._first_qkv(ids, below), self._first_qkv(ids, above)
+        return first_layer(*keys, extra, at, front=split.front or 0, heads=self.heads).flatten(0, 1)
+
+    def _first_qkv(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """First-layer Q, K, V (n, 3D) of `tokens` standing at `positions`."""
+        t, layer = self.tables, self.layers[0]
+        rows = t.word[tokens.long()] + t.position[positions.long()] + t.type_row
+        return self._linear(F.layer_norm(rows, (self.width,), t.gamma, t.beta, self.eps), layer.qkv, layer.qkv_bias)
