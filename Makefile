@@ -1,0 +1,38 @@
+# make demo and make test need Python 3.11 or later and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Without an NVIDIA or AMD GPU the CPU build of torch is taken, pinned with the Triton that matches it. Its own index is
+# asked only where it answers at once.
+ifeq ($(shell command -v nvidia-smi || command -v rocm-smi),)
+CONSTRAINTS := -c constraints-cpu.txt
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)', timeout=3)" 2>/dev/null && echo yes)
+INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
+endif
+
+.PHONY: demo test lint bench clean
+demo: $(READY)
+	$(BIN)/rankshift demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.bench
+
+$(READY): pyproject.toml constraints-cpu.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX) $(CONSTRAINTS) -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -1,0 +1,215 @@
+"""The command `rankshift`. Exit codes: 0 done, 1 failed, 2 bad usage or input (one line), 3 stopped, resumable."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankshift.screen.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="In-silico perturbation screens with Geneformer-type models.",
+)
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder made by `rankshift bundle`.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
+LayerOption = Annotated[int, typer.Option("--layer", help="Layer to measure: -1 the second to last, 0 the last.")]
+
+
+def say(line: str) -> None:
+    """A line for the user, beside the data."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run the command line and turn what happened into an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as e:
+        code = _fail(str(e), 2)
+    except typer.Exit as e:
+        code = e.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("stopped; a screen goes on where it was with --resume", 3)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        code = _fail(f"the disk is full ({e}): free some space, then continue with --resume", 2)
+    except Exception as e:
+        if not hasattr(e, "exit_code"):
+            raise
+        e.show()  # type: ignore[attr-defined]
+        code = e.exit_code
+    # Threads of libraries that are still waiting must not hold a finished command.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    say(f"rankshift: {' '.join(message.split())}")
+    return code
+
+
+@app.command()
+def bundle(
+    checkpoint: Annotated[Path, typer.Argument(help="Hugging Face checkpoint folder (config.json and weights).")],
+    vocabulary: Annotated[Path, typer.Option(help="vocabulary.parquet, or {gene: token} as .json, .csv or .pkl.")],
+    out: OutOption,
+    medians: Annotated[Path | None, typer.Option(help="{gene: median}, for tokenizing.")] = None,
+    names: Annotated[Path | None, typer.Option(help="{symbol: gene}.")] = None,
+    aliases: Annotated[Path | None, typer.Option(help="{alias or retired id: gene}.")] = None,
+) -> None:
+    """Tie a model and its vocabulary together in one folder."""
+    from rankshift.screen.bundle import make_bundle
+
+    made = make_bundle(checkpoint, vocabulary, out, medians, names, aliases)
+    c = made.config
+    say(
+        f"{out}: {made.generation}, {made.vocabulary.size} tokens, {c['num_hidden_layers']} layers of {c['hidden_size']}, "
+        f"lists up to {made.input_size}, weights {made.weights_sha256[:12]}"
+    )
+
+
+@app.command()
+def vocabulary(
+    data: Annotated[list[Path], typer.Argument(help="h5ad files, or folders of them.")],
+    out: OutOption,
+    generation: Annotated[str, typer.Option(help="v1 (plain lists) or v2 (framed by <cls> and <eos>).")] = "v1",
+    gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
+) -> None:
+    """Medians and tokens from a corpus of cells."""
+    from rankshift.screen.corpus import build_vocabulary
+
+    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column)))
+
+
+@app.command()
+def tokenize(
+    data: Annotated[Path, typer.Argument(help="h5ad file, or a folder of them.")],
+    bundle: BundleOption,
+    out: OutOption,
+    keep: Annotated[str, typer.Option(help="obs columns to keep, separated by commas.")] = "",
+    where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Longest list, specials included. Default: the model's.")
+    ] = None,
+    gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
+    min_mapped: Annotated[float, typer.Option(help="Refuse below this share of known genes.")] = 0.1,
+) -> None:
+    """Rank lists from counts."""
+    from rankshift.screen.bundle import Bundle
+    from rankshift.screen.ranks import tokenize as rank
+
+    columns = [c.strip() for c in keep.split(",") if c.strip()]
+    report = rank(
+        data,
+        Bundle.open(bundle),
+        out,
+        keep=columns,
+        where=where,
+        input_size=input_size,
+        min_mapped=min_mapped,
+        gene_column=gene_column,
+    )
+    say(str(report))
+
+
+@app.command()
+def screen(
+    cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
+    bundle: BundleOption,
+    out: OutOption,
+    perturb: Annotated[str, typer.Option(help="delete or overexpress.")],
+    genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or a file of them.")] = "all",
+    how: Annotated[str, typer.Option(help="each gene by itself, or all listed genes together.")] = "each",
+    embedding: Annotated[
+        str, typer.Option(help="cell (mean over genes), cls, or auto: cls where cells have it.")
+    ] = "auto",
+    layer: LayerOption = -1,
+    states: Annotated[Path | None, typer.Option(help="states.json with one vector per state.")] = None,
+    state_key: Annotated[str | None, typer.Option(help="obs column of the cell state.")] = None,
+    start: Annotated[str | None, typer.Option(help="State of the cells to perturb.")] = None,
+    goal: Annotated[str | None, typer.Option(help="State to move towards.")] = None,
+    alt: Annotated[str, typer.Option(help="Other states to measure, separated by commas.")] = "",
+    where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
+    max_cells: Annotated[int | None, typer.Option(help="Screen a sample of this many cells.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16 for matrix products.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
+    ] = None,
+    token_budget: Annotated[int | None, typer.Option(help="Rows of a batch at most.")] = None,
+    shard_tokens: Annotated[int | None, typer.Option(help="Rows of a shard, about.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, compute nothing.")] = False,
+    reference_overflow: Annotated[
+        bool, typer.Option("--reference-overflow", help="Cut overflowing originals as the published code does.")
+    ] = False,
+) -> None:
+    """Perturb genes in cells and measure the shifts."""
+    from rankshift.jobs.screen import screen as run_screen
+    from rankshift.screen.screening import Options
+
+    options = Options(
+        perturb=perturb,
+        genes=genes,
+        how=how,
+        embedding=embedding,
+        layer=layer,
+        states=states,
+        state_key=state_key,
+        start=start,
+        goal=goal,
+        alt=tuple(s.strip() for s in alt.split(",") if s.strip()),
+        where=where,
+        max_cells=max_cells,
+        dtype=dtype,
+        token_budget=token_budget,
+        shard_tokens=shard_tokens,
+        reference_overflow=reference_overflow,
+    )
+    run_screen(cells, bundle, out, options, workers=workers, resume=resume, dry_run=dry_run, say=say)
+
+
+@app.command()
+def query(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over shifts, cells and perturbations.")],
+    format: Annotated[str, typer.Option(help="table, csv, parquet or json.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
+) -> None:
+    """Ask a run in SQL."""
+    from rankshift.jobs.query import query as ask
+
+    ask(run, sql, format=format, out=out, say=say)
+
+
+@app.command()
+def embed(
+    cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
+    bundle: BundleOption,
+    out: OutOption,
+    level: Annotated[str, typer.Option(help="cell (mean over genes), cls, or auto.")] = "auto",
+    layer: LayerOption = -1,
+    by: Annotated[str | None, typer.Option(help="obs column: write one vector per state to a .json.")] = None,
+    summary: Annotated[str, typer.Option(help="mean or median over the cells of a state.")] = "mean",
+    max_cells: Annotated[int | None, typer.Option(help="Sample of cells (per state with --by).")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 for matrix products.")] = "float32",
+) -> None:
+    """Embed cells, or states of cells."""
+    from rankshift.jobs.embed import embed as run_embed
+
+    run_embed(
+        cells, bundle, out, level=level, layer=layer, by=by, summary=summary, max_cells=max_cells, dtype=dtype, say=say
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A screen from the command line or a driver: prepare, give the shards to this process or to Ray workers, say how it went."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+from rankshift.jobs.progress import progress
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.cost import EFFICIENCY, memory_bytes, product_rate
+from rankshift.screen.encoder import DTYPES
+from rankshift.screen.results import Run
+from rankshift.screen.screening import Options, Screener, default_device, load_encoder, missing, prepare
+
+Say = Callable[[str], None]
+
+
+def screen(
+    cells: Path | str,
+    bundle: Path | str,
+    out: Path | str,
+    options: Options,
+    *,
+    workers: int | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    say: Say = print,
+) -> Run:
+    """Screen a token table and return the run. workers: Ray workers; 0: this process; None: what the machine has.
+
+    With `dry_run` the cost is said and nothing is written. Stopped or crashed, it goes on with `resume`.
+    """
+    opened = Bundle.open(Path(bundle))
+    run = prepare(Path(cells), opened, Path(out), options, resume=resume, say=say, dry=dry_run)
+    if dry_run:
+        _say_cost(opened, run, say)
+        return run
+    screener = Screener.open(run.path, opened)
+    left = list(missing(screener))
+    rows = run.manifest["lists"]
+    already = rows - sum(shard.lists for shard in left)
+    began = perf_counter()
+    if left:
+        with progress("perturbations", rows, already) as done:
+            if workers is None:
+                from rankshift.jobs.cluster import default_workers
+
+                workers = default_workers()
+            if workers == 0:
+                encoder = load_encoder(run, opened)
+                for shard in left:
+                    screener.compute(shard, encoder, done)
+            else:
+                from rankshift.jobs.cluster import cluster
+                from rankshift.jobs.fanout import fan_out
+
+                with cluster(workers):
+                    fan_out(screener, opened.path, workers, done)
+    took = perf_counter() - began
+    fresh = rows - already
+    again = f", {already:,} were there" if already else ""
+    say(
+        f"{fresh:,} perturbations of {len(screener.cells)} cells in {took:.1f} s ({fresh / max(took, 1e-9):.1f}/s){again}"
+    )
+    say(
+        f'next: rankshift query {run.path} "SELECT symbols, avg(similarity) AS s FROM shifts GROUP BY ALL ORDER BY s LIMIT 10"'
+    )
+    return Run.open(run.path)
+
+
+def _say_cost(bundle: Bundle, run: Run, say: Say) -> None:
+    m = run.manifest
+    lists, layers = m["lists"], m["layers"]
+    flops = m["flops"]
+    device = default_device()
+    rate = product_rate(device, DTYPES[m["dtype"]])
+    memory = memory_bytes(bundle.config, m["token_budget"], m["longest"])
+    say(f"cells             {m['cells']['count']:,}")
+    say(f"encoder passes    {lists:,} perturbed + {m['cells']['count']:,} original, {layers} layers each")
+    say(f"shards            {m['shards']:,}")
+    say(f"operations        {flops:.3g} FLOP")
+    say(f"memory            about {memory / 2**30:.1f} GiB a worker")
+    seconds = flops / (rate * EFFICIENCY)
+    say(f"time              about {duration(seconds)} on one worker (measured product rate {rate / 1e9:.0f} GFLOP/s)")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use.
+
+    >>> duration(42), duration(4200), duration(420000)
+    ('42 s', '1.2 h', '4.9 d')
+    """
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

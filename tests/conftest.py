@@ -1,0 +1,66 @@
+"""What all tests share: golden files, bundles made from them, and one Ray cluster for the session."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports ray: no token in HOME, no usage report.
+os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+# Before anything multiplies: the same bits for any number of threads (screen/encoder.py says why).
+os.environ["MKL_CBWR"] = "AUTO,STRICT"
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Inputs and outputs of the published code on toy models, generations v1 and v2 (README.md there)."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session", params=["v1", "v2"])
+def generation(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundle of each golden model, with medians, names and aliases."""
+    from rankshift.screen.bundle import make_bundle
+
+    out = {}
+    for name in ("v1", "v2"):
+        root = GOLDEN / name
+        out[name] = tmp_path_factory.mktemp(name) / "bundle"
+        make_bundle(
+            root / "model",
+            root / "vocabulary.json",
+            out[name],
+            medians=root / "medians.json",
+            names=root / "gene_names.json",
+            aliases=root / "ensembl_mapping.json",
+        )
+    return out
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The one Ray start of a test session: four CPU slots, no dashboard, everything in a folder that goes away."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # short: Ray's socket paths have a limit of 107 bytes
+    ray.init(
+        "local",
+        include_dashboard=False,
+        num_cpus=4,
+        object_store_memory=78_643_200,
+        _temp_dir=folder,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""Shards on Ray workers: the same rows for any number of workers, and after a worker was killed."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import ray
+from rankshift.jobs import worker
+from rankshift.jobs.fanout import drive, fan_out
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.results import Run
+from rankshift.screen.screening import Options, Screener, prepare, run
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+ROWS = "FROM shifts ORDER BY cell, perturbation"
+
+
+def prepared(bundle: Path, out: Path) -> Screener:
+    opened = Bundle.open(bundle)
+    options = Options(perturb="delete", embedding="cell", shard_tokens=600)
+    return Screener.open(prepare(GOLDEN / "v1/cells.parquet", opened, out, options).path, opened)
+
+
+@pytest.fixture(scope="module")
+def alone(bundles, tmp_path_factory):
+    """The rows of the same screen in process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    options = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
+    return run(GOLDEN / "v1/cells.parquet", bundles["v1"], out, **options).sql(ROWS)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rows_are_bit_identical_for_any_number_of_workers(workers, bundles, tmp_path, alone, ray_cluster):
+    screener = prepared(bundles["v1"], tmp_path / "run")
+    rows = []
+    fan_out(screener, bundles["v1"], workers, rows.append)
+    assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
+    assert sum(rows) == alone.num_rows
+
+
+def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(bundles, tmp_path, alone, ray_cluster):
+    screener = prepared(bundles["v1"], tmp_path / "run")
+    handles = worker.start(2, screener.run.path, bundles["v1"])
+    victim = ray.get(handles[0].process.remote())
+    begun = threading.Event()
+
+    def kill() -> None:
+        begun.wait(60)
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    drive(screener, handles, lambda rows: begun.set() if rows else None)
+    killer.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(victim, 0)
+    for handle in handles:
+        ray.kill(handle)
+    done = Run.open(tmp_path / "run")
+    assert done.complete
+    assert done.sql(ROWS).equals(alone)
+
+
+def test_a_run_whose_workers_and_driver_died_is_resumed(bundles, tmp_path, alone, ray_cluster):
+    screener = prepared(bundles["v1"], tmp_path / "run")
+    handles = worker.start(1, screener.run.path, bundles["v1"])
+    ray.get([handles[0].compute.remote(shard.index) for shard in screener.shards[:3]])
+    handles[0].compute.remote(3)
+    ray.kill(handles[0])
+    before = set(screener.run.committed)
+    assert {s.name for s in screener.shards[:3]} <= before
+    fan_out(screener, bundles["v1"], 1)
+    assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
+
+
+def test_an_error_of_a_shard_reaches_the_driver(bundles, tmp_path, ray_cluster):
+    screener = prepared(bundles["v1"], tmp_path / "run")
+    (tmp_path / "run/shifts").rename(tmp_path / "run/elsewhere")
+    (tmp_path / "run/shifts").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="shifts"):
+        fan_out(screener, bundles["v1"], 1)
