@@ -110,23 +110,29 @@ def _advice(var: Any, vocabulary: Vocabulary, aliases: Mapping[str, str], best: 
     return "give human Ensembl ids or symbols of the vocabulary's series"
 
 
-def ensembl_column(path: Any, var: Any, column: str | None = None) -> list[str]:
-    """Plain Ensembl ids of the columns without any vocabulary: from `column`, else the first of ID_COLUMNS that holds such."""
+def ensembl_column(path: Any, var: Any, column: str | None = None) -> list[str | None]:
+    """Ensembl ids of the columns without any vocabulary: from the first of ID_COLUMNS that mostly holds such.
+
+    None for a label that is no Ensembl id (spike-ins, antibodies). A named column is taken as it is.
+    """
     if column is not None:
-        if column not in var.columns and column != "index":
-            raise InputError(
-                f"{path}: var has no column {column!r}: it has {', '.join(map(str, var.columns))} and index"
-            )
+        _must_have(path, var, column)
         return [plain_id(name) for name in var_labels(var, column)]
     for name in ID_COLUMNS:
         if name in var.columns or name == "index":
             ids = [plain_id(label) for label in var_labels(var, name)]
-            if sum(_ENSEMBL.match(i) is not None for i in ids) * 2 > len(ids):
-                return ids
+            ensembl = [i if _ENSEMBL.match(i) else None for i in ids]
+            if 2 * sum(i is not None for i in ensembl) > len(ids):
+                return ensembl
     raise InputError(
-        f"{path}: none of {', '.join(ID_COLUMNS)} in var holds Ensembl ids (first of index: {list(var.index[:1])}): "
+        f"{path}: none of {', '.join(ID_COLUMNS)} in var holds Ensembl ids (index begins with {var.index[0]}): "
         "name the column with --gene-column"
     )
+
+
+def _must_have(path: Any, var: Any, column: str) -> None:
+    if column not in var.columns and column != "index":
+        raise InputError(f"{path}: var has no column {column!r}: it has {', '.join(map(str, var.columns))} and index")
 
 
 def gene_columns(match: Match, vocabulary: Vocabulary) -> GeneColumns:

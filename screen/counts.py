@@ -69,6 +69,12 @@ class CountFile:
     def __len__(self) -> int:
         return len(self.obs)
 
+    @property
+    def stored(self) -> int:
+        """Stored counts, zeros of a dense matrix included."""
+        dense = isinstance(self._x, h5py.Dataset)
+        return len(self.obs) * len(self.var) if dense else int(self._x["data"].shape[0])
+
     def blocks(self, cells: int = BLOCK_CELLS) -> Iterator[Block]:
         """All rows in order, at most `cells` at a time; every count is checked."""
         if cells < 1:
