@@ -36,7 +36,7 @@ def main() -> None:
     except typer.Exit as e:
         code = e.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; a screen goes on where it was with --resume", 3)
+        code = _fail("stopped; a screen or a training goes on where it was with --resume", 3)
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
@@ -93,8 +93,11 @@ def vocabulary(
 @app.command()
 def tokenize(
     data: Annotated[Path, typer.Argument(help="h5ad file, or a folder of them.")],
-    bundle: BundleOption,
     out: OutOption,
+    bundle: Annotated[Path | None, typer.Option(help="Folder made by `rankshift bundle`.")] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Instead of --bundle: vocabulary.parquet of a model to pretrain.")
+    ] = None,
     keep: Annotated[str, typer.Option(help="obs columns to keep, separated by commas.")] = "",
     where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
     input_size: Annotated[
@@ -106,11 +109,14 @@ def tokenize(
     """Rank lists from counts."""
     from rankshift.screen.bundle import Bundle
     from rankshift.screen.ranks import tokenize as rank
+    from rankshift.screen.tokens import Draft
 
+    if (bundle is None) == (vocabulary is None):
+        raise InputError("tokens come from --bundle, or from --vocabulary before there is a model: give one of them")
     columns = [c.strip() for c in keep.split(",") if c.strip()]
     report = rank(
         data,
-        Bundle.open(bundle),
+        Draft.open(vocabulary, input_size) if vocabulary is not None else Bundle.open(bundle),  # type: ignore[arg-type]
         out,
         keep=columns,
         where=where,
@@ -209,6 +215,42 @@ def embed(
     run_embed(
         cells, bundle, out, level=level, layer=layer, by=by, summary=summary, max_cells=max_cells, dtype=dtype, say=say
     )
+
+
+@app.command()
+def pretrain(
+    cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
+    vocabulary: Annotated[Path, typer.Option(help="vocabulary.parquet the cells were tokenized with.")],
+    out: OutOption,
+    layers: Annotated[
+        int | None, typer.Option(help="Encoder layers. Defaults are the published V1-10M model's.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    inner: Annotated[int | None, typer.Option(help="Inner size of a layer.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Positions. Default: the longest list.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(help="Places of a batch at most, padding included.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At the peak of the schedule.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the training until the peak.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of the matrices.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Hidden and attention.")] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of the cells that is never trained on.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+) -> None:
+    """Masked-gene pretraining: a first bundle from a vocabulary and its cells."""
+    from rankshift.jobs.pretrain import Pretraining
+    from rankshift.jobs.pretrain import pretrain as run_pretrain
+
+    given = {
+        "layers": layers, "width": width, "heads": heads, "inner": inner, "input_size": input_size, "epochs": epochs,
+        "batch_tokens": batch_tokens, "learning_rate": learning_rate, "warmup": warmup, "weight_decay": weight_decay,
+        "dropout": dropout, "held_out": held_out, "dtype": dtype, "seed": seed,
+    }  # fmt: skip
+    options = Pretraining(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say)
 
 
 if __name__ == "__main__":

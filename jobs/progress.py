@@ -1,9 +1,10 @@
 """Progress for people: a bar with rate and time left on a terminal, a line now and then elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -17,20 +18,27 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:.1f}/s")
 
 
+class Step(Protocol):
+    """Told how many steps were done, and perhaps a word to show beside them."""
+
+    def __call__(self, n: int, note: str = "") -> None:
+        """Count n steps."""
+
+
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, done: int = 0) -> Iterator[Step]:
     """Show how `total` steps go by; the function it gives is told how many were done."""
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console, speed_estimate_period=120) as bar:
             task = bar.add_task(what, total=total, completed=done)
-            yield lambda n: bar.advance(task, n)
+            yield lambda n, note="": bar.update(task, advance=n, description=f"{what} {note}".rstrip())
         return
     began = last = perf_counter()
     count = done
 
-    def step(n: int) -> None:
+    def step(n: int, note: str = "") -> None:
         nonlocal count, last
         count += n
         now = perf_counter()
@@ -38,6 +46,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
             last = now
             rate = (count - done) / (now - began)
             left = f", {(total - count) / rate:.0f} s left" if rate else ""
-            print(f"{what}: {count}/{total}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+            noted = f", {note}" if note else ""
+            print(f"{what}: {count}/{total}, {rate:.1f}/s{left}{noted}", file=sys.stderr, flush=True)
 
     yield step

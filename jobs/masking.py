@@ -1,0 +1,91 @@
+"""Batches for masked-gene training: cells of like length together, a share of their genes hidden. Seeded, and numpy only.
+
+Shapes: B cells of a batch, N places of its longest list, M hidden genes.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankshift.screen.cells import Cells
+from rankshift.screen.genes import Vocabulary
+
+MASKED, RANDOM = 0.8, 0.1  # of the hidden genes: shown as <mask>, shown as another gene; the rest is shown as it is
+MEGA = 50  # batches that are sorted by length together: padding falls from 42 % to 1.4 % (semantics 2.4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Padded lists with hidden genes.
+
+    shown: int64 (B, N). real: bool (B, N), False on padding, None where nothing is padded (which is faster).
+    hidden: bool (B, N) with M places. genes: int64 (M,), what stood there, row after row.
+    """
+
+    shown: Tensor
+    real: Tensor | None
+    hidden: Tensor
+    genes: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        real = None if self.real is None else self.real.to(device)
+        return replace(
+            self, shown=self.shown.to(device), real=real, hidden=self.hidden.to(device), genes=self.genes.to(device)
+        )
+
+
+def hide(table: Cells, rows: np.ndarray, vocabulary: Vocabulary, share: float, seed: tuple[int, ...]) -> Batch:
+    """The lists of `rows`, padded, with a random share of their genes hidden: 80 % as <mask>, 10 % as another gene.
+
+    Only genes are hidden and only genes replace them: the published collator also draws <pad>, <mask>, <cls> and <eos>
+    as replacements and hides <cls> and <eos> (semantics 2.3), which teaches nothing about genes. At least one is hidden.
+    """
+    rng = np.random.default_rng(seed)
+    size = np.diff(table.offsets)[rows]
+    places = np.arange(size.max())
+    real = places < size[:, None]
+    flat = np.minimum(table.offsets[rows][:, None] + places, len(table.ids) - 1)
+    ids = np.where(real, table.ids[flat], vocabulary.special.pad).astype(np.int64)
+    gene = vocabulary.is_gene[ids] & real
+    draw = np.where(gene, rng.random(ids.shape), np.inf)
+    hidden = draw < max(share, draw.min() * (1 + 1e-9))
+    as_mask, as_gene = hidden.copy(), hidden.copy()
+    kind = rng.random(ids.shape)
+    as_mask &= kind < MASKED
+    as_gene &= (kind >= MASKED) & (kind < MASKED + RANDOM)
+    shown = np.where(as_mask, vocabulary.special.mask, ids)
+    shown[as_gene] = rng.choice(np.flatnonzero(vocabulary.is_gene), int(as_gene.sum()))
+    return Batch(
+        shown=torch.from_numpy(shown),
+        real=None if real.all() else torch.from_numpy(real),
+        hidden=torch.from_numpy(hidden),
+        genes=torch.from_numpy(ids[hidden]),
+    )
+
+
+def length_batches(rows: np.ndarray, lengths: np.ndarray, tokens: int, seed: tuple[int, ...]) -> list[np.ndarray]:
+    """All `rows` in random batches of at most `tokens` places (at least one cell) with little padding; the longest first.
+
+    Stretches of MEGA batches of a random order are sorted by length and cut, then the batches are shuffled. The longest
+    comes first because it needs the most memory. lengths [cells].
+
+    >>> [b.tolist() for b in length_batches(np.arange(4), np.array([5, 9, 5, 9]), 18, (0,))]
+    [[1, 3], [0, 2]]
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(rows)
+    stretch = max(1, int(MEGA * tokens / lengths[rows].mean()))
+    batches = []
+    for first in range(0, len(order), stretch):
+        some = order[first : first + stretch]
+        some = some[np.argsort(-lengths[some], kind="stable")]
+        while len(some):
+            fit = max(1, tokens // int(lengths[some[0]]))
+            batches.append(some[:fit])
+            some = some[fit:]
+    longest = max(range(len(batches)), key=lambda i: lengths[batches[i][0]])
+    rest = [i for i in rng.permutation(len(batches)) if i != longest]
+    return [batches[i] for i in (longest, *rest)]
