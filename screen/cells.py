@@ -116,6 +116,7 @@ class Writer:
                 use_dictionary=first,
                 write_statistics=first,
                 column_encoding={leaf: "BYTE_STREAM_SPLIT"},
+                write_page_checksum=True,
             )
         self._file.write_table(table.cast(self._file.schema))
 

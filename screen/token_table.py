@@ -28,7 +28,7 @@ def open_table(path: Path) -> tuple[Iterable[pa.RecordBatch], str | None]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a token table (.parquet) or a .dataset folder")
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         stamp = (file.schema_arrow.metadata or {}).get(STAMP)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}): tokenize again") from error
