@@ -168,9 +168,22 @@ def _values(
 def _medians(values: Iterator[pa.RecordBatch], exact: bool) -> dict[int, float]:
     """{gene: median}. One thread, because a t-digest depends on the order in which it meets its values."""
     summary = "median(value)" if exact else "approx_quantile(value, 0.5)"
+    failed: list[Exception] = []
+
+    def told() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from values
+        except Exception as error:  # DuckDB would wrap it into one of its own
+            failed.append(error)
+            raise
+
     with duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False}) as connection:
-        connection.register("corpus", pa.RecordBatchReader.from_batches(_SCHEMA, values))
+        connection.register("corpus", pa.RecordBatchReader.from_batches(_SCHEMA, told()))
         try:
             return dict(connection.execute(f"SELECT gene, {summary} FROM corpus GROUP BY gene").fetchall())
-        except duckdb.OutOfMemoryException as error:
-            raise InputError("the corpus is too large for exact medians: use approximate ones") from error
+        except duckdb.Error as error:
+            if failed:
+                raise failed[0] from None
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise InputError("the corpus is too large for exact medians: use approximate ones") from error
+            raise

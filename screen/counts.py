@@ -79,6 +79,9 @@ class CountFile:
         """All rows in order, at most `cells` at a time; every count is checked."""
         if cells < 1:
             raise InputError(f"blocks of {cells} cells: give at least 1")
+        dense = isinstance(self._x, h5py.Dataset)
+        if (dense or "data" in self._x) and (kind := (self._x if dense else self._x["data"]).dtype).kind not in "fiub":
+            raise InputError(f"{self.path}: X holds {kind}: store counts as numbers")
         try:
             for start, matrix in self._matrices(cells):
                 if not matrix.has_canonical_format:
@@ -154,8 +157,6 @@ class CountFile:
 
     def _check(self, start: int, matrix: sp.csr_matrix) -> None:
         data = matrix.data
-        if data.dtype.kind not in "fiub":
-            raise InputError(f"{self.path}: X holds {data.dtype}: store counts as numbers")
         if not len(data) or (data.min() >= 0 and np.isfinite(data.max())):  # false for NaN too
             return
         at = int(np.argmax(~((data >= 0) & (data < np.inf))))
