@@ -49,8 +49,9 @@ def var_labels(var: Any, column: str) -> list[str]:
 def match_ids(label: str, ids: Sequence[str], vocabulary: Vocabulary, aliases: Mapping[str, str]) -> Match:
     """Match Ensembl ids, in any case, with or without version; an alias counts before the id itself."""
     known = vocabulary.by_id
+    current = {alias: plain_id(gene) for alias, gene in aliases.items()}
     plain = [plain_id(name) for name in ids]
-    token = np.array([known.get(plain_id(aliases.get(name, name)), -1) for name in plain], np.int32)
+    token = np.array([known.get(current.get(name, name), -1) for name in plain], np.int32)
     return Match(
         label=label, token=token, by_alias=sum(t >= 0 and n in aliases for t, n in zip(token, plain, strict=True))
     )
@@ -84,9 +85,12 @@ def match_columns(
         best = max(tried, key=lambda match: match.mapped)
     else:
         present = [name for name in ID_COLUMNS if name in var.columns or name == "index"]
-        tried = [match_ids(name, var_labels(var, name), vocabulary, aliases) for name in present]
-        enough = [match for match in tried if match.mapped >= max(1, least * len(var))]
-        best = enough[0] if enough else max(tried, key=lambda match: match.mapped)
+        tried = []
+        for name in present:
+            tried.append(match_ids(name, var_labels(var, name), vocabulary, aliases))
+            if tried[-1].mapped >= max(1, least * len(var)):
+                return tried[-1]
+        best = max(tried, key=lambda match: match.mapped)
     if best.mapped >= max(1, least * len(var)):
         return best
     share = 100 * best.mapped / max(1, len(var))

@@ -67,17 +67,15 @@ def build_vocabulary(
         raise InputError(f"--generation is {generation!r}: give v1 (no <cls>) or v2")
     files = count_files(data)
     genes = _Genes()
-    columns, stored = [], 0
+    parts, stored = [], 0
     for path in files:
         with CountFile(path) as file:
-            columns.append(genes.number(file, gene_column))
+            parts.append((path, genes.number(file, gene_column), totals(file), filter_pass(file)))
             stored += file.stored
-            totals(file)
-            filter_pass(file)
     is_exact = stored <= EXACT_COUNTS if exact is None else exact
     tally = {"cells": 0, "unused": 0}
     notes: list[str] = []
-    medians = _medians(_values(files, columns, len(genes.names), tally, notes), is_exact)
+    medians = _medians(_values(parts, len(genes.names), tally, notes), is_exact)
     if not medians:
         raise InputError(f"no gene is detected in {tally['cells']} cells of {len(files)} files: give count matrices")
     found = sorted((genes.names[number], number) for number in medians)
@@ -137,12 +135,14 @@ _SCHEMA = pa.schema([("gene", pa.int32()), ("value", pa.float64())])
 
 
 def _values(
-    files: Sequence[Path], columns: Sequence[np.ndarray], genes: int, tally: dict[str, int], notes: list[str]
+    parts: Sequence[tuple[Path, np.ndarray, np.ndarray | None, np.ndarray]],
+    genes: int,
+    tally: dict[str, int],
+    notes: list[str],
 ) -> Iterator[pa.RecordBatch]:
-    """(gene, value) of every non-zero count of every cell that is used."""
-    for path, numbers in zip(files, columns, strict=True):
+    """(gene, value) of every non-zero count of every used cell; parts are files, gene numbers, totals, filter_pass."""
+    for path, numbers, given, passing in parts:
         with CountFile(path) as file:
-            given, passing = totals(file), filter_pass(file)
             if given is None:
                 notes.append(f"{path.name}: obs has no n_counts, totals summed over all genes")
             several = len(np.unique(numbers[numbers >= 0])) < (numbers >= 0).sum()

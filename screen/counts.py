@@ -5,6 +5,7 @@ It refuses what cannot be a count (negative, not finite) and files that contradi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,14 +47,11 @@ class CountFile:
         except OSError as error:
             raise InputError(f"{path} is not a readable h5ad file ({first_line(error)}): write it again") from error
         try:
-            self.obs, self.var = self._frame("obs"), self._frame("var")
             if "X" not in self._file:
                 raise InputError(f"{path} has no X: put the raw counts there")
             self._x = self._file["X"]
-            if self._shape() != (len(self.obs), len(self.var)):
-                raise InputError(
-                    f"{path}: X is {self._shape()}, but there are {len(self.obs)} obs and {len(self.var)} var: write it again"
-                )
+            self._dense = isinstance(self._x, h5py.Dataset)
+            self.shape = self._shape()
         except BaseException:
             self._file.close()
             raise
@@ -67,20 +65,29 @@ class CountFile:
         self._file.close()
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return self.shape[0]
+
+    @cached_property
+    def obs(self) -> Any:
+        """The data frame of cells."""
+        return self._frame("obs", self.shape[0])
+
+    @cached_property
+    def var(self) -> Any:
+        """The data frame of genes."""
+        return self._frame("var", self.shape[1])
 
     @property
     def stored(self) -> int:
         """Stored counts, zeros of a dense matrix included."""
-        dense = isinstance(self._x, h5py.Dataset)
-        return len(self.obs) * len(self.var) if dense else int(self._x["data"].shape[0])
+        return self.shape[0] * self.shape[1] if self._dense else int(self._x["data"].shape[0])
 
     def blocks(self, cells: int = BLOCK_CELLS) -> Iterator[Block]:
         """All rows in order, at most `cells` at a time; every count is checked."""
         if cells < 1:
             raise InputError(f"blocks of {cells} cells: give at least 1")
-        dense = isinstance(self._x, h5py.Dataset)
-        if (dense or "data" in self._x) and (kind := (self._x if dense else self._x["data"]).dtype).kind not in "fiub":
+        kind = self._x.dtype if self._dense else self._x["data"].dtype if "data" in self._x else np.dtype(float)
+        if kind.kind not in "fiub":
             raise InputError(f"{self.path}: X holds {kind}: store counts as numbers")
         try:
             for start, matrix in self._matrices(cells):
@@ -95,17 +102,18 @@ class CountFile:
                 raise
             raise InputError(f"{self.path}: X is damaged ({first_line(error)}): write the file again") from error
 
-    def _frame(self, name: str) -> Any:
+    def _frame(self, name: str, rows: int) -> Any:
         try:
             frame = read_elem(self._file[name])
         except Exception as error:  # anndata raises its own kinds for files of other or damaged layout
-            raise InputError(
-                f"{self.path}: {name} cannot be read ({first_line(error)}): write it with anndata"
-            ) from error
+            what = f"{self.path}: {name} cannot be read ({first_line(error)})"
+            raise InputError(f"{what}: write it with anndata") from error
         if not hasattr(frame, "columns"):
             raise InputError(
-                f"{self.path}: {name} is not a table, as in files before anndata 0.7: read and write it again"
+                f"{self.path}: {name} is no table, as in files before anndata 0.7: read and write it again"
             )
+        if len(frame) != rows:
+            raise InputError(f"{self.path}: X is {self.shape}, but {name} has {len(frame)} rows: write it again")
         return frame
 
     def _kind(self) -> str:
@@ -113,19 +121,17 @@ class CountFile:
         kind = attributes.get("encoding-type", attributes.get("h5sparse_format", "array"))
         return {"csr": "csr_matrix", "csc": "csc_matrix"}.get(str(kind), str(kind))
 
-    def _shape(self) -> tuple[int, ...]:
+    def _shape(self) -> tuple[int, int]:
         attributes = self._x.attrs
-        shape = (
-            self._x.shape
-            if isinstance(self._x, h5py.Dataset)
-            else attributes.get("shape", attributes.get("h5sparse_shape"))
-        )
-        return () if shape is None else tuple(int(n) for n in shape)
+        shape = self._x.shape if self._dense else attributes.get("shape", attributes.get("h5sparse_shape"))
+        if shape is None or len(shape) != 2:
+            raise InputError(f"{self.path}: X is no matrix of cells and genes: write it with anndata")
+        return int(shape[0]), int(shape[1])
 
     def _matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
         kind = self._kind()
-        if kind == "array" and isinstance(self._x, h5py.Dataset):
-            step = max(1, min(cells, _STORED // max(1, len(self.var))))
+        if kind == "array" and self._dense:
+            step = max(1, min(cells, _STORED // max(1, self.shape[1])))
             for start in range(0, len(self), step):
                 yield start, sp.csr_matrix(self._x[start : start + step])
         elif kind == "csr_matrix":
@@ -150,9 +156,9 @@ class CountFile:
             stop = min(max(full, start + 1), start + cells, len(self))
             b, e = int(offsets[start]), int(offsets[stop])
             data, column = self._x["data"][b:e], self._x["indices"][b:e]
-            if len(column) != e - b or (len(column) and not 0 <= column.min() <= column.max() < len(self.var)):
+            if len(column) != e - b or (len(column) and not 0 <= column.min() <= column.max() < self.shape[1]):
                 raise ValueError("a column number lies outside the genes")
-            yield start, sp.csr_matrix((data, column, offsets[start : stop + 1] - b), (stop - start, len(self.var)))
+            yield start, sp.csr_matrix((data, column, offsets[start : stop + 1] - b), (stop - start, self.shape[1]))
             start = stop
 
     def _check(self, start: int, matrix: sp.csr_matrix) -> None:

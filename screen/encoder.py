@@ -7,10 +7,11 @@ Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H he
 """
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,6 @@ from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
 from rankshift.screen.batches import Batch
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.errors import InputError
-
-# Results must not depend on how many threads a worker has. MKL reads this at its first product; other libraries ignore it.
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
@@ -109,6 +107,10 @@ def measured_layers(config: dict, layer: int) -> int:
     return int(config["num_hidden_layers"]) + layer
 
 
+def _alone() -> None:
+    torch.set_num_threads(1)  # of this thread of ours; oneDNN and OpenMP count per thread, MKL for the process
+
+
 class Encoder:
     """The weights of one bundle on one device, ready to run packed lists.
 
@@ -129,6 +131,8 @@ class Encoder:
         self.width: int = self.config["hidden_size"]
         self.eps: float = self.config.get("layer_norm_eps", 1e-12)
         self.share_first_layer = share_first_layer
+        threads = torch.get_num_threads()
+        self._threads = ThreadPoolExecutor(threads, initializer=_alone) if self.device.type == "cpu" else None
         self._activate = ACTIVATIONS[self.config["hidden_act"]]
         weights = read_weights(bundle.path)
         self.tables = self._tables(weights)
@@ -180,25 +184,51 @@ class Encoder:
             down_norm=norm("output.LayerNorm"),
         )
 
-    @torch.inference_mode()
-    def run(self, batch: Batch, *, layers: int, first_rows: bool = False) -> Iterator[tuple[Batch, Tensor]]:
-        """Blocks of the batch with their hidden states after `layers` layers: float32 [T, D], or [P, D] of the first rows.
+    def map(
+        self, batches: Iterable[Batch], work: Callable[[Batch, Tensor], Any], *, layers: int, first_rows: bool = False
+    ) -> Iterator[Any]:
+        """`work(block, hidden)` for every block of the batches, in order; see `hidden` for its arguments.
 
-        The first layer's attention is shared between the lists of one cell where that pays; everything after it runs in
-        blocks of whole lists that stay in cache on a CPU (`BLOCK_TOKENS`) and are the whole batch on a GPU.
+        A GPU runs a batch as one block. A CPU runs blocks of `BLOCK_TOKENS` rows, whose activations stay in cache, on threads
+        that share nothing: no barrier inside an operator waits for a core that another program took, and the bits do not
+        depend on how many threads there are. The next batch's shared attention is computed beside this one's blocks.
         """
-        attended_TD = None if layers == 0 or (first_rows and layers == 1) else self._shared_attention(batch)
-        for block in batch.blocks(BLOCK_TOKENS if self.device.type == "cpu" else None):
-            lists = block.lists().to(self.device, non_blocking=True)
-            x = rank_shift(lists, self.tables, torch.float32)  # (T, D)
-            for i, layer in enumerate(self.layers[:layers]):
-                if first_rows and i == layers - 1:
-                    x = self._first_rows(layer, x, block.runs, lists.start[:-1])
-                elif i == 0 and attended_TD is not None:
-                    x = self._finish(layer, x, attended_TD[block.first_row : block.first_row + len(x)])
-                else:
-                    x = self._finish(layer, x, self._attention(self._linear(x, layer.qkv, layer.qkv_bias), block.runs))
-            yield block, (x[lists.start[:-1]] if first_rows and layers == 0 else x)
+        share = layers > (1 if first_rows else 0)
+        if self._threads is None:
+            for batch in batches:
+                yield work(batch, self.hidden(batch, self._shared(batch) if share else None, layers, first_rows))
+            return
+        coming = iter(batches)
+        following = next(coming, None)
+        ready = self._threads.submit(self._shared, following) if share and following is not None else None
+        while following is not None:
+            batch, attended_TD = following, None if ready is None else ready.result()
+            following = next(coming, None)
+            ready = self._threads.submit(self._shared, following) if share and following is not None else None
+
+            def task(block: Batch, attended_TD: Tensor | None = attended_TD) -> Any:
+                return work(block, self.hidden(block, attended_TD, layers, first_rows))
+
+            yield from self._threads.map(task, batch.blocks(BLOCK_TOKENS))
+
+    @torch.inference_mode()
+    def hidden(self, block: Batch, attended_TD: Tensor | None, layers: int, first_rows: bool) -> Tensor:
+        """Hidden states after `layers` layers: float32 [T, D], or [P, D] of the lists' first rows with `first_rows`.
+
+        attended_TD: first-layer attention of the batch that the block was cut from, None to compute it here.
+        """
+        lists = block.lists().to(self.device, non_blocking=True)
+        start = lists.start[:-1]
+        x = rank_shift(lists, self.tables, torch.float32)  # (T, D)
+        for i, layer in enumerate(self.layers[:layers]):
+            if first_rows and i == layers - 1:
+                return self._first_rows(layer, x, block.runs, start)
+            if i == 0 and attended_TD is not None:
+                attended = attended_TD[block.first_row : block.first_row + len(x)]
+            else:
+                attended = self._attention(self._linear(x, layer.qkv, layer.qkv_bias), block.runs)
+            x = self._finish(layer, x, attended)
+        return x[start] if first_rows else x
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.addmm(bias, x.to(self.dtype), weight)
@@ -250,7 +280,8 @@ class Encoder:
         attended_PD = torch.einsum("phd,dhe->phe", torch.cat(parts), w_value).reshape(-1, d) + bias[2 * d :]
         return self._finish(layer, first_PD, attended_PD.to(self.dtype))
 
-    def _shared_attention(self, batch: Batch) -> Tensor | None:
+    @torch.inference_mode()
+    def _shared(self, batch: Batch) -> Tensor | None:
         """First-layer attention (T, D) of single edits of one cell, from Q, K, V of each token at its two or three places.
 
         None where the lists share nothing or sharing does not pay.
@@ -260,7 +291,7 @@ class Encoder:
             return None
         a = batch.arrays
         first, n = int(a.base[0]), int(a.base_length[0])
-        if not sharing_pays(n, split.at):
+        if not sharing_pays(n, split.at.tolist()):
             return None
         ids = batch.ids[first : first + n].to(self.device)
         place = torch.arange(n, device=self.device)

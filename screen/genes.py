@@ -188,7 +188,8 @@ class Vocabulary:
 
 def plain_id(gene: str) -> str:
     """An Ensembl id in upper case without its version: `ensg00000000003.15` is ENSG00000000003."""
-    return _VERSION.sub("", gene.strip().upper())
+    name = gene.strip().upper()
+    return _VERSION.sub("", name) if "." in name else name
 
 
 def make_vocabulary(

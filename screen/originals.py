@@ -1,6 +1,6 @@
 """Cells as they are: the packed originals that perturbed lists are compared with, and embeddings of whole cells."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -61,13 +61,16 @@ def embed(
     lengths = cells.lengths[order]
     arrays = original_lists(cells.offsets[:-1][order], lengths, lengths, cells.framed)
     out = np.empty((len(cells), encoder.width), np.float32)
+
+    def pooled(block: Batch, hidden: torch.Tensor) -> np.ndarray:
+        return (hidden if level == "cls" else pool(hidden, block.runs, cells.framed)).float().cpu().numpy()
+
+    parts = batches(torch.tensor(cells.ids), arrays, tokens)
     row = 0
-    for block, hidden in _blocks(encoder, torch.tensor(cells.ids), arrays, tokens, layer_count, level == "cls"):
-        n = len(block.arrays)
-        pooled = hidden if level == "cls" else pool(hidden, block.runs, cells.framed)
-        out[order[row : row + n]] = pooled.float().cpu().numpy()
-        row += n
-        done(n)
+    for vectors in encoder.map(parts, pooled, layers=layer_count, first_rows=level == "cls"):
+        out[order[row : row + len(vectors)]] = vectors
+        row += len(vectors)
+        done(len(vectors))
     return out
 
 
@@ -79,10 +82,3 @@ def pool(hidden_TD: torch.Tensor, runs: list[tuple[int, int]], framed: bool) -> 
         parts.append((rows[:, 1:-1] if framed else rows).mean(1))
         row += count * n
     return torch.cat(parts)
-
-
-def _blocks(
-    encoder: Encoder, ids: torch.Tensor, arrays: ListArrays, tokens: int, layers: int, first_rows: bool
-) -> Iterator[tuple[Batch, torch.Tensor]]:
-    for batch in batches(ids, arrays, tokens):
-        yield from encoder.run(batch, layers=layers, first_rows=first_rows)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,7 +127,8 @@ class Screener:
     def compute(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> int:
         """Compute a shard and commit it; returns its rows."""
         began = perf_counter()
-        shifts = self.shifts(shard, encoder, done)
+        with one_thread():
+            shifts = self.shifts(shard, encoder, done)
         if len(shifts.cell) != shard.lists:
             raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
         encoded = perf_counter()
@@ -158,6 +160,17 @@ def run(
     for shard in missing(screener):
         screener.compute(shard, encoder, done)
     return Run.open(prepared.path)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Operators on one thread each, because the encoder brings its own threads; what was set before comes back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def missing(screener: Screener) -> Iterator[Shard]:

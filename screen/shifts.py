@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
-from rankshift.screen.batches import ListArrays, batches, join
+from rankshift.screen.batches import Batch, ListArrays, batches, join
 from rankshift.screen.cells import Cells
 from rankshift.screen.edits import CellEdits, Perturb, edits_of
 from rankshift.screen.encoder import Encoder
@@ -126,15 +126,16 @@ def _group_shifts(
     by_row = measure.level == "cls"
     before = _run_originals(encoder, ids, originals, measure, tokens, framed)
     states = None if measure.states is None else torch.from_numpy(measure.states).to(encoder.device)
-    found: list[CosineShift] = []
     packed = torch.empty(int(originals.length.sum()), dtype=torch.int32)  # partners are found by place, not by id
-    for batch in batches(ids, lists, tokens):
-        for block, hidden in encoder.run(batch, layers=measure.layers, first_rows=by_row):
-            if isinstance(before, BaseCells):
-                found.append(cosine_shift(before, hidden, block.partners(packed).to(encoder.device, non_blocking=True)))
-            else:
-                mine = np.searchsorted(originals.partner, block.arrays.partner)
-                found.append(cosine_rows(hidden, before[torch.from_numpy(mine).to(encoder.device)], states))
+
+    @torch.inference_mode()
+    def compare(block: Batch, hidden: torch.Tensor) -> CosineShift:
+        if isinstance(before, BaseCells):
+            return cosine_shift(before, hidden, block.partners(packed).to(encoder.device, non_blocking=True))
+        mine = np.searchsorted(originals.partner, block.arrays.partner)
+        return cosine_rows(hidden, before[torch.from_numpy(mine).to(encoder.device)], states)
+
+    found = list(encoder.map(batches(ids, lists, tokens), compare, layers=measure.layers, first_rows=by_row))
 
     def gather(name: str) -> np.ndarray:
         return torch.cat([getattr(f, name) for f in found]).float().cpu().numpy()
@@ -169,11 +170,8 @@ def _run_originals(
 ) -> BaseCells | torch.Tensor:
     """Prepared originals with every row, or their <cls> rows [C, D]."""
     by_row = measure.level == "cls"
-    hidden = [
-        h
-        for batch in batches(ids, originals, tokens)
-        for _, h in encoder.run(batch, layers=measure.layers, first_rows=by_row)
-    ]
+    parts = batches(ids, originals, tokens)
+    hidden = list(encoder.map(parts, lambda block, rows: rows, layers=measure.layers, first_rows=by_row))
     before = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
     if by_row:
         return before

@@ -10,8 +10,6 @@ import pytest
 
 # Before anything imports ray: no token in HOME, no usage report.
 os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
-# Before anything multiplies: the same bits for any number of threads (screen/encoder.py says why).
-os.environ["MKL_CBWR"] = "AUTO,STRICT"
 
 GOLDEN = Path(__file__).parent / "golden"
 

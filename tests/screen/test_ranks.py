@@ -308,7 +308,7 @@ def spoil(path: Path, what: str) -> None:
         ("no var", "var cannot be read"),
         ("column", "X is damaged .*column number"),
         ("pointer", "X is damaged .*row pointers"),
-        ("shape", r"X is \(4, 9\), but there are 4 obs and 4 var"),
+        ("shape", r"X is \(4, 9\), but var has 4 rows"),
         ("text", r"X holds \|S1: store counts as numbers"),
         ("kind", "stored as 'awkward-array'"),
     ],
