@@ -82,7 +82,7 @@ def rank_rows(
             raise MemoryError("no memory for the work space of the rank loop")
         return ids[:used], length
 
-    wanted = min(threads or os.cpu_count() or 1, max(1, len(begin) // 64))  # a thread is worth some dozens of cells
+    wanted = min(threads or _cores(), max(1, len(begin) // 64))  # a thread is worth some dozens of cells
     edges = np.linspace(0, len(begin), wanted + 1).astype(int)
     slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
     if wanted == 1:
@@ -127,6 +127,10 @@ def _inverse(data: np.ndarray, total: np.ndarray) -> tuple[np.dtype, np.ndarray]
     inverse = np.true_divide(1, total)
     kind = np.dtype(np.float32 if np.result_type(data, inverse) == np.float32 else np.float64)
     return kind, inverse.astype(kind)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -114,9 +114,8 @@ class Check:
                 found = what.format(size=size[cell], length=None if length is None else length[cell])
                 raise InputError(f"{self.path}: cell {labels[cell]} {found} ({int(bad.sum())} such cells here): {fix}")
 
-        def per_cell(flags: np.ndarray) -> np.ndarray:
-            total = np.concatenate([[0], np.cumsum(flags)])
-            return total[end] - total[begin]
+        def per_cell(flags: np.ndarray) -> np.ndarray:  # of flags that are few
+            return np.bincount(np.searchsorted(end, np.flatnonzero(flags), side="right"), minlength=len(size))
 
         if length is not None:
             same = pc.fill_null(pc.equal(length, pa.array(size)), False).to_numpy(zero_copy_only=False)
@@ -125,8 +124,7 @@ class Check:
             above = per_cell(ids >= vocabulary.size) > 0
             what = f"holds token {ids.max()}, the vocabulary ends at {vocabulary.size - 1}"
             refuse(above, what, "use the bundle of the same generation")
-        gene = vocabulary.is_gene[ids]
-        genes = per_cell(gene)
+        genes = size - per_cell(~vocabulary.is_gene[ids])
         keep = genes > 0
         refuse(
             keep & (size > limit),
@@ -171,8 +169,8 @@ def _repeats(ids: np.ndarray, size: np.ndarray, vocabulary: int) -> np.ndarray:
     """bool (n,): cells that hold a token more than once."""
     repeats = np.zeros(len(size), bool)
     offsets = np.concatenate([[0], np.cumsum(size)])
-    for start in range(0, len(size), 256):  # 256 x vocabulary flags stay in the cache
-        stop = min(start + 256, len(size))
+    for start in range(0, len(size), 64):  # 64 x vocabulary flags stay in the cache
+        stop = min(start + 64, len(size))
         seen = np.zeros((stop - start, vocabulary), bool)
         cell = np.repeat(np.arange(stop - start), size[start:stop])
         seen[cell, ids[offsets[start] : offsets[stop]]] = True
