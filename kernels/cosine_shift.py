@@ -22,9 +22,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankshift.kernels.rank_shift import PerturbedLists, row_positions, trace
+from rankshift.kernels.rank_shift import FLOATS, PerturbedLists, row_positions, runs_triton, trace
+
+try:
+    import triton
+    import triton.language as tl
+
+    from rankshift.kernels.rank_shift import source_of_rows
+except ImportError:  # no Triton on this platform: the references below are what runs
+    triton = None
 
 TINY = 1e-8  # floor of every norm, so that a zero row has cosine 0 rather than NaN
+CHUNK_ROWS = 256  # rows whose sums a program adds up: 8 programs for the longest list of a V1 model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +99,25 @@ def _cosine(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _cosine_to_states(rows: Tensor, states: Tensor) -> Tensor:
-    return torch.stack([_cosine(rows, state) for state in states], dim=-1)
+    return _cosine(rows[:, None], states[None])
 
 
-def _row_block(dims: int) -> int:
-    return max(1, (1 << 16) // dims)  # 256 KB of float32: operands of a row block stay in a core's L2
+def _blocks(first: int, stop: int, dims: int) -> list[slice]:
+    """Rows in steps of 256 KB of float32, so that the operands of a step stay in a core's second-level cache."""
+    step = max(1, (1 << 16) // dims)
+    return [slice(row, min(row + step, stop)) for row in range(first, stop, step)]
 
 
-def _pool(hidden: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Mean of rows first[i]..last[i]-1, float32 [len(first), D]; NaN for an empty range."""
-    pooled = torch.full((first.numel(), hidden.shape[1]), float("nan"), device=hidden.device)
-    for row, (a, b) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        if b > a:
-            pooled[row] = hidden[a:b].float().mean(0)
-    return pooled
+def prepare_base_reference(hidden: Tensor, first: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms [B] of all rows and sums [C, D] of rows first[c]..stop[c]-1, added up as those of perturbed lists are."""
+    norm = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    for rows in _blocks(0, hidden.shape[0], hidden.shape[1]):
+        norm[rows] = torch.linalg.vector_norm(hidden[rows].float(), dim=1)
+    pooled = torch.zeros(first.numel(), hidden.shape[1], dtype=torch.float32, device=hidden.device)
+    for c, (a, b) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+        for rows in _blocks(a, b, hidden.shape[1]):
+            pooled[c] += hidden[rows].float().sum(0)
+    return norm, pooled
 
 
 def prepare_base(
@@ -131,11 +145,12 @@ def prepare_base(
         )
     start = start.to(hidden.device, torch.int64)
     length = length.to(hidden.device, torch.int64)
-    norm = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-    block = _row_block(hidden.shape[1]) if hidden.device.type == "cpu" else max(1, hidden.shape[0])
-    for first in range(0, hidden.shape[0], block):
-        norm[first : first + block] = torch.linalg.vector_norm(hidden[first : first + block].float(), dim=1)
-    pooled = _pool(hidden, start + skip_first, start + length - skip_last)
+    if runs_triton(hidden):
+        norm = torch.linalg.vector_norm(hidden, dim=1, dtype=torch.float32)
+        pooled = launch_pooled_sums(hidden, start, length.to(torch.int32), skip_first, skip_last)
+    else:
+        norm, pooled = prepare_base_reference(hidden, start + skip_first, start + length - skip_last)
+    pooled /= (length - skip_first - skip_last).clamp(min=0)[:, None]
     states = None if states is None else states.to(hidden.device, torch.float32).contiguous()
     return BaseCells(
         hidden=hidden,
@@ -150,29 +165,25 @@ def prepare_base(
 
 
 def cosine_shift_reference(
-    base: BaseCells, hidden: Tensor, lists: PerturbedLists, cell: Tensor, partner_limit: Tensor | None
+    base: BaseCells, hidden: Tensor, lists: PerturbedLists, partner_limit: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sum of the aligned cosines [P], pairs [P], pooled mean after [P, D] and gene cosines [T], in torch."""
+    """Sum of the aligned cosines [P], pairs [P], sum of the gene rows [P, D] and gene cosines [T], in torch."""
     index, _, moved = trace(lists)
     owner, position = row_positions(lists)
     within = index - lists.base[owner]
     aligned = ~moved & (position >= base.skip_first) & (position < lists.length[owner] - base.skip_last)
     aligned &= (within >= base.skip_first) & (within < lists.base_length[owner] - base.skip_last)
-    if partner_limit is not None:
-        aligned &= within < partner_limit[owner]
+    aligned &= within < partner_limit[owner]
     index = torch.where(aligned, index, 0)
 
     dims = hidden.shape[1]
-    block = _row_block(dims)
-    partner = torch.empty(block, dims, dtype=base.hidden.dtype, device=hidden.device)
+    partner = torch.empty(max(1, (1 << 16) // dims), dims, dtype=base.hidden.dtype, device=hidden.device)
     gene = torch.zeros(hidden.shape[0], dtype=torch.float32, device=hidden.device)
     norm = torch.ones_like(gene)
     pooled = torch.zeros(lists.length.numel(), dims, dtype=torch.float32, device=hidden.device)
     bounds = lists.start.tolist()
     for p in range(lists.length.numel()):
-        stop = bounds[p + 1] - base.skip_last
-        for first in range(bounds[p] + base.skip_first, stop, block):
-            rows = slice(first, min(first + block, stop))
+        for rows in _blocks(bounds[p] + base.skip_first, bounds[p + 1] - base.skip_last, dims):
             after = hidden[rows].float()
             before = torch.index_select(base.hidden, 0, index[rows], out=partner[: after.shape[0]])
             pooled[p] += after.sum(0)
@@ -185,8 +196,7 @@ def cosine_shift_reference(
     total = torch.segment_reduce(gene.double(), "sum", lengths=length, initial=0)
     pairs = torch.segment_reduce(aligned.double(), "sum", lengths=length, initial=0)
     gene.masked_fill_(~aligned, float("nan"))
-    rows_pooled = (length - base.skip_first - base.skip_last).clamp(min=0)
-    return total.float(), pairs.to(torch.int32), pooled / rows_pooled[:, None], gene
+    return total.float(), pairs.to(torch.int32), pooled, gene
 
 
 def accumulate_reference(aggregate: Aggregate, gene: Tensor, token: Tensor, row: Tensor) -> None:
@@ -196,6 +206,169 @@ def accumulate_reference(aggregate: Aggregate, gene: Tensor, token: Tensor, row:
     aggregate.sum[row, token] += value
     aggregate.square[row, token] += value * value
     aggregate.min[row, token] = torch.minimum(aggregate.min[row, token], gene)
+
+
+# ---------------------------------------------------------------- Triton kernels
+
+if triton is not None:
+
+    @triton.jit
+    def cosine_shift_kernel(  # type: ignore[no-untyped-def]
+        hidden, base_hidden, inverse_norm, gene, sums, cosines, pairs,
+        base, base_length, length, start, limit, source, destination, token,
+        K, chunks, skip_first, skip_last,
+        TINY: tl.constexpr, GENES: tl.constexpr,
+        D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_ROWS: tl.constexpr, CHUNK_ROWS: tl.constexpr,
+    ):  # fmt: skip
+        """One chunk of rows of one list: the sum of its gene rows, of its aligned cosines, and their number."""
+        p = (tl.program_id(0) // chunks).to(tl.int64)
+        chunk = tl.program_id(0) % chunks
+        n = tl.load(length + p)
+        first_row = tl.load(start + p)
+        first_base = tl.load(base + p)
+        base_stop = tl.minimum(tl.load(base_length + p) - skip_last, tl.load(limit + p))
+        d = tl.arange(0, BLOCK_D)
+        column = d < D
+        total = tl.zeros([BLOCK_ROWS, BLOCK_D], tl.float32)
+        cosine_total = tl.zeros([BLOCK_ROWS], tl.float32)
+        count = tl.zeros([BLOCK_ROWS], tl.int32)
+        for row in range(chunk * CHUNK_ROWS, tl.minimum(n, (chunk + 1) * CHUNK_ROWS), BLOCK_ROWS):
+            j = row + tl.arange(0, BLOCK_ROWS)
+            is_gene = (j >= skip_first) & (j < n - skip_last)
+            s, t, moved = source_of_rows(j, source + p * K, destination + p * K, token + p * K, K)
+            aligned = is_gene & (t < 0) & (moved == 0) & (s >= skip_first) & (s < base_stop)
+            tile = is_gene[:, None] & column[None, :]
+            x = tl.load(hidden + (first_row + j)[:, None] * D + d[None, :], mask=tile, other=0.0).to(tl.float32)
+            partner = first_base + s
+            tile = aligned[:, None] & column[None, :]
+            y = tl.load(base_hidden + partner[:, None] * D + d[None, :], mask=tile, other=0.0).to(tl.float32)
+            scale = tl.load(inverse_norm + partner, mask=aligned, other=0.0).to(tl.float32)
+            cosine = tl.sum(x * y, 1) * scale / tl.maximum(tl.sqrt(tl.sum(x * x, 1)), TINY)
+            if GENES:
+                tl.store(gene + first_row + j, tl.where(aligned, cosine, float("nan")), mask=j < n)
+            total += x
+            cosine_total += tl.where(aligned, cosine, 0.0)
+            count += aligned.to(tl.int32)
+        part = p * chunks + chunk
+        tl.store(sums + part * D + d, tl.sum(total, 0), mask=column)
+        tl.store(cosines + part, tl.sum(cosine_total, 0))
+        tl.store(pairs + part, tl.sum(count, 0))
+
+    @triton.jit
+    def accumulate_kernel(  # type: ignore[no-untyped-def]
+        gene, order, row, n, total, square, least,
+        ids, base, length, start, source, destination, token,
+        K, blocks, V,
+        BLOCK_ROWS: tl.constexpr,
+    ):  # fmt: skip
+        """Adds the cosines of one block of rows of list order[program] to its aggregate row; no two programs share one."""
+        p = tl.load(order + tl.program_id(0) // blocks)
+        j = (tl.program_id(0) % blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        present = j < tl.load(length + p)
+        value = tl.load(gene + tl.load(start + p) + j, mask=present, other=float("nan")).to(tl.float32)
+        present = present & (value == value)
+        s, _, _ = source_of_rows(j, source + p * K, destination + p * K, token + p * K, K)
+        affected = tl.load(ids + tl.load(base + p) + s, mask=present, other=0)
+        at = tl.load(row + p) * V + affected
+        tl.store(n + at, tl.load(n + at, mask=present, other=0) + 1, mask=present)
+        wide = value.to(tl.float64)
+        tl.store(total + at, tl.load(total + at, mask=present, other=0.0) + wide, mask=present)
+        tl.store(square + at, tl.load(square + at, mask=present, other=0.0) + wide * wide, mask=present)
+        before = tl.load(least + at, mask=present, other=0.0).to(tl.float32)
+        tl.store(least + at, tl.minimum(before, value), mask=present)
+
+    def _launch_rows(
+        base_hidden: Tensor,
+        inverse_norm: Tensor,
+        hidden: Tensor,
+        where: tuple[Tensor, ...],
+        edits: tuple[Tensor, Tensor, Tensor],
+        skip: tuple[int, int],
+        width: int,
+        gene: Tensor | None,
+        block_rows: int | None,
+        chunk_rows: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of gene rows [P, D], of aligned cosines [P], and pairs [P]; `where`: base, base_length, length, start, limit."""
+        dims, perturbations, device = hidden.shape[1], where[0].numel(), hidden.device
+        assert {hidden.dtype, base_hidden.dtype} <= set(FLOATS), f"{hidden.dtype}, {base_hidden.dtype}"
+        assert hidden.is_contiguous()
+        assert base_hidden.is_contiguous()
+        assert all(x.device == device and x.is_contiguous() for x in (base_hidden, inverse_norm, *where, *edits))
+        assert [x.dtype for x in where] == [torch.int64, torch.int32, torch.int32, torch.int64, torch.int32]
+        assert all(x.dtype == torch.int32 and x.shape[0] == perturbations for x in edits)
+        block_dims = triton.next_power_of_2(dims)
+        block_rows = block_rows or max(1, 4096 // block_dims)
+        chunk_rows = max(chunk_rows, block_rows)
+        assert chunk_rows % block_rows == 0
+        chunks = max(1, triton.cdiv(width, chunk_rows))
+        sums = torch.empty(perturbations, chunks, dims, dtype=torch.float32, device=device)
+        cosines = torch.empty(perturbations, chunks, dtype=torch.float32, device=device)
+        pairs = torch.empty(perturbations, chunks, dtype=torch.int32, device=device)
+        cosine_shift_kernel[(perturbations * chunks,)](
+            hidden, base_hidden, inverse_norm, cosines if gene is None else gene, sums, cosines, pairs,
+            *where, *edits,
+            edits[0].shape[1], chunks, *skip,
+            TINY=TINY, GENES=gene is not None,
+            D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, CHUNK_ROWS=chunk_rows,
+            num_warps=4 if block_dims <= 1024 else 8,
+        )  # fmt: skip
+        return sums.sum(1), cosines.sum(1), pairs.sum(1, dtype=torch.int32)  # no atomics: the order is fixed
+
+    def launch_pooled_sums(
+        hidden: Tensor, start: Tensor, length: Tensor, skip_first: int, skip_last: int, block_rows: int | None = None
+    ) -> Tensor:
+        """Sums [C, D] of the gene rows of base lists, by the kernel that pools perturbed lists: equal rows, equal sums."""
+        none = torch.empty(start.numel(), 0, dtype=torch.int32, device=hidden.device)
+        unit = torch.ones(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        return _launch_rows(
+            hidden, unit, hidden, (start, length, length, start, length), (none, none, none), (skip_first, skip_last),
+            int(length.max()) if length.numel() else 0, None, block_rows, CHUNK_ROWS,
+        )[0]  # fmt: skip
+
+    def launch_cosine_shift(
+        base: BaseCells,
+        hidden: Tensor,
+        lists: PerturbedLists,
+        partner_limit: Tensor,
+        gene_cosines: bool,
+        block_rows: int | None = None,
+        chunk_rows: int = CHUNK_ROWS,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """`cosine_shift_reference` on a device; gene cosines only when asked for."""
+        assert tuple(hidden.shape) == (lists.rows, base.hidden.shape[1])
+        gene = torch.empty(lists.rows, dtype=torch.float32, device=hidden.device) if gene_cosines else None
+        pooled, total, pairs = _launch_rows(
+            base.hidden, base.inverse_norm, hidden,
+            (lists.base, lists.base_length, lists.length, lists.start, partner_limit),
+            (lists.source, lists.destination, lists.token), (base.skip_first, base.skip_last),
+            lists.width, gene, block_rows, chunk_rows,
+        )  # fmt: skip
+        return total, pairs, pooled, gene
+
+    def launch_accumulate(
+        aggregate: Aggregate, gene: Tensor, lists: PerturbedLists, row: Tensor, block_rows: int = 256
+    ) -> None:
+        """One launch per turn: within it every list has an aggregate row of its own."""
+        on_host = row.to("cpu", torch.int64)
+        turn = _turns(on_host)
+        order = torch.argsort(turn, stable=True).to(gene.device)
+        row = on_host.to(gene.device)
+        assert gene.is_contiguous()
+        assert gene.dtype == torch.float32
+        assert gene.device == aggregate.n.device
+        assert all(x.is_contiguous() for x in (aggregate.n, aggregate.sum, aggregate.square, aggregate.min))
+        blocks = max(1, triton.cdiv(lists.width, block_rows))
+        first = 0
+        for count in torch.bincount(turn).tolist():
+            accumulate_kernel[(count * blocks,)](
+                gene, order[first : first + count], row,
+                aggregate.n, aggregate.sum, aggregate.square, aggregate.min,
+                lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
+                lists.source.shape[1], blocks, aggregate.n.shape[1],
+                BLOCK_ROWS=block_rows, num_warps=4,
+            )  # fmt: skip
+            first += count
 
 
 # ---------------------------------------------------------------- dispatch
@@ -223,7 +396,13 @@ def cosine_shift(
     cell = torch.searchsorted(base.start, lists.base)
     if hidden.device.type == "cpu" and not torch.equal(base.start[cell.clamp(max=base.start.numel() - 1)], lists.base):
         raise ValueError("a perturbed list begins where no base cell does: prepare the base from the same packing")
-    total, pairs, pooled, gene = cosine_shift_reference(base, hidden, lists, cell, partner_limit)
+    limit = lists.base_length if partner_limit is None else partner_limit.to(hidden.device, torch.int32)
+    gene: Tensor | None
+    if runs_triton(hidden) and lists.length.numel():
+        total, pairs, pooled, gene = launch_cosine_shift(base, hidden, lists, limit, gene_cosines)
+    else:
+        total, pairs, pooled, gene = cosine_shift_reference(base, hidden, lists, limit)
+    pooled = pooled / (lists.length - base.skip_first - base.skip_last).clamp(min=0)[:, None]
     return CosineShift(
         similarity=total / pairs,
         pairs=pairs,
@@ -264,6 +443,9 @@ def accumulate(aggregate: Aggregate, gene: Tensor, lists: PerturbedLists, row: T
         raise ValueError(
             f"gene {tuple(gene.shape)} and row {tuple(row.shape)} must be [{lists.rows}] and one per perturbation"
         )
+    if runs_triton(gene):
+        launch_accumulate(aggregate, gene, lists, row)
+        return
     index, _, _ = trace(lists)
     owner, _ = row_positions(lists)
     present = ~gene.isnan()

@@ -30,23 +30,48 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rankshift.kernels.rank_shift import FLOATS, runs_triton
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # no Triton on this platform: the reference below is what runs
+    triton = None
+
 LEAF_SPLITS = 8  # splits whose last keys are handled together, and
 LEAF_WINDOW = 8  # the most tokens they may span: each split attends to this many keys for itself
 KEY_BLOCK = 256  # keys attended to at once: logits of a block stay in the last-level cache
 FEWEST_ROWS = 48  # shorter lists cost more in launches than attention takes
-FEWEST_SPLITS = 6  # the tree attends to each key about 1 + log2(P) times, plain attention P times
+FEWEST_SPLITS = 6  # the tree attends to each key about 2 + log2(P) times, plain attention P times
+LOG2_E = 1.4426950408889634
+SPLIT_BLOCK = 32  # splits of one program of the kernel: balances its common keys with its own, at 1000 to 4000 tokens
 
 
-def sharing_pays(tokens: int, split: Sequence[int] | Tensor) -> bool:
+def sharing_pays(tokens: int, split: Sequence[int] | Tensor, device_type: str = "cpu") -> bool:
     """Whether `first_layer` shares, or computes plain attention for every list: a rule, so that results repeat.
 
     On the CPU each base key is attended to at most 2 + log2(P) times instead of P times, wherever the splits lie: at
     least `FEWEST_SPLITS` splits pay. A list of fewer than `FEWEST_ROWS` tokens is all overhead.
 
+    On a device the splits of a block of `SPLIT_BLOCK` share all keys but those between its first and its last split,
+    which each of them attends to by itself. It pays when that comes to half of plain attention or less.
+
     >>> sharing_pays(2048, range(0, 2048, 2)), sharing_pays(2048, [5, 900]), sharing_pays(16, range(16))
     (True, False, False)
+    >>> sharing_pays(2048, range(0, 2048, 100), "cpu"), sharing_pays(2048, range(0, 2048, 100), "cuda")
+    (True, False)
     """
-    return tokens >= FEWEST_ROWS and len(split) >= FEWEST_SPLITS
+    if tokens < FEWEST_ROWS or len(split) < FEWEST_SPLITS:
+        return False
+    if device_type == "cpu":
+        return True
+    ordered = [int(d) for d in split]
+    work = 0
+    for p in range(0, len(ordered), SPLIT_BLOCK):
+        block = ordered[p : p + SPLIT_BLOCK]
+        window = block[-1] - block[0] + 1
+        work += tokens - window + len(block) * window
+    return 2 * work <= tokens * len(ordered)
 
 
 # ---------------------------------------------------------------- torch reference
@@ -130,7 +155,7 @@ class _SplitTree:
             logit.sub_(new_peak[:, None]).exp_()
             fade = torch.sub(peak, new_peak).exp_()
             weight = torch.addcmul(logit.sum(1), weight, fade)
-            total = (self._heads_last(total) * fade.T[:, :, None]).view(total.shape)
+            total = (self._heads_last(total) * fade.T.contiguous()[:, :, None]).view(total.shape)
             by_head = self._by_head(total)
             torch.baddbmm(by_head, logit.transpose(1, 2), value[:, block : block + KEY_BLOCK], out=by_head)
             peak = new_peak
@@ -184,6 +209,7 @@ class _SplitTree:
             whole = torch.addcmul(weight_PHKR.sum(2), share_PHR, seen.weight).reciprocal_()
             weight_PHKR.mul_(whole[:, :, None])
             share_PHR.mul_(whole)
+        share_PRH = share_PHR.transpose(1, 2).contiguous()  # so that the products below run over whole rows
         for i, d in enumerate(self.split[p:stop]):
             turn = self._row(d)
             done = self.out[p + i] if self.out.dtype == seen.value.dtype else seen.value.new_empty(self.out.shape[1:])
@@ -192,7 +218,7 @@ class _SplitTree:
                     continue
                 here = slice(start - first, end - first)
                 target = self._heads_last(done[start % self.n : start % self.n + end - start])
-                torch.mul(self._heads_last(seen.value[here]), share_PHR[i, :, here].T[:, :, None], out=target)
+                torch.mul(self._heads_last(seen.value[here]), share_PRH[i, here, :, None], out=target)
                 if weight_PHKR is not None and value_PHKE is not None:
                     by_head = target.transpose(0, 1)
                     torch.baddbmm(by_head, weight_PHKR[i, :, :, here].transpose(1, 2), value_PHKE[i], out=by_head)
@@ -258,7 +284,191 @@ def plain_first_layer(
     return out
 
 
+# ---------------------------------------------------------------- Triton kernels
+
+if triton is not None:
+
+    @triton.jit
+    def _merge(peak, weight, value, logit, values):  # type: ignore[no-untyped-def]
+        """Adds keys to a running (maximum [R], denominator [R], numerator [R, E]): logits [R, K] in base 2, values [K, E]."""
+        new_peak = tl.maximum(peak, tl.max(logit, 1))
+        floor = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # no key yet: weights of 0, not NaN
+        w = tl.exp2(logit - floor[:, None])
+        fade = tl.exp2(peak - floor)
+        value = tl.dot(w.to(values.dtype), values, value * fade[:, None], input_precision="ieee")
+        return new_peak, weight * fade + tl.sum(w, 1), value
+
+    @triton.jit
+    def _attend(  # type: ignore[no-untyped-def]
+        peak, weight, value, query, table, row, present, allowed, scale, D: tl.constexpr, E: tl.constexpr
+    ):  # fmt: skip
+        """_merge of the keys in `row` [K] of the q|k|v table (at this head) where `present`, for each query where `allowed`."""
+        e = tl.arange(0, E)
+        at = row * (3 * D)
+        key = tl.load(table + D + at[None, :] + e[:, None], mask=present[None, :], other=0.0)  # a dot takes their dtype
+        logit = tl.where(allowed, tl.dot(query, key, input_precision="ieee") * scale, float("-inf"))
+        values = tl.load(table + 2 * D + at[:, None] + e[None, :], mask=present[:, None], other=0.0)
+        return _merge(peak, weight, value, logit, values)
+
+    @triton.jit
+    def shared_rows_kernel(  # type: ignore[no-untyped-def]
+        table, extra, split, out,
+        N, P, n_out, front, scale,
+        EXTRA: tl.constexpr, H: tl.constexpr, E: tl.constexpr,
+        BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, WINDOW_K: tl.constexpr,
+    ):  # fmt: skip
+        """Base queries of one variant (0 below, 1 above) and one head, for a block of splits d0..d1.
+
+        Keys before d0 (below) and after d1 (above) are common to the block; those between are attended to split by split.
+        `table` holds the below rows and, from row N on, the above rows. `scale` is log2(e) / sqrt(E), so that weights are
+        powers of two.
+        """
+        D: tl.constexpr = H * E
+        first = tl.program_id(1) * BLOCK_P
+        last = tl.minimum(first + BLOCK_P, P)
+        variant = tl.program_id(2) % 2
+        head = tl.program_id(2) // 2
+        d0 = tl.load(split + first)
+        d1 = tl.load(split + last - 1)
+        q0 = tl.program_id(0) * BLOCK_Q
+        if ((variant == 0) & (q0 < d1)) | ((variant == 1) & (tl.minimum(q0 + BLOCK_Q, N) - 1 > d0)):
+            e = tl.arange(0, E)
+            i = q0 + tl.arange(0, BLOCK_Q)
+            table += head * E
+            own = (variant * N + i[:, None]) * (3 * D) + e[None, :]
+            query = tl.load(table + own, mask=(i < N)[:, None], other=0.0)
+
+            peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+            weight = tl.zeros([BLOCK_Q], tl.float32)
+            value = tl.zeros([BLOCK_Q, E], tl.float32)
+            for k in range(0, d0, BLOCK_K):
+                j = k + tl.arange(0, BLOCK_K)
+                common = j < d0
+                peak, weight, value = _attend(
+                    peak, weight, value, query, table, j, common, common[None, :], scale, D, E
+                )
+            for k in range(d1 + 1, N, BLOCK_K):
+                j = k + tl.arange(0, BLOCK_K)
+                common = j < N
+                peak, weight, value = _attend(
+                    peak, weight, value, query, table, N + j, common, common[None, :], scale, D, E
+                )
+
+            for p in range(first, last):
+                d = tl.load(split + p)
+                wide_p = tl.cast(p, tl.int64)
+                peak_p = peak
+                weight_p = weight
+                value_p = value
+                for k in range(d0, tl.minimum(d1 + 1, N), WINDOW_K):
+                    j = k + tl.arange(0, WINDOW_K)
+                    present = (j <= d1) & (j < N) & (j != d)
+                    row = tl.where(j < d, j, N + j)
+                    peak_p, weight_p, value_p = _attend(
+                        peak_p, weight_p, value_p, query, table, row, present, present[None, :], scale, D, E
+                    )
+                if EXTRA:
+                    mine = extra + wide_p * (3 * D) + head * E + e
+                    key = tl.load(mine + D).to(tl.float32)
+                    logit = tl.sum(query.to(tl.float32) * key[None, :], 1) * scale
+                    new_peak = tl.maximum(peak_p, logit)
+                    w = tl.exp2(logit - new_peak)
+                    fade = tl.exp2(peak_p - new_peak)
+                    weight_p = weight_p * fade + w
+                    value_p = value_p * fade[:, None] + w[:, None] * tl.load(mine + 2 * D).to(tl.float32)[None, :]
+                stays = tl.where(variant == 0, i < d, i > d) & (i < N)
+                to = i - variant
+                if EXTRA:
+                    to += (to >= front).to(tl.int32)
+                y = value_p / tl.where(stays, weight_p, 1.0)[:, None]
+                at = (wide_p * n_out + to) * D + head * E
+                tl.store(out + at[:, None] + e[None, :], y.to(out.dtype.element_ty), mask=stays[:, None])
+
+    @triton.jit
+    def extra_rows_kernel(  # type: ignore[no-untyped-def]
+        table, extra, split, out,
+        N, P, n_out, front, scale,
+        H: tl.constexpr, E: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+    ):  # fmt: skip
+        """The extra tokens' own rows of a block of splits and one head: below keys before d, above keys after it, itself."""
+        D: tl.constexpr = H * E
+        first = tl.program_id(0) * BLOCK_P
+        head = tl.program_id(1)
+        e = tl.arange(0, E)
+        p = first + tl.arange(0, BLOCK_P)
+        is_list = (p < P)[:, None]
+        d = tl.load(split + p, mask=p < P, other=0)
+        d0 = tl.load(split + first)
+        d1 = tl.load(split + tl.minimum(first + BLOCK_P, P) - 1)
+        table += head * E
+        own = p[:, None] * (3 * D) + head * E + e[None, :]
+        query = tl.load(extra + own, mask=is_list, other=0.0)
+        key = tl.load(extra + D + own, mask=is_list, other=0.0).to(tl.float32)
+        value = tl.load(extra + 2 * D + own, mask=is_list, other=0.0).to(tl.float32)
+        peak = tl.sum(query.to(tl.float32) * key, 1) * scale
+        weight = tl.full([BLOCK_P], 1.0, tl.float32)
+        for k in range(0, d1, BLOCK_K):
+            j = k + tl.arange(0, BLOCK_K)
+            before = j[None, :] < d[:, None]
+            peak, weight, value = _attend(peak, weight, value, query, table, j, j < d1, before, scale, D, E)
+        for k in range(d0 + 1, N, BLOCK_K):
+            j = k + tl.arange(0, BLOCK_K)
+            after = (j[None, :] > d[:, None]) & (j < N)[None, :]
+            peak, weight, value = _attend(peak, weight, value, query, table, N + j, j < N, after, scale, D, E)
+        at = (p.to(tl.int64) * n_out + front) * D + head * E
+        tl.store(out + at[:, None] + e[None, :], (value / weight[:, None]).to(out.dtype.element_ty), mask=is_list)
+
+    def launch_first_layer(
+        below: Tensor,
+        above: Tensor,
+        extra: Tensor | None,
+        split: Tensor,
+        front: int,
+        heads: int,
+        out: Tensor,
+        block: int | None = None,
+        block_splits: int = SPLIT_BLOCK,
+    ) -> Tensor:
+        """Runs the kernels into `out` [P, n, D]. Head dims must be a power of two, at least 16.
+
+        `block` queries by as many keys are multiplied at a time: 64 in 16 bit, 32 in float32, which spills with more.
+        """
+        tokens, dims = below.shape[0], below.shape[1] // 3
+        head_dims = dims // heads
+        assert kernel_takes(below.dtype, head_dims), f"{below.dtype}, {head_dims} dims a head"
+        block = block or (32 if below.dtype == torch.float32 else 64)
+        assert min(block, block_splits) >= 16, "a tensor core multiplies 16 x 16 at least"
+        for rows in (below, above, out) if extra is None else (below, above, extra, out):
+            assert rows.is_contiguous()
+            assert rows.dtype == below.dtype
+            assert rows.device == below.device
+        assert above.shape == below.shape
+        assert max(2 * tokens, split.numel()) * 3 * dims < 2**31, "offsets into q|k|v rows are 32 bit"
+        split = split.to(below.device, torch.int32).contiguous()
+        table = torch.cat([below, above])
+        arguments = (
+            table, table if extra is None else extra, split, out,
+            tokens, split.numel(), out.shape[1], front, head_dims**-0.5 * LOG2_E,
+        )  # fmt: skip
+        grid = (triton.cdiv(tokens, block), triton.cdiv(split.numel(), block_splits), 2 * heads)
+        shared_rows_kernel[grid](
+            *arguments, EXTRA=extra is not None, H=heads, E=head_dims,
+            BLOCK_Q=block, BLOCK_P=block_splits, BLOCK_K=block, WINDOW_K=min(32, block_splits),
+            num_warps=8, num_stages=2,
+        )  # fmt: skip
+        if extra is not None:
+            extra_rows_kernel[(triton.cdiv(split.numel(), 16), heads)](
+                *arguments, H=heads, E=head_dims, BLOCK_P=16, BLOCK_K=block, num_warps=4, num_stages=2,
+            )  # fmt: skip
+        return out
+
+
 # ---------------------------------------------------------------- dispatch
+
+
+def kernel_takes(dtype: torch.dtype, head_dims: int) -> bool:
+    """Whether the kernels handle these rows; on a device, others take plain attention."""
+    return dtype in FLOATS and head_dims >= 16 and head_dims & (head_dims - 1) == 0
 
 
 @torch.no_grad()
@@ -310,6 +520,9 @@ def first_layer(
     if out.numel() == 0:
         return out
     split = split.to(below.device, torch.int64)
-    if not sharing_pays(tokens, on_host):
+    pays = sharing_pays(tokens, on_host, "cuda" if runs_triton(below) else "cpu")
+    if not pays or (runs_triton(below) and not kernel_takes(below.dtype, dims // heads)):
         return plain_first_layer(below, above, extra, split, front, heads, out)
+    if runs_triton(below):
+        return launch_first_layer(below, above, extra, split, front, heads, out)
     return first_layer_reference(below, above, extra, split, front, heads, out)

@@ -23,6 +23,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # no Triton on this platform: the references below are what runs
+    triton = None
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # what the kernels read and write; they compute in float32
 NOWHERE = 1 << 30  # index of an edit that has no source, or no destination; larger than any rank list
 
 
@@ -258,7 +265,88 @@ def rank_shift_reference(lists: PerturbedLists, tables: EmbeddingTables, out: Te
     return torch.index_select(table, 0, variant, out=out)
 
 
+# ---------------------------------------------------------------- Triton kernel
+
+if triton is not None:
+
+    @triton.jit
+    def source_of_rows(j, source, destination, token, K):  # type: ignore[no-untyped-def]
+        """`trace` for rows j (int32) of one list: base index, inserted token or -1, and 1 where an edit moved the row."""
+        s = j
+        t = tl.full(j.shape, -1, tl.int32)
+        moved = tl.zeros(j.shape, tl.int32)
+        for r in range(K):
+            a = tl.load(source + (K - 1 - r))
+            b = tl.load(destination + (K - 1 - r))
+            inserted = tl.load(token + (K - 1 - r))
+            live = t < 0
+            hit = live & (s == b)
+            before = s + ((s >= a) & (s < b)).to(tl.int32) - ((s > b) & (s <= a)).to(tl.int32)
+            s = tl.where(hit, a, tl.where(live, before, s))
+            t = tl.where(hit, inserted, t)
+            moved = tl.where(hit, 1, moved)
+        return s, t, moved
+
+    @triton.jit
+    def rank_shift_kernel(  # type: ignore[no-untyped-def]
+        ids, base, length, start, source, destination, token, word, position, type_row, gamma, beta, out,
+        K, blocks, eps,
+        D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    ):  # fmt: skip
+        """One block of rows of one list: token ids live in registers only."""
+        p = (tl.program_id(0) // blocks).to(tl.int64)
+        j = (tl.program_id(0) % blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        present = j < tl.load(length + p)
+        s, t, _ = source_of_rows(j, source + p * K, destination + p * K, token + p * K, K)
+        from_base = present & (t < 0)
+        t = tl.where(t < 0, tl.load(ids + tl.load(base + p) + s, mask=from_base, other=0), t)
+
+        d = tl.arange(0, BLOCK_D)
+        column = d < D
+        tile = present[:, None] & column[None, :]
+        x = tl.load(word + t[:, None].to(tl.int64) * D + d[None, :], mask=tile, other=0.0).to(tl.float32)
+        x += tl.load(position + j[:, None] * D + d[None, :], mask=tile, other=0.0).to(tl.float32)
+        x += tl.load(type_row + d, mask=column, other=0.0).to(tl.float32)[None, :]
+        centred = tl.where(column[None, :], x - (tl.sum(x, 1) / D)[:, None], 0.0)
+        scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
+        g = tl.load(gamma + d, mask=column, other=0.0).to(tl.float32)
+        b = tl.load(beta + d, mask=column, other=0.0).to(tl.float32)
+        y = centred * scale[:, None] * g[None, :] + b[None, :]
+        row = tl.load(start + p) + j
+        tl.store(out + row[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=tile)
+
+    def launch_rank_shift(
+        lists: PerturbedLists, tables: EmbeddingTables, out: Tensor, block_rows: int | None = None
+    ) -> Tensor:
+        """Runs the kernel into `out` [T, D]; `block_rows` (a power of two) defaults to about 4096 values a program."""
+        dims = tables.word.shape[1]
+        for name in ("word", "position", "type_row", "gamma", "beta"):
+            table = getattr(tables, name)
+            assert table.is_contiguous(), f"{name} must be contiguous"
+            assert table.device == out.device == lists.ids.device, f"{name} is on {table.device}, out on {out.device}"
+            assert table.dtype in FLOATS, f"{name} is {table.dtype}"
+        assert tuple(out.shape) == (lists.rows, dims)
+        assert out.is_contiguous()
+        assert out.dtype in FLOATS
+        assert lists.width <= tables.position.shape[0]
+        block_dims = triton.next_power_of_2(dims)
+        block_rows = block_rows or max(1, 4096 // block_dims)
+        blocks = triton.cdiv(lists.width, block_rows)
+        rank_shift_kernel[(lists.length.numel() * blocks,)](
+            lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
+            tables.word, tables.position, tables.type_row, tables.gamma, tables.beta, out,
+            lists.source.shape[1], blocks, tables.eps,
+            D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, num_warps=4 if block_dims <= 1024 else 8,
+        )  # fmt: skip
+        return out
+
+
 # ---------------------------------------------------------------- dispatch
+
+
+def runs_triton(tensor: Tensor) -> bool:
+    """Whether a kernel handles this tensor: on a CUDA or ROCm device, where Triton is installed."""
+    return triton is not None and tensor.is_cuda
 
 
 def rank_shift(
@@ -282,4 +370,6 @@ def rank_shift(
         raise ValueError(f"out is {out.dtype} {tuple(out.shape)}, must be contiguous ({lists.rows}, {dims})")
     if lists.rows == 0:
         return out
+    if runs_triton(out):
+        return launch_rank_shift(lists, tables, out)
     return rank_shift_reference(lists, tables, out)

@@ -1,0 +1,135 @@
+"""Compiles every kernel, as its launcher would launch it, for GPUs that need not be there; prints one JSON line a kernel.
+
+`python compile_kernels.py cuda:80 hip:gfx942`. A stub takes the place of Triton's driver and launches become warm-ups, so
+block sizes, warps and argument specialisation are those of the launchers. It cannot share a process with the interpreter.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+
+os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-kernels-")
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+from triton.runtime.jit import JITFunction
+
+from rankshift.kernels.cosine_shift import Aggregate, launch_accumulate, launch_cosine_shift, prepare_base
+from rankshift.kernels.first_layer import launch_first_layer
+from rankshift.kernels.rank_shift import NOWHERE, EmbeddingTables, PerturbedLists, launch_rank_shift
+
+TOKENS, LISTS = 2048, 64
+WIDTHS = (256, 512, 768, 896, 1152)
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+
+
+class AbsentDevice(DriverBase):
+    """A driver that knows its target and nothing else."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return True
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        raise NotImplementedError
+
+    def get_benchmarker(self):
+        raise NotImplementedError
+
+    def get_device_interface(self):
+        return None
+
+
+def report(kernel: str, target: GPUTarget, label: str, compiled, log: str) -> None:
+    if target.backend == "cuda":
+        spills = [int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", log)]
+        registers = [int(n) for n in re.findall(r"Used (\d+) registers", log)]
+    else:
+        assembly = compiled.asm["amdgcn"]
+        spills = [int(n) for n in re.findall(r"\.vgpr_spill_count:\s*(\d+)", assembly)]  # scalars spill into lanes
+        registers = [int(n) for n in re.findall(r"\.vgpr_count:\s*(\d+)", assembly)]
+    binary = "cubin" if target.backend == "cuda" else "hsaco"
+    print(
+        json.dumps(
+            {
+                "kernel": kernel,
+                "target": f"{target.backend}:{target.arch}",
+                "case": label,
+                "binary_bytes": len(compiled.asm[binary]),
+                "shared_bytes": compiled.metadata.shared,
+                "registers": max(registers),
+                "spills": max(spills),
+            }
+        ),
+        flush=True,
+    )
+
+
+def compile_for(target: GPUTarget) -> None:
+    triton.runtime.driver.set_active(AbsentDevice(target))
+    label = ""
+
+    def warm_up(self, grid):
+        def launch(*args, **kwargs):
+            self.device_caches.clear()
+            log = io.StringIO()
+            with contextlib.redirect_stdout(log):
+                compiled = self.warmup(*args, grid=grid, **kwargs)
+            report(self.__name__, target, label, compiled, log.getvalue())
+
+        return launch
+
+    JITFunction.__getitem__ = warm_up
+
+    for dims, dtype, edits in [(d, F16, 1) for d in WIDTHS] + [(1152, F32, 3), (1152, BF16, 3), (256, F32, 1)]:
+        label = f"D={dims} {dtype} K={edits}"
+        lists = PerturbedLists.pack(
+            ids=torch.zeros(TOKENS), base=torch.zeros(LISTS), base_length=torch.full((LISTS,), TOKENS),
+            length=torch.full((LISTS,), TOKENS), source=torch.full((LISTS, edits), NOWHERE),
+            destination=torch.full((LISTS, edits), NOWHERE), token=torch.full((LISTS, edits), -1),
+        )  # fmt: skip
+        row, table = torch.zeros(dims, dtype=dtype), torch.zeros(TOKENS, dims, dtype=dtype)
+        tables = EmbeddingTables(word=table, position=table, type_row=row, gamma=row, beta=row)
+        hidden = torch.empty(lists.rows, dims, dtype=dtype)
+        launch_rank_shift(lists, tables, hidden)
+        base = prepare_base(table, torch.tensor([0]), torch.tensor([TOKENS]))
+        launch_cosine_shift(base, hidden, lists, lists.base_length, dims == 256)
+        if dims == 256 and dtype == F32:
+            gene = torch.zeros(lists.rows)
+            launch_accumulate(Aggregate.zeros(LISTS, 8), gene, lists, torch.arange(LISTS))
+    for heads, head_dims, dtype, moved in [
+        (4, 64, F16, False), (4, 64, F16, True), (18, 64, BF16, True), (4, 64, F32, True), (4, 16, F16, True),
+    ]:  # fmt: skip
+        label = f"H={heads} E={head_dims} {dtype} extra={moved}"
+        rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)
+        out = torch.empty(LISTS, TOKENS - 1 + moved, heads * head_dims, dtype=dtype)
+        launch_first_layer(rows, rows, rows[:LISTS] if moved else None, torch.arange(LISTS), 0, heads, out)
+
+
+if __name__ == "__main__":
+    triton.knobs.nvidia.dump_ptxas_log = True
+    triton.knobs.compilation.always_compile = True
+    for name in sys.argv[1:]:
+        backend, arch = name.split(":")
+        compile_for(GPUTarget("cuda", int(arch), 32) if backend == "cuda" else GPUTarget("hip", arch, 64))
