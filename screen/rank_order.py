@@ -62,34 +62,41 @@ def rank_rows(
     begin, end = np.ascontiguousarray(begin, np.int64), np.ascontiguousarray(end, np.int64)
     function = loop.rank_rows_float if kind == np.float32 else loop.rank_rows_double
 
-    def part(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        n = rows.stop - rows.start
-        room = int(np.minimum(end[rows] - begin[rows] + 2, limit).sum())
-        ids, length = np.empty(room, np.int32), np.empty(n, np.int64)
+    room = np.concatenate(
+        [[0], np.cumsum(np.minimum(end - begin + 2, limit))]
+    )  # where a row's list may begin at the latest
+    ids, length = np.empty(int(room[-1]), np.int32), np.empty(len(begin), np.int64)
+
+    def part(rows: tuple[int, int]) -> int:
+        chosen = slice(*rows)
         used = function(
-            *(_pointer(a) for a in (data, column, begin[rows], end[rows], inverse[rows])),
-            ctypes.c_int64(n),
+            *(_pointer(a) for a in (data, column, begin[chosen], end[chosen], inverse[chosen])),
+            ctypes.c_int64(rows[1] - rows[0]),
             *(_pointer(a) for a in (genes.gene, genes.token, genes.inverse_median)),
             ctypes.c_int32(genes.shared),
             ctypes.c_int32(len(genes.token)),
             ctypes.c_int64(limit),
             ctypes.c_int32(-1 if frame is None else frame[0]),
             ctypes.c_int32(-1 if frame is None else frame[1]),
-            _pointer(ids),
-            _pointer(length),
+            _pointer(ids[room[rows[0]] :]),
+            _pointer(length[chosen]),
         )
         if used < 0:
             raise MemoryError("no memory for the work space of the rank loop")
-        return ids[:used], length
+        return int(used)
 
-    wanted = min(threads or _cores(), max(1, len(begin) // 64))  # a thread is worth some dozens of cells
-    edges = np.linspace(0, len(begin), wanted + 1).astype(int)
-    slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-    if wanted == 1:
-        return part(slices[0])
-    with ThreadPoolExecutor(wanted) as pool:  # ctypes lets go of the interpreter lock while the loop runs
-        parts = list(pool.map(part, slices))
-    return np.concatenate([ids for ids, _ in parts]), np.concatenate([length for _, length in parts])
+    threads = threads or _cores()
+    pieces = 1 if threads == 1 else min(4 * threads, len(begin) // 64 + 1)  # of like size, so that no thread waits long
+    edges = np.searchsorted(room, np.linspace(0, room[-1], pieces + 1)).tolist()
+    edges[0], edges[-1] = 0, len(begin)
+    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter lock while the loop runs
+        used = list(pool.map(part, pairwise(edges)))
+    stop = 0
+    for first, n in zip(edges, used, strict=False):  # close the gaps between the pieces
+        if stop != room[first]:
+            ids[stop : stop + n] = ids[room[first] : room[first] + n]
+        stop += n
+    return ids[:stop], length
 
 
 def rank_rows_plain(
