@@ -9,7 +9,7 @@ from rankshift.screen.bundle import Bundle
 from rankshift.screen.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder import DTYPES
 from rankshift.screen.results import Run
-from rankshift.screen.screening import Options, Screener, default_device, load_encoder, missing, prepare
+from rankshift.screen.screening import Options, Screener, default_device, finish, load_encoder, missing, prepare
 
 Say = Callable[[str], None]
 
@@ -55,16 +55,20 @@ def screen(
 
                 with cluster(workers):
                     fan_out(screener, opened.path, workers, done)
+    run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already
     again = f", {already:,} were there" if already else ""
-    say(
-        f"{fresh:,} perturbations of {len(screener.cells)} cells in {took:.1f} s ({fresh / max(took, 1e-9):.1f}/s){again}"
-    )
-    say(
-        f'next: rankshift query {run.path} "SELECT symbols, avg(similarity) AS s FROM shifts GROUP BY ALL ORDER BY s LIMIT 10"'
-    )
-    return Run.open(run.path)
+    rate = fresh / max(took, 1e-9)
+    say(f"{fresh:,} perturbations of {len(screener.cells)} cells in {took:.1f} s ({rate:.1f}/s){again}")
+    for column, floor in run.manifest["noise_floor"].items():
+        say(
+            f"noise floor of {column}: median {floor['median']:.1e}, p99 {floor['p99']:.1e}, max {floor['max']:.1e} "
+            f"over {floor['n']} lists, beside a spread of {floor['spread']:.1e}"
+        )
+    ask = "SELECT symbols, avg(similarity) AS s FROM shifts GROUP BY ALL ORDER BY s LIMIT 10"
+    say(f'next: rankshift query {run.path} "{ask}"')
+    return run
 
 
 def _say_cost(bundle: Bundle, run: Run, say: Say) -> None:

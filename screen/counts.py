@@ -1,4 +1,4 @@
-"""Count matrices of h5ad files, read from disk in blocks of cells. Only X is read, never raw or layers.
+"""Count matrices of h5ad and loom files, read from disk in blocks of cells. Only X is read, never raw or layers.
 
 It refuses what cannot be a count (negative, not finite) and files that contradict themselves, naming the gene and the cell.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import scipy.sparse as sp
 from anndata.io import read_elem
@@ -19,6 +20,7 @@ from anndata.io import read_elem
 from rankshift.screen.errors import InputError
 from rankshift.screen.mappings import first_line, readable
 
+LOOM_NAMES = {"obs": ("CellID", "obs_names", "cell_names"), "var": ("Accession", "var_names", "Gene")}
 BLOCK_CELLS = 4096  # cells read at a time
 _STORED = 1 << 23  # and at most this many stored counts: 64 MB in the usual types
 
@@ -37,7 +39,10 @@ class Block:
 
 
 class CountFile:
-    """An open h5ad file: `obs` and `var` as data frames, X on disk, `notes` on what reading had to do differently."""
+    """An open file: `obs` and `var` as data frames, X on disk, `notes` on what reading had to do differently.
+
+    A loom file is a dense X of genes by cells, whose column attributes are obs and row attributes var.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = readable(Path(path))
@@ -45,11 +50,14 @@ class CountFile:
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
-            raise InputError(f"{path} is not a readable h5ad file ({first_line(error)}): write it again") from error
+            raise InputError(
+                f"{path} is not a readable h5ad or loom file ({first_line(error)}): write it again"
+            ) from error
         try:
-            if "X" not in self._file:
+            self._loom = "matrix" in self._file and "row_attrs" in self._file
+            if not self._loom and "X" not in self._file:
                 raise InputError(f"{path} has no X: put the raw counts there")
-            self._x = self._file["X"]
+            self._x = self._file["matrix" if self._loom else "X"]
             self._dense = isinstance(self._x, h5py.Dataset)
             self.shape = self._shape()
         except BaseException:
@@ -104,7 +112,7 @@ class CountFile:
 
     def _frame(self, name: str, rows: int) -> Any:
         try:
-            frame = read_elem(self._file[name])
+            frame = _loom_frame(self._file, name) if self._loom else read_elem(self._file[name])
         except Exception as error:  # anndata raises its own kinds for files of other or damaged layout
             what = f"{self.path}: {name} cannot be read ({first_line(error)})"
             raise InputError(f"{what}: write it with anndata") from error
@@ -126,14 +134,15 @@ class CountFile:
         shape = self._x.shape if self._dense else attributes.get("shape", attributes.get("h5sparse_shape"))
         if shape is None or len(shape) != 2:
             raise InputError(f"{self.path}: X is no matrix of cells and genes: write it with anndata")
-        return int(shape[0]), int(shape[1])
+        return (int(shape[1]), int(shape[0])) if self._loom else (int(shape[0]), int(shape[1]))
 
     def _matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
         kind = self._kind()
         if kind == "array" and self._dense:
             step = max(1, min(cells, _STORED // max(1, self.shape[1])))
             for start in range(0, len(self), step):
-                yield start, sp.csr_matrix(self._x[start : start + step])
+                cut = slice(start, start + step)
+                yield start, sp.csr_matrix(self._x[:, cut].T if self._loom else self._x[cut])
         elif kind == "csr_matrix":
             yield from self._csr(cells)
         elif kind == "csc_matrix":
@@ -173,14 +182,29 @@ class CountFile:
         )
 
 
+def _loom_frame(file: h5py.File, name: str) -> pd.DataFrame:
+    """The one-dimensional attributes of a loom file; its index is the names of cells (obs) or genes (var)."""
+    group = file["col_attrs" if name == "obs" else "row_attrs"]
+    columns = {key: values[:] for key, values in group.items() if values.ndim == 1}
+    columns = {key: v.astype(str) if v.dtype.kind == "S" else _text(v) for key, v in columns.items()}
+    frame = pd.DataFrame(columns)
+    index = next((key for key in LOOM_NAMES[name] if key in columns), None)
+    return frame if index is None else frame.set_index(index, drop=False)
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    texts = [v.decode() if isinstance(v, bytes) else v for v in values] if values.dtype.kind == "O" else values
+    return np.asarray(texts, dtype=values.dtype)
+
+
 def count_files(data: Path | Sequence[Path]) -> list[Path]:
-    """The h5ad files meant: a file, a folder of them (by name), or several of either."""
+    """The h5ad and loom files meant: a file, a folder of them (by name), or several of either."""
     paths = [Path(data)] if isinstance(data, (str, Path)) else [Path(path) for path in data]
     files: list[Path] = []
     for path in paths:
-        inside = sorted(path.glob("*.h5ad")) if path.is_dir() else [path]
+        inside = sorted((*path.glob("*.h5ad"), *path.glob("*.loom"))) if path.is_dir() else [path]
         if not inside:
-            raise InputError(f"{path} holds no .h5ad file: give count matrices")
+            raise InputError(f"{path} holds no .h5ad or .loom file: give count matrices")
         files += inside
     if not files:
         raise InputError("no count file is given: give one or more .h5ad files")

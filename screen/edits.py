@@ -78,9 +78,9 @@ class CellEdits:
     def __len__(self) -> int:
         return len(self.length)
 
-    def part(self, first: int, last: int) -> "CellEdits":
-        """The lists first..last-1."""
-        return CellEdits(**{name: getattr(self, name)[first:last] for name in self.__slots__})
+    def part(self, rows: slice | np.ndarray) -> "CellEdits":
+        """Some of the lists, by slice or by numbers."""
+        return CellEdits(**{name: getattr(self, name)[rows] for name in self.__slots__})
 
 
 def eligible(ids: np.ndarray, offsets: np.ndarray, perturb: Perturb) -> np.ndarray:

@@ -8,7 +8,6 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +24,9 @@ from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import SEED, Cells, select
 from rankshift.screen.cost import list_flops
 from rankshift.screen.edits import Perturb, eligible
-from rankshift.screen.encoder import DTYPES, Encoder, check_config, measured_layers
+from rankshift.screen.encoder import DTYPES, Encoder, check_config, measured_layers, one_thread
 from rankshift.screen.errors import InputError
+from rankshift.screen.noise import Sample, choose_dtype, noise_floor
 from rankshift.screen.originals import check_level, embed
 from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
 from rankshift.screen.shards import Shard, commit, part_path, plan
@@ -120,9 +120,16 @@ class Screener:
 
     def shifts(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> Shifts:
         """Compute the shifts of a shard."""
-        part = (shard.first_list, shard.last_list) if shard.last_cell - shard.first_cell == 1 else None
+        some = {}
+        if shard.last_cell - shard.first_cell == 1:
+            some[shard.first_cell] = slice(shard.first_list, shard.last_list)
         numbers = np.arange(shard.first_cell, shard.last_cell)
-        return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, part, done)
+        return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, some, done)
+
+    def noise_floor(self, bundle: Bundle) -> dict[str, Any]:
+        """Recompute a sample of the finished run in float32 and compare (module `noise`)."""
+        sample = Sample.draw(self.cells, self.perturb, self.measure)
+        return noise_floor(sample, self.run, bundle, default_device(), self.perturbation_of)
 
     def compute(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> int:
         """Compute a shard and commit it; returns its rows."""
@@ -159,18 +166,13 @@ def run(
     screener = Screener.open(prepared.path, opened)
     for shard in missing(screener):
         screener.compute(shard, encoder, done)
-    return Run.open(prepared.path)
+    return finish(screener, opened)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Operators on one thread each, because the encoder brings its own threads; what was set before comes back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def finish(screener: Screener, bundle: Bundle) -> Run:
+    """The run with its noise floor in the manifest, measured here unless it is there already."""
+    run = Run.open(screener.run.path)
+    return run if "noise_floor" in run.manifest else run.record(noise_floor=screener.noise_floor(bundle))
 
 
 def missing(screener: Screener) -> Iterator[Shard]:
@@ -194,9 +196,13 @@ def load_encoder(run: Run, bundle: Bundle, device: str | None = None) -> Encoder
     return Encoder(bundle, device=device or default_device(), dtype=run.manifest["dtype"])
 
 
-def resolve_dtype(dtype: str, device: str) -> str:
-    """float16 products on a GPU, float32 on a CPU, unless the user says otherwise."""
-    return {"cuda": "float16"}.get(device, "float32") if dtype == "auto" else dtype
+def _dtype(options: Options, device: str, there: Run | None) -> str | None:
+    """The dtype asked for; of auto, float16 on a GPU, that of the run there, or None where a trial must decide."""
+    if options.dtype != "auto":
+        return options.dtype
+    if there is not None:
+        return str(there.manifest["dtype"])
+    return {"cuda": "float16"}.get(device)
 
 
 def resolve_genes(genes: str | Sequence[str], bundle: Bundle) -> tuple[tuple[int, ...] | None, list[str]]:
@@ -272,10 +278,22 @@ def prepare(
     if not counts.sum():
         raise InputError(f"none of the {len(chosen)} cells has a gene to {perturb.kind}: choose other genes or cells")
     device = default_device()
-    dtype = resolve_dtype(options.dtype, device)
     budget = options.token_budget or TOKEN_BUDGET[device]
     shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device)
+    there = Run.open(out) if out.exists() and not dry else None
     states = _states(table, bundle, options, level, layers, budget)
+    vectors = np.array(list(states.values()), np.float32) if states else None
+    measure = Measure(level=level, layers=layers, states=vectors, tokens=budget)
+    choice: dict[str, Any] = {}
+    dtype = _dtype(options, device, there)
+    if dtype is None:
+        dtype, choice = choose_dtype(Sample.draw(chosen, perturb, measure), bundle)
+        if "spread" in choice:
+            say(
+                "dtype {}: bfloat16 has noise {bfloat16_noise:.1e} beside a spread of {spread:.1e}".format(
+                    dtype, **choice
+                )
+            )
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "perturb": asdict(perturb),
@@ -285,7 +303,6 @@ def prepare(
         "quantity": _quantity(level),
         "states": {name: [float(x) for x in vector] for name, vector in states.items()},
         "route": None if options.start is None else [options.state_key, options.start, options.goal, *options.alt],
-        "dtype": dtype,
         "token_budget": budget,
         "shard_tokens": shard_tokens,
         "seed": SEED,
@@ -298,6 +315,7 @@ def prepare(
             "vocabulary_sha256": bundle.vocabulary_sha256,
         },
     }
+    manifest["dtype"] = dtype
     manifest["shards"] = len(list(plan(counts, chosen.lengths, shard_tokens)))
     manifest["lists"] = int(counts.sum())
     manifest["longest"] = int(chosen.lengths.max())
@@ -307,11 +325,17 @@ def prepare(
         say(
             f"--reference-overflow: originals among {over} cells below the input limit may be cut as the published code does"
         )
-    record = {**manifest, "command": " ".join(sys.argv), "versions": versions(), "unknown_genes": unknown}
+    record = {
+        **manifest,
+        "dtype_choice": choice,
+        "command": " ".join(sys.argv),
+        "versions": versions(),
+        "unknown_genes": unknown,
+    }
     if dry:
         return Run(out, record)
-    if out.exists():
-        return _same(Run.open(out), manifest)
+    if there is not None:
+        return _same(there, manifest)
     _write(out, record, chosen, bundle, perturb, list(states))
     return Run.open(out)
 

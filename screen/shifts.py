@@ -1,6 +1,6 @@
 """Shifts of a group of cells: originals once, perturbed lists in batches, cosines, rows. The loop the project exists for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,19 +62,19 @@ def shifts_of(
     encoder: Encoder,
     perturb: Perturb,
     measure: Measure,
-    part: tuple[int, int] | None = None,
+    some: Mapping[int, slice | np.ndarray] | None = None,
     done: Done = lambda n: None,
 ) -> Shifts:
-    """Shifts of the cells `numbers`, or of one cell's perturbed lists part[0]..part[1]-1. `done` is told rows as they come.
+    """Shifts of the cells `numbers`; of a cell in `some` only these of its perturbed lists. `done` is told rows as they come.
 
     On out-of-memory of a GPU the batch is halved and the group begins again; a single list that does not fit is an error.
     """
     rows: list[Shifts] = []
-    for group, edits in groups(cells, numbers, perturb, measure.tokens, part):
+    for group, edits in groups(cells, numbers, perturb, measure.tokens, some or {}):
         tokens = measure.tokens
         while True:
             try:
-                found = _group_shifts(cells, group, edits, encoder, perturb.framed, measure, tokens)
+                found = _group_shifts(cells, group, edits, encoder, perturb.framed, measure, tokens, done)
                 break
             except torch.OutOfMemoryError:
                 longest = max(int(e.length.max()) for e in edits)
@@ -83,28 +83,28 @@ def shifts_of(
                 torch.cuda.empty_cache()
                 tokens = max(tokens // 2, longest)
         rows.append(found)
-        done(len(found.cell))
     return _stack(rows, 0 if measure.states is None else len(measure.states))
 
 
 def groups(
-    cells: Cells, numbers: np.ndarray, perturb: Perturb, tokens: int, part: tuple[int, int] | None
+    cells: Cells, numbers: np.ndarray, perturb: Perturb, tokens: int, some: Mapping[int, slice | np.ndarray]
 ) -> Iterator[tuple[np.ndarray, list[CellEdits]]]:
     """Neighbouring cells whose perturbed lists fit one batch together; a cell that fills it is a group of its own."""
     group: list[int] = []
     edits: list[CellEdits] = []
     filled = 0
     for number in numbers.tolist():
-        some = edits_of(cells.ids_of(number), perturb)
-        some = some if part is None else some.part(*part)
-        if not len(some):
+        lists = edits_of(cells.ids_of(number), perturb)
+        if number in some:
+            lists = lists.part(some[number])
+        if not len(lists):
             continue
-        size = int(some.length.sum())
+        size = int(lists.length.sum())
         if group and filled + size > tokens:
             yield np.array(group), edits
             group, edits, filled = [], [], 0
         group.append(number)
-        edits.append(some)
+        edits.append(lists)
         filled += size
     if group:
         yield np.array(group), edits
@@ -118,6 +118,7 @@ def _group_shifts(
     framed: bool,
     measure: Measure,
     tokens: int,
+    done: Done,
 ) -> Shifts:
     some = cells.take(group)
     ids = torch.tensor(some.ids)
@@ -135,7 +136,14 @@ def _group_shifts(
         mine = np.searchsorted(originals.partner, block.arrays.partner)
         return cosine_rows(hidden, before[torch.from_numpy(mine).to(encoder.device)], states)
 
-    found = list(encoder.map(batches(ids, lists, tokens), compare, layers=measure.layers, first_rows=by_row))
+    found: list[CosineShift] = []
+    try:
+        for block in encoder.map(batches(ids, lists, tokens), compare, layers=measure.layers, first_rows=by_row):
+            found.append(block)
+            done(len(block.similarity))
+    except torch.OutOfMemoryError:
+        done(-sum(len(block.similarity) for block in found))
+        raise
 
     def gather(name: str) -> np.ndarray:
         return torch.cat([getattr(f, name) for f in found]).float().cpu().numpy()
