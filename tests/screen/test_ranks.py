@@ -87,6 +87,22 @@ def test_storage_type_and_blocks_change_nothing(tmp_path, store, kind, chunk):
     assert ("loaded whole" in str(report)) == (store is sp.csc_matrix)
 
 
+@pytest.mark.parametrize("text", [lambda names: np.array(names, "S"), lambda names: np.array(names, object)])
+def test_a_loom_file_is_genes_by_cells(tmp_path, text):
+    with h5py.File(tmp_path / "a.loom", "w") as file:
+        file["matrix"] = COUNTS.T
+        file["row_attrs/ensembl_id"] = text(GENES)
+        file["col_attrs/CellID"] = text(["w", "x", "y", "z"])
+        file["col_attrs/n_counts"] = np.full(4, 10.0)
+        file["col_attrs/state"] = text(["nf", "nf", "dcm", "dcm"])
+        file["col_attrs/pca"] = np.zeros((4, 2))
+    tokenize(tmp_path, draft(), tmp_path / "c.parquet", keep=["state"], where="CellID <> 'y'", chunk_cells=3)
+    assert lists(tmp_path / "c.parquet") == [[2, 5, 3], [3, 4, 5], [5, 4, 3, 2]]
+    assert ids(tmp_path / "c.parquet") == ["w", "x", "z"]
+    assert pq.read_table(tmp_path / "c.parquet").column("state").to_pylist() == ["nf", "nf", "dcm"]
+    assert [p.name for p in tmp_path.iterdir() if "loom" in p.name] == ["a.loom"]  # read, never written to
+
+
 def test_blocks_are_also_limited_by_what_they_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(counts, "_STORED", 5)
     with counts.CountFile(h5ad(tmp_path / "a.h5ad")) as file:
@@ -326,10 +342,10 @@ def test_files_that_are_not_there_or_no_h5ad_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         tokenize(tmp_path / "none.h5ad", draft(), tmp_path / "c.parquet")
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match="not a readable h5ad file"):
+    with pytest.raises(InputError, match="not a readable h5ad or loom file"):
         tokenize(path, draft(), tmp_path / "c.parquet")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no .h5ad file"):
+    with pytest.raises(InputError, match=r"holds no .h5ad or .loom file"):
         tokenize(tmp_path / "empty", draft(), tmp_path / "c.parquet")
     with pytest.raises(InputError, match="no count file"):
         tokenize([], draft(), tmp_path / "c.parquet")
