@@ -203,7 +203,8 @@ def _in_state(cells: Cells, rows: np.ndarray, key: str, start: str) -> np.ndarra
         raise InputError(
             f"--state-key {key!r} is of type {cells.obs.column(key).type}: give a column of labels"
         ) from error
-    kept = rows[np.asarray(pc.fill_null(pc.equal(states, start), False))]
+    label = str(start).lower() if pa.types.is_boolean(cells.obs.column(key).type) else str(start)
+    kept = rows[np.asarray(pc.fill_null(pc.equal(states, label), False))]
     if len(kept) == 0:
         counts = sorted(((c["values"], c["counts"]) for c in states.value_counts().to_pylist()), key=lambda c: -c[1])
         there = ", ".join(f"{state} ({n})" for state, n in counts[:10]) + (", …" if len(counts) > 10 else "")

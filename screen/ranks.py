@@ -102,7 +102,7 @@ def tokenize(
     chunk_cells: int = BLOCK_CELLS,
     progress: Callable[[int, int], None] | None = None,
 ) -> TokenizeReport:
-    """Write the token table of one or more h5ad files (or folders of them) to `out`.
+    """Write the token table of one or more h5ad or loom files (or folders of them) to `out`.
 
     keep: obs columns to carry over. where: SQL condition over the obs columns. input_size: longest list, specials
     included, by default the model's. min_mapped: least share of a file's genes that must be in the vocabulary.

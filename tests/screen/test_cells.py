@@ -307,6 +307,14 @@ def test_states_are_compared_whole_and_as_text():
         select(TISSUES, state_key="tissue", start="hear")
 
 
+def test_states_may_be_categories_truth_values_or_numbers():
+    obs = {"cat": pa.array(["a", "b", "a"]).dictionary_encode(), "sick": [True, False, None], "batch": [1.0, 2.0, 1.0]}
+    cells = cells_of([[5], [6], [7]], **obs)
+    assert select(cells, state_key="cat", start="a").tolist() == [0, 2]
+    assert select(cells, state_key="sick", start="True").tolist() == [0]
+    assert select(cells, state_key="batch", start="1").tolist() == [0, 2]
+
+
 def test_cells_must_hold_all_the_genes():
     assert select(TISSUES, contains=[5]).tolist() == [3, 1, 0]
     assert select(TISSUES, contains=[6, 8]).tolist() == [3, 2]
