@@ -1,7 +1,6 @@
 """The command `rankshift`. Exit codes: 0 done, 1 failed, 2 bad usage or input (one line), 3 stopped, resumable."""
 
 import errno
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,9 @@ from typing import Annotated
 import typer
 
 from rankshift.screen.errors import InputError
+
+STOPPED = "stopped; a screen goes on where it was with --resume"
+INTERRUPTED = 128 + 2  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,28 +30,29 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    """Run the command line and turn what happened into an exit code."""
+    """The entry point of the command."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line and turn what happened into an exit code; unexpected errors are raised."""
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False) or 0
+        return _fail(STOPPED, 3) if code == INTERRUPTED else code
     except InputError as e:
-        code = _fail(str(e), 2)
-    except typer.Exit as e:
-        code = e.exit_code
+        return _fail(str(e), 2)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; a screen or a training goes on where it was with --resume", 3)
+        return _fail(STOPPED, 3)
+    except typer.Exit as e:
+        return e.exit_code
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
-        code = _fail(f"the disk is full ({e}): free some space, then continue with --resume", 2)
+        return _fail(f"the disk is full ({e}): free some space, then continue with --resume", 2)
     except Exception as e:
         if not hasattr(e, "exit_code"):
             raise
-        e.show()  # type: ignore[attr-defined]
-        code = e.exit_code
-    # Threads of libraries that are still waiting must not hold a finished command.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+        return _fail(e.format_message(), e.exit_code)  # a usage error of the command line itself
 
 
 def _fail(message: str, code: int) -> int:

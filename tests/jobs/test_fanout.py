@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+
 from rankshift.jobs import worker
 from rankshift.jobs.fanout import drive, fan_out
 from rankshift.screen.bundle import Bundle
