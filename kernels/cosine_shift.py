@@ -305,14 +305,15 @@ if triton is not None:
         sums = torch.empty(perturbations, chunks, dims, dtype=torch.float32, device=device)
         cosines = torch.empty(perturbations, chunks, dtype=torch.float32, device=device)
         pairs = torch.empty(perturbations, chunks, dtype=torch.int32, device=device)
-        cosine_shift_kernel[(perturbations * chunks,)](
-            hidden, base_hidden, inverse_norm, cosines if gene is None else gene, sums, cosines, pairs,
-            *where, *edits,
-            edits[0].shape[1], chunks, *skip,
-            TINY=TINY, GENES=gene is not None,
-            D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, CHUNK_ROWS=chunk_rows,
-            num_warps=4 if block_dims <= 1024 else 8,
-        )  # fmt: skip
+        with torch.cuda.device_of(hidden):
+            cosine_shift_kernel[(perturbations * chunks,)](
+                hidden, base_hidden, inverse_norm, cosines if gene is None else gene, sums, cosines, pairs,
+                *where, *edits,
+                edits[0].shape[1], chunks, *skip,
+                TINY=TINY, GENES=gene is not None,
+                D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, CHUNK_ROWS=chunk_rows,
+                num_warps=4 if block_dims <= 1024 else 8,
+            )  # fmt: skip
         return sums.sum(1), cosines.sum(1), pairs.sum(1, dtype=torch.int32)  # no atomics: the order is fixed
 
     def launch_pooled_sums(
@@ -361,13 +362,14 @@ if triton is not None:
         blocks = max(1, triton.cdiv(lists.width, block_rows))
         first = 0
         for count in torch.bincount(turn).tolist():
-            accumulate_kernel[(count * blocks,)](
-                gene, order[first : first + count], row,
-                aggregate.n, aggregate.sum, aggregate.square, aggregate.min,
-                lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
-                lists.source.shape[1], blocks, aggregate.n.shape[1],
-                BLOCK_ROWS=block_rows, num_warps=4,
-            )  # fmt: skip
+            with torch.cuda.device_of(gene):
+                accumulate_kernel[(count * blocks,)](
+                    gene, order[first : first + count], row,
+                    aggregate.n, aggregate.sum, aggregate.square, aggregate.min,
+                    lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
+                    lists.source.shape[1], blocks, aggregate.n.shape[1],
+                    BLOCK_ROWS=block_rows, num_warps=4,
+                )  # fmt: skip
             first += count
 
 

@@ -41,7 +41,7 @@ except ImportError:  # no Triton on this platform: the reference below is what r
 LEAF_SPLITS = 8  # splits whose last keys are handled together, and
 LEAF_WINDOW = 8  # the most tokens they may span: each split attends to this many keys for itself
 KEY_BLOCK = 256  # keys attended to at once: logits of a block stay in the last-level cache
-FEWEST_ROWS = 48  # shorter lists cost more in launches than attention takes
+FEWEST_ROWS = 32  # shorter lists cost more in launches than their attention and projections take
 FEWEST_SPLITS = 6  # the tree attends to each key about 2 + log2(P) times, plain attention P times
 LOG2_E = 1.4426950408889634
 SPLIT_BLOCK = 32  # splits of one program of the kernel: balances its common keys with its own, at 1000 to 4000 tokens
@@ -429,7 +429,7 @@ if triton is not None:
         block: int | None = None,
         block_splits: int = SPLIT_BLOCK,
     ) -> Tensor:
-        """Runs the kernels into `out` [P, n, D]. Head dims must be a power of two, at least 16.
+        """Runs the kernels into `out` [P, n, D]; see `kernel_takes`.
 
         `block` queries by as many keys are multiplied at a time: 64 in 16 bit, 32 in float32, which spills with more.
         """
@@ -451,15 +451,16 @@ if triton is not None:
             tokens, split.numel(), out.shape[1], front, head_dims**-0.5 * LOG2_E,
         )  # fmt: skip
         grid = (triton.cdiv(tokens, block), triton.cdiv(split.numel(), block_splits), 2 * heads)
-        shared_rows_kernel[grid](
-            *arguments, EXTRA=extra is not None, H=heads, E=head_dims,
-            BLOCK_Q=block, BLOCK_P=block_splits, BLOCK_K=block, WINDOW_K=min(32, block_splits),
-            num_warps=8, num_stages=2,
-        )  # fmt: skip
-        if extra is not None:
-            extra_rows_kernel[(triton.cdiv(split.numel(), 16), heads)](
-                *arguments, H=heads, E=head_dims, BLOCK_P=16, BLOCK_K=block, num_warps=4, num_stages=2,
+        with torch.cuda.device_of(out):
+            shared_rows_kernel[grid](
+                *arguments, EXTRA=extra is not None, H=heads, E=head_dims,
+                BLOCK_Q=block, BLOCK_P=block_splits, BLOCK_K=block, WINDOW_K=min(32, block_splits),
+                num_warps=8, num_stages=2,
             )  # fmt: skip
+            if extra is not None:
+                extra_rows_kernel[(triton.cdiv(split.numel(), 16), heads)](
+                    *arguments, H=heads, E=head_dims, BLOCK_P=16, BLOCK_K=block, num_warps=4, num_stages=2,
+                )  # fmt: skip
         return out
 
 
@@ -467,8 +468,11 @@ if triton is not None:
 
 
 def kernel_takes(dtype: torch.dtype, head_dims: int) -> bool:
-    """Whether the kernels handle these rows; on a device, others take plain attention."""
-    return dtype in FLOATS and head_dims >= 16 and head_dims & (head_dims - 1) == 0
+    """Whether the kernels handle these rows: heads of 16, 32 or 64 dims. On a device, others take plain attention.
+
+    64 is the head size of every published model; a tensor core multiplies no less than 16, and 128 would spill.
+    """
+    return dtype in FLOATS and head_dims in (16, 32, 64)
 
 
 @torch.no_grad()

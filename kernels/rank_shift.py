@@ -332,12 +332,13 @@ if triton is not None:
         block_dims = triton.next_power_of_2(dims)
         block_rows = block_rows or max(1, 4096 // block_dims)
         blocks = triton.cdiv(lists.width, block_rows)
-        rank_shift_kernel[(lists.length.numel() * blocks,)](
-            lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
-            tables.word, tables.position, tables.type_row, tables.gamma, tables.beta, out,
-            lists.source.shape[1], blocks, tables.eps,
-            D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, num_warps=4 if block_dims <= 1024 else 8,
-        )  # fmt: skip
+        with torch.cuda.device_of(out):  # Triton launches on the current device
+            rank_shift_kernel[(lists.length.numel() * blocks,)](
+                lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
+                tables.word, tables.position, tables.type_row, tables.gamma, tables.beta, out,
+                lists.source.shape[1], blocks, tables.eps,
+                D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, num_warps=4 if block_dims <= 1024 else 8,
+            )  # fmt: skip
         return out
 
 

@@ -1,5 +1,8 @@
 """Edits are list operations, the embedding is a LayerNorm of three rows: both against the plainest code there is."""
 
+import doctest
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from rankshift.kernels import first_layer as first_layer_file
+from rankshift.kernels import rank_shift as rank_shift_file
 from rankshift.kernels.rank_shift import NOWHERE, EmbeddingTables, PerturbedLists, rank_shift, trace
 
 
@@ -161,3 +166,30 @@ def test_lists_that_are_not_packed_are_refused():
         replace(lists, base=lists.base.int())
     with pytest.raises(ValueError, match="uniform is 5, but the lengths differ"):
         replace(lists, uniform=5)
+
+
+@pytest.mark.parametrize("file", [rank_shift_file, first_layer_file])
+def test_examples_of_the_docstrings(file):
+    result = doctest.testmod(file)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_kernels_do_without_triton():
+    """As on macOS, where there is none: the files import, and the references run."""
+    code = """
+import sys
+sys.modules["triton"] = None
+import torch
+from rankshift.kernels import cosine_shift, first_layer
+from rankshift.kernels.rank_shift import EmbeddingTables, PerturbedLists, rank_shift, triton
+nothing = torch.full((1, 1), 1 << 30)
+lists = PerturbedLists.pack(
+    ids=torch.tensor([1, 0]), base=torch.tensor([0]), base_length=torch.tensor([2]), length=torch.tensor([2]),
+    source=nothing, destination=nothing, token=torch.tensor([[-1]]))
+row, table = torch.ones(2), torch.tensor([[1.0, 3.0], [5.0, 1.0]])
+tables = EmbeddingTables(word=table, position=table * 0, type_row=row * 0, gamma=row, beta=row * 0)
+print(triton, cosine_shift.triton, first_layer.triton, rank_shift(lists, tables).tolist())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stdout == "None None None [[1.0, -1.0], [-1.0, 1.0]]\n", run.stderr

@@ -34,7 +34,7 @@ def draw(tokens, width, dtype, seed=0):
     return torch.randn(2, tokens, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-@pytest.mark.parametrize(("heads", "head_dims", "tokens"), [(2, 64, 2), (2, 64, 31), (1, 128, 17), (3, 16, 67)])
+@pytest.mark.parametrize(("heads", "head_dims", "tokens"), [(2, 64, 2), (2, 64, 31), (1, 32, 17), (3, 16, 67)])
 def test_deletions(heads, head_dims, tokens, dtype, device):
     below, above = draw(tokens, 3 * heads * head_dims, dtype)
     split = torch.arange(0, tokens, max(1, tokens // 12))
