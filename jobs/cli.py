@@ -52,7 +52,7 @@ def run_command(arguments: list[str]) -> int:
     except Exception as e:
         if not hasattr(e, "exit_code"):
             raise
-        return _fail(e.format_message(), e.exit_code)  # a usage error of the command line itself
+        return _fail(e.format_message(), e.exit_code)  # type: ignore[attr-defined]  # a usage error of the command line itself
 
 
 def _fail(message: str, code: int) -> int:

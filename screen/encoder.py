@@ -319,15 +319,14 @@ class Encoder:
             return None
         a = batch.arrays
         first, n = int(a.base[0]), int(a.base_length[0])
-        if not sharing_pays(n, split.at.tolist()):
+        if not sharing_pays(n, split.at.tolist(), self.device.type):
             return None
-        ids = batch.ids[first : first + n].to(self.device)
-        place = torch.arange(n, device=self.device)
-        at = torch.from_numpy(split.at).to(self.device)
+        ids, at = batch.ids[first : first + n], torch.from_numpy(split.at)  # on the CPU: nothing here waits for a GPU
+        place = torch.arange(n)
         if split.front is None:
             below, above, extra = place, (place - 1).clamp_(min=0), None
         else:
-            token = torch.from_numpy(split.token).to(self.device)
+            token = torch.from_numpy(split.token)
             token = torch.where(token >= 0, token, ids[at.clamp(max=n - 1)])
             below, above = place + (place >= split.front), place
             extra = self._first_qkv(token, torch.full_like(token, split.front))
@@ -338,5 +337,6 @@ class Encoder:
     def _first_qkv(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """First-layer Q, K, V (n, 3D) of `tokens` standing at `positions`."""
         t, layer = self.tables, self.layers[0]
-        rows = t.word[tokens.long()] + t.position[positions.long()] + t.type_row
+        token, position = (x.to(self.device, torch.int64, non_blocking=True) for x in (tokens, positions))
+        rows = t.word[token] + t.position[position] + t.type_row
         return self._linear(F.layer_norm(rows, (self.width,), t.gamma, t.beta, self.eps), layer.qkv, layer.qkv_bias)
