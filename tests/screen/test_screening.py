@@ -9,18 +9,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import BertForMaskedLM
+
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
 from rankshift.screen.screening import Options, prepare, run
-from transformers import BertForMaskedLM
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {
     (generation, name): case
     for generation in ("v1", "v2")
-    for name, case in json.loads(gzip.open(GOLDEN / generation / "shifts.json.gz").read()).items()
+    for name, case in json.loads(gzip.decompress((GOLDEN / generation / "shifts.json.gz").read_bytes())).items()
 }
 EQUAL = [key for key, case in CASES.items() if not case["reference_failed"] and "anchor" not in key[1]]
 CRASHED = [key for key, case in CASES.items() if case["reference_failed"] and "anchor" not in key[1]]
@@ -202,7 +203,7 @@ def test_states_of_the_wrong_width_and_unknown_states_are_refused(bundles, tmp_p
     route = {"perturb": "delete", "states": states, "state_key": "disease", "start": "dcm"}
     with pytest.raises(InputError, match="state 'dcm' has 5 dimensions, the model 32"):
         run(GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "run", goal="nf", **route)
-    with pytest.raises(InputError, match="state 'hcm' is not in .*, which has 'dcm', 'nf'"):
+    with pytest.raises(InputError, match=r"state 'hcm' is not in .*, which has 'dcm', 'nf'"):
         run(GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "run", goal="hcm", **route)
 
 
