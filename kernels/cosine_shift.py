@@ -56,9 +56,12 @@ class BaseCells:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CosineShift:
-    """Per perturbation: `similarity` [P] f32, `pairs` [P] int32, `cell_cosine` [P] f32, `state_before` and
-    `state_after` [P, S] f32 or None. `gene` [T] f32 or None: the cosine of each row with its partner, NaN where it has
-    none."""
+    """What every perturbation did; the formulas are at the top of this file.
+
+    `similarity` [P] f32; `pairs` [P] int32, how many rows it is a mean of; `cell_cosine` [P] f32; `state_before` and
+    `state_after` [P, S] f32, or None without states; `gene` [T] f32, the cosine of each row with its partner and NaN
+    where it has none, or None if not asked for.
+    """
 
     similarity: Tensor
     pairs: Tensor
@@ -192,11 +195,12 @@ def cosine_shift_reference(
     gene /= norm.clamp_(min=TINY)
     gene *= base.inverse_norm[index]
     gene.masked_fill_(~aligned, 0.0)
-    length = lists.length.to(torch.int64)
-    total = torch.segment_reduce(gene.double(), "sum", lengths=length, initial=0)
-    pairs = torch.segment_reduce(aligned.double(), "sum", lengths=length, initial=0)
+    total = torch.zeros(lists.length.numel(), dtype=torch.float64, device=hidden.device)
+    pairs = torch.zeros(lists.length.numel(), dtype=torch.int32, device=hidden.device)
+    total.index_add_(0, owner, gene.double())
+    pairs.index_add_(0, owner, aligned.to(torch.int32))
     gene.masked_fill_(~aligned, float("nan"))
-    return total.float(), pairs.to(torch.int32), pooled, gene
+    return total.float(), pairs, pooled, gene
 
 
 def accumulate_reference(aggregate: Aggregate, gene: Tensor, token: Tensor, row: Tensor) -> None:
@@ -384,8 +388,7 @@ def cosine_shift(
     partner_limit: Tensor | None = None,
     gene_cosines: bool = False,
 ) -> CosineShift:
-    """Compares hidden states [T, D] of perturbed lists, packed as `rank_shift` packs them, with those of their base
-    lists.
+    """Compares hidden states [T, D] of perturbed lists, packed as by `rank_shift`, with those of their base lists.
 
     `lists.base` must be starts of cells in `base`, and `lists.base_length` the lengths of the lists that were encoded
     as the originals. `partner_limit` [P] int32: base rows from this index of the base list on have no partner (an

@@ -51,7 +51,7 @@ def sharing_pays(tokens: int, split: Sequence[int] | Tensor, device_type: str = 
     """Whether `first_layer` shares, or computes plain attention for every list: a rule, so that results repeat.
 
     On the CPU each base key is attended to at most 2 + log2(P) times instead of P times, wherever the splits lie: at
-    least `FEWEST_SPLITS` splits pay. A list of fewer than `FEWEST_ROWS` tokens is all overhead.
+    least `FEWEST_SPLITS` splits pay, counting the projections a caller saves. Shorter lists are all overhead.
 
     On a device the splits of a block of `SPLIT_BLOCK` share all keys but those between its first and its last split,
     which each of them attends to by itself. It pays when that comes to half of plain attention or less.
@@ -79,13 +79,12 @@ def sharing_pays(tokens: int, split: Sequence[int] | Tensor, device_type: str = 
 
 @dataclass(frozen=True, slots=True)
 class _Partial:
-    """Attention of consecutive rows of the roll over the keys seen so far: maximum and denominator [H, R],
-    numerator."""
+    """Attention of the roll's rows from `first` on over the keys seen so far."""
 
     first: int
-    peak: Tensor
-    weight: Tensor
-    value: Tensor  # [R, D]
+    peak: Tensor  # [H, R], maximum of the logits
+    weight: Tensor  # [H, R], denominator
+    value: Tensor  # [R, D], numerator
 
     def rows(self, first: int, last: int) -> _Partial:
         here = slice(first - self.first, last - self.first)

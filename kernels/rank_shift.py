@@ -41,9 +41,8 @@ class PerturbedLists:
     int64 and `base_length` [P] int32 say where perturbation p's base list begins in it and how long it is. `source`,
     `destination` and `token` [P, K] int32 are the edits, applied in the order 0..K-1. `length` [P] int32 is the length
     of the perturbed list: a shorter one than the edits give truncates it. `start` [P+1] int64 is the exclusive
-    cumulative sum of `length`. `uniform` is the common length when all are equal, so that the packed rows view as [P,
-    n, D]. `total` (sum of the lengths) and `longest` are host copies; without them a launch on a device has to wait
-    for it.
+    cumulative sum of `length`. `uniform` is the common length when all are equal, so that the packed rows view as
+    [P, n, D]. `total` (sum of the lengths) and `longest` are host copies; without them a device is waited for.
     """
 
     ids: Tensor
@@ -224,20 +223,10 @@ def _layer_norm_rows(token: Tensor, position: Tensor, tables: EmbeddingTables, o
         out[rows] = functional.layer_norm(total, (dims,), gamma, beta, tables.eps)
 
 
-def embed(token: Tensor, position: Tensor, tables: EmbeddingTables, out_dtype: torch.dtype | None = None) -> Tensor:
-    """Hidden states [R, D] after the embedding block of tokens [R] at positions [R], on any device."""
-    out = torch.empty(
-        token.numel(), tables.word.shape[1], dtype=out_dtype or tables.word.dtype, device=tables.word.device
-    )
-    _layer_norm_rows(token, position, tables, out)
-    return out
-
-
 def rank_shift_reference(lists: PerturbedLists, tables: EmbeddingTables, out: Tensor) -> Tensor:
-    """The formula in torch. A token that only makes room moves by a rank or two, so most rows are copies of a few
-    variants.
+    """The formula in torch. A token that only makes room moves by a rank or two, so most rows are copies of others.
 
-    Variants (base row, shift of its position) are normalised once and gathered; where that would be more work than the
+    Variants (base row, shift of its position) are normalised once and gathered; where they are nearly as many as the
     rows themselves (few perturbations of many cells, hundreds of edits) every row is normalised for itself.
     """
     index, inserted, moved = trace(lists)
@@ -248,7 +237,7 @@ def rank_shift_reference(lists: PerturbedLists, tables: EmbeddingTables, out: Te
     lowest, highest = (int(x) for x in torch.aminmax(shift[at_home])) if bool(at_home.any()) else (0, -1)
     variants = (highest - lowest + 1) * bases
     newcomers = torch.nonzero(moved).flatten()
-    if 2 * (variants + newcomers.numel()) > lists.rows:
+    if 4 * (variants + newcomers.numel()) > 3 * lists.rows:
         token = torch.where(inserted < 0, lists.ids[index.clamp(min=0)], inserted)
         _layer_norm_rows(token, position, tables, out)
         return out

@@ -163,6 +163,17 @@ def test_a_list_without_genes_has_no_similarity():
     assert math.isnan(shift.cell_cosine)
 
 
+def test_a_batch_may_be_empty():
+    nothing = torch.empty(0, 1)
+    lists = PerturbedLists.pack(
+        ids=torch.arange(3), base=nothing[:, 0], base_length=nothing[:, 0], length=nothing[:, 0],
+        source=nothing, destination=nothing, token=nothing,
+    )  # fmt: skip
+    base = prepare_base(torch.randn(3, 4), torch.tensor([0]), torch.tensor([3]), states=torch.randn(2, 4))
+    shift = cosine_shift(base, torch.randn(0, 4), lists, gene_cosines=True)
+    assert (shift.similarity.shape, shift.state_after.shape, shift.gene.shape) == ((0,), (0, 2), (0,))
+
+
 def test_zero_rows_have_cosine_zero():
     base = prepare_base(torch.zeros(2, 4), torch.tensor([0]), torch.tensor([2]))
     shift = cosine_shift(base, torch.randn(2, 4), pack([10, 11], [0], [2], [2], [[NONE]]))
