@@ -135,9 +135,19 @@ def screen(
     cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
     bundle: BundleOption,
     out: OutOption,
-    perturb: Annotated[str, typer.Option(help="delete or overexpress.")],
+    perturb: Annotated[str, typer.Option(help="delete, overexpress, activate or inhibit.")],
     genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or a file of them.")] = "all",
-    how: Annotated[str, typer.Option(help="each gene by itself, or all listed genes together.")] = "each",
+    how: Annotated[
+        str, typer.Option(help="each gene by itself, all listed genes together, or pairs of them.")
+    ] = "each",
+    anchor: Annotated[str | None, typer.Option(help="Gene that every pair holds, with --how pairs.")] = None,
+    rank_shift: Annotated[int | None, typer.Option(help="activate, inhibit: by 1, 2 or 3 quartiles.")] = None,
+    to: Annotated[
+        float | None, typer.Option(help="activate, inhibit: to this fraction of the ranks, 0 the front.")
+    ] = None,
+    gene_shifts: Annotated[bool, typer.Option("--gene-shifts", help="Keep how every other gene moved.")] = False,
+    by: Annotated[str | None, typer.Option(help="Gene shifts apart for each value of this obs column.")] = None,
+    per_cell: Annotated[bool, typer.Option("--per-cell", help="Gene shifts of every cell, not aggregated.")] = False,
     embedding: Annotated[
         str, typer.Option(help="cell (mean over genes), cls, or auto: cls where cells have it.")
     ] = "auto",
@@ -183,6 +193,12 @@ def screen(
         token_budget=token_budget,
         shard_tokens=shard_tokens,
         reference_overflow=reference_overflow,
+        anchor=anchor,
+        rank_shift=rank_shift,
+        to=to,
+        gene_shifts=gene_shifts,
+        by=by,
+        per_cell=per_cell,
     )
     run_screen(cells, bundle, out, options, workers=workers, resume=resume, dry_run=dry_run, say=say)
 
@@ -238,6 +254,8 @@ def pretrain(
     warmup: Annotated[float | None, typer.Option(help="Share of the training until the peak.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of the matrices.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Hidden and attention.")] = None,
+    hidden_share: Annotated[float | None, typer.Option(help="Share of the genes to hide and name.")] = None,
+    initializer: Annotated[float | None, typer.Option(help="Standard deviation of new weights.")] = None,
     held_out: Annotated[float | None, typer.Option(help="Share of the cells that is never trained on.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
@@ -250,10 +268,25 @@ def pretrain(
     given = {
         "layers": layers, "width": width, "heads": heads, "inner": inner, "input_size": input_size, "epochs": epochs,
         "batch_tokens": batch_tokens, "learning_rate": learning_rate, "warmup": warmup, "weight_decay": weight_decay,
-        "dropout": dropout, "held_out": held_out, "dtype": dtype, "seed": seed,
+        "dropout": dropout, "hidden_share": hidden_share, "initializer": initializer, "held_out": held_out, "dtype": dtype,
+        "seed": seed,
     }  # fmt: skip
     options = Pretraining(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     run_pretrain(cells, vocabulary, out, options, resume=resume, say=say)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder to work in.")] = Path("demo"),
+    workers: Annotated[int, typer.Option(help="Ray workers that screen; 0: in this process.")] = 2,
+    max_cells: Annotated[int, typer.Option(help="Cells of 0 h to screen.")] = 24,
+    input_size: Annotated[int, typer.Option(help="Genes of a cell, from the top of its rank list.")] = 512,
+    epochs: Annotated[int, typer.Option(help="Times the encoder sees every cell.")] = 6,
+) -> None:
+    """The whole way on 271 real cells that come with the package: pretrain, screen, ask, plot. Some minutes on a CPU."""
+    from rankshift.jobs.demo import demo as run_demo
+
+    run_demo(out, workers=workers, max_cells=max_cells, input_size=input_size, epochs=epochs, say=say)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Perturbations as edits of a rank list: which lists a cell gets, and the edit arrays that make them.
 
 No perturbed list is ever built here: a perturbation is K steps (source, destination, token) that the kernels compose.
-Semantics: a deletion removes its genes; an overexpression puts them at the front (behind <cls>) in the user's order,
-whether the cell had them or not; what no longer fits the model's positions is cut from the genes of lowest rank.
+A deletion removes its genes; an overexpression puts them at the front (behind <cls>), whether the cell had them or not, and
+what no longer fits the model's positions is cut from the genes of lowest rank; activation and inhibition move a gene up or
+down the ranks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -13,19 +16,22 @@ import numpy as np
 from rankshift.kernels.rank_shift import NOWHERE
 from rankshift.screen.errors import InputError
 
-Kind = Literal["delete", "overexpress"]
-How = Literal["each", "together"]
-KINDS = ("delete", "overexpress")
-HOWS = ("each", "together")
+Kind = Literal["delete", "overexpress", "activate", "inhibit"]
+How = Literal["each", "together", "pairs"]
+KINDS = ("delete", "overexpress", "activate", "inhibit")
+HOWS = ("each", "together", "pairs")
+QUARTILES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perturb:
     """What is done to every cell of a run.
 
-    `genes` are the tokens named by the user, in the user's order, or None for every gene the cell has. `limit` is the
-    model's number of positions, `framed` whether cells are framed by <cls> and <eos>. `reference_overflow` counts
-    absent genes twice when an overexpression overflows, as the published code does (semantics 2.5).
+    genes: tokens named by the user, in the user's order, or None for every gene the cell has. anchor: a gene that every
+    pair holds. rank_shift: by how many quartiles of its cell's ranks a gene is activated or inhibited; to: the rank it goes
+    to instead, as a fraction (0 the front, 1 the bottom). limit: the model's positions. framed: are cells framed by <cls>
+    and <eos>? reference_overflow: count absent genes twice when an overexpression overflows, as the published code does
+    (semantics 2.5).
     """
 
     kind: Kind
@@ -33,6 +39,9 @@ class Perturb:
     genes: tuple[int, ...] | None
     framed: bool
     limit: int
+    anchor: int | None = None
+    rank_shift: int | None = None
+    to: float | None = None
     reference_overflow: bool = False
 
     def __post_init__(self) -> None:
@@ -44,9 +53,38 @@ class Perturb:
             raise InputError("--how together needs a list of genes, got all: name them with --genes, or use --how each")
         if self.genes is not None and not self.genes:
             raise InputError("the list of genes to perturb is empty: name at least one gene of the vocabulary")
+        self._check_pairs()
+        self._check_moves()
         room = self.limit - 2 * self.framed
-        if self.genes is not None and self.kind == "overexpress" and self.how == "together" and len(self.genes) > room:
-            raise InputError(f"{len(self.genes)} genes do not fit the front of {room} positions: list fewer genes")
+        most = {"each": 1, "pairs": 2}.get(self.how) or len(self.genes or ())
+        if self.kind == "overexpress" and most > room:
+            raise InputError(f"{most} genes do not fit the front of {room} positions: list fewer genes")
+
+    def _check_pairs(self) -> None:
+        if self.anchor is not None and self.how != "pairs":
+            raise InputError(f"an anchor makes pairs, --how {self.how} does not: use --how pairs")
+        if self.how == "pairs" and self.anchor is None and (self.genes is None or len(self.genes) < 2):
+            raise InputError("--how pairs needs an anchor or a list of two genes or more: give --anchor or --genes")
+        if self.anchor is not None and self.genes is not None and set(self.genes) <= {self.anchor}:
+            raise InputError("the only gene to pair with the anchor is the anchor itself: name another gene")
+
+    def _check_moves(self) -> None:
+        moves = self.kind in ("activate", "inhibit")
+        given = (self.rank_shift is not None) + (self.to is not None)
+        if not moves and given:
+            raise InputError(
+                f"--rank-shift and --to belong to activate and inhibit, not to {self.kind}: leave them out"
+            )
+        if not moves:
+            return
+        if given != 1:
+            raise InputError(f"{self.kind} needs either --rank-shift 1, 2 or 3, or --to FRACTION: give one of them")
+        if self.how != "each":
+            raise InputError(f"{self.kind} moves one gene at a time, --how {self.how} does not: use --how each")
+        if self.rank_shift is not None and self.rank_shift not in range(1, QUARTILES):
+            raise InputError(f"--rank-shift is {self.rank_shift}, there are {QUARTILES} quartiles: use 1, 2 or 3")
+        if self.to is not None and not 0 <= self.to <= 1:
+            raise InputError(f"--to is {self.to:g}, a fraction of the ranks is needed: use 0 (front) to 1 (bottom)")
 
     @property
     def front(self) -> int:
@@ -58,14 +96,34 @@ class Perturb:
         """Tokens behind the last gene: 0, or 1 for <eos>."""
         return int(self.framed)
 
+    @property
+    def required(self) -> tuple[int, ...]:
+        """Genes a cell must have to be screened at all, before cells are sampled (semantics 2.2)."""
+        if self.anchor is not None:
+            return (self.anchor,)
+        return self.genes or () if (self.kind, self.how) == ("delete", "together") else ()
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """Genes of every perturbation of a list, in the order of their numbers."""
+        assert self.genes is not None
+        if self.how == "together":
+            return [self.genes]
+        if self.how == "each":
+            return [(t,) for t in self.genes]
+        if self.anchor is None:
+            return list(combinations(self.genes, 2))
+        return [(self.anchor, t) for t in self.genes if t != self.anchor]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellEdits:
     """The perturbed lists of one cell. P lists of K edits; arrays are int32.
 
-    perturbation [P]: token of the gene (`each`) or 0 (`together`); source, destination, token [P, K];
+    perturbation [P]: number in `Perturb.groups`, or of a screen of all genes the token; source, destination, token [P, K];
     length [P]: rows of the perturbed list; base_length [P]: rows of the original it is compared with (shorter than the
-    cell when that was cut along with an overflowing list).
+    cell when that was cut along with an overflowing list). Of pairs, `alone` holds the lists of their genes one by one and
+    members [P, 2] their rows there.
     """
 
     perturbation: np.ndarray
@@ -74,29 +132,45 @@ class CellEdits:
     token: np.ndarray
     length: np.ndarray
     base_length: np.ndarray
+    alone: "CellEdits | None" = None
+    members: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.length)
 
     def part(self, rows: slice | np.ndarray) -> "CellEdits":
-        """Some of the lists, by slice or by numbers."""
-        return CellEdits(**{name: getattr(self, name)[rows] for name in self.__slots__})
+        """Some of the lists, by slice or by numbers; of pairs with those of their genes that they need."""
+        arrays = ("perturbation", "source", "destination", "token", "length", "base_length")
+        some = CellEdits(**{name: getattr(self, name)[rows] for name in arrays})
+        if self.alone is None or self.members is None:
+            return some
+        needed, members = np.unique(self.members[rows], return_inverse=True)
+        return replace(some, alone=self.alone.part(needed), members=members.reshape(-1, 2))
 
 
 def eligible(ids: np.ndarray, offsets: np.ndarray, perturb: Perturb) -> np.ndarray:
     """How many perturbed lists every cell gets. ids [tokens], offsets [cells + 1] -> int64 [cells]."""
     lengths = np.diff(offsets)
+    if perturb.kind in ("activate", "inhibit"):
+        cells = (ids[a:b] for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
+        return np.array([len(_moves(cell, perturb)[0]) for cell in cells], np.int64)
     genes = lengths - 2 * perturb.framed
     if perturb.genes is None:
+        if perturb.anchor is not None:
+            return np.where(_presence(ids, offsets, (perturb.anchor,))[:, 0], genes - 1, 0).astype(np.int64)
         # The gene that already leads the list is not overexpressed: nothing would change.
         return np.maximum(genes - (perturb.kind == "overexpress"), 0).astype(np.int64)
+    groups = perturb.groups
     if perturb.kind == "overexpress":
-        return np.full(len(lengths), len(perturb.genes) if perturb.how == "each" else 1, np.int64)
-    present = _presence(ids, offsets, perturb.genes)
-    return np.asarray(present.sum(1) if perturb.how == "each" else present.all(1), np.int64)
+        counts = np.full(len(lengths), len(groups), np.int64)
+        return counts if perturb.anchor is None else counts * _presence(ids, offsets, (perturb.anchor,))[:, 0]
+    members = tuple(dict.fromkeys(t for group in groups for t in group))
+    present = _presence(ids, offsets, members)
+    column = {t: i for i, t in enumerate(members)}
+    return np.asarray(sum(present[:, [column[t] for t in group]].all(1).astype(np.int64) for group in groups))
 
 
-def _presence(ids: np.ndarray, offsets: np.ndarray, genes: tuple[int, ...]) -> np.ndarray:
+def _presence(ids: np.ndarray, offsets: np.ndarray, genes: Sequence[int]) -> np.ndarray:
     """bool [cells, genes]: has the cell this gene?"""
     order = np.argsort(genes)
     wanted = np.asarray(genes)[order]
@@ -116,58 +190,120 @@ def edits_of(ids: np.ndarray, perturb: Perturb) -> CellEdits:
     >>> e.perturbation.tolist(), e.source[:, 0].tolist(), e.length.tolist()
     ([10, 11, 12, 13], [0, 1, 2, 3], [3, 3, 3, 3])
     """
+    if perturb.kind in ("activate", "inhibit"):
+        label, source, destination = _moves(ids, perturb)
+        return _single(label, source, destination, len(ids), len(ids))
     if perturb.genes is None:
-        return _every_gene(ids, perturb)
+        return _every_gene(ids, perturb) if perturb.anchor is None else _every_pair(ids, perturb)
     places = {int(t): i for i, t in reversed(list(enumerate(ids.tolist())))}  # first occurrence wins
-    groups: list[tuple[int, ...]] = [perturb.genes]
-    if perturb.how == "each":  # in rank order, absent genes last: neighbours share most of the first layer
-        groups = [(t,) for t in sorted(perturb.genes, key=lambda t: places.get(t, NOWHERE))]
+    if perturb.anchor is not None and perturb.anchor not in places:
+        return _stack([], [])
+    numbered = list(enumerate(perturb.groups))
+    if perturb.how == "each":  # neighbours in rank share most of the first layer
+        numbered.sort(key=lambda x: places.get(x[1][0], NOWHERE))
     if perturb.kind == "delete":
-        groups = [g for g in groups if all(t in places for t in g)]
-        rows = [_delete([places[t] for t in g], len(ids)) for g in groups]
-    else:
-        rows = [_overexpress(g, [places.get(t) for t in g], len(ids), perturb) for g in groups]
-    label = [g[0] if perturb.how == "each" else 0 for g in groups]
-    return _stack(label, rows)
+        numbered = [x for x in numbered if all(t in places for t in x[1])]
+    lists = _stack([i for i, _ in numbered], [_row(group, places, len(ids), perturb) for _, group in numbered])
+    if perturb.how != "pairs":
+        return lists
+    genes = sorted({t for _, group in numbered for t in group}, key=lambda t: places.get(t, NOWHERE))
+    alone = _stack([0] * len(genes), [_row((t,), places, len(ids), perturb) for t in genes])
+    at = {t: i for i, t in enumerate(genes)}
+    members = np.array([[at[t] for t in group] for _, group in numbered], np.int64).reshape(-1, 2)
+    return replace(lists, alone=alone, members=members)
+
+
+def _single(label: np.ndarray, source: np.ndarray, destination: np.ndarray | int, length: int, base: int) -> CellEdits:
+    """Lists of one deletion or move each."""
+    p = len(source)
+    return CellEdits(
+        perturbation=label.astype(np.int32),
+        source=source.astype(np.int32)[:, None],
+        destination=np.broadcast_to(np.asarray(destination, np.int32), p)[:, None].copy(),
+        token=np.full((p, 1), -1, np.int32),
+        length=np.full(p, length, np.int32),
+        base_length=np.full(p, base, np.int32),
+    )
 
 
 def _every_gene(ids: np.ndarray, perturb: Perturb) -> CellEdits:
     n = len(ids)
     overexpress = perturb.kind == "overexpress"
-    place = np.arange(perturb.front + overexpress, n - perturb.tail, dtype=np.int32)
-    p = len(place)
-    return CellEdits(
+    place = np.arange(perturb.front + overexpress, n - perturb.tail)
+    return _single(ids[place], place, perturb.front if overexpress else NOWHERE, n - (not overexpress), n)
+
+
+def _every_pair(ids: np.ndarray, perturb: Perturb) -> CellEdits:
+    """The anchor with every other gene of the cell; moved to the front they keep their order by rank (semantics B10)."""
+    n = len(ids)
+    genes = np.arange(perturb.front, n - perturb.tail)
+    found = np.flatnonzero(ids[genes] == perturb.anchor)
+    if not len(found):
+        return _stack([], [])
+    anchor = int(genes[found[0]])
+    place = genes[genes != anchor]
+    low, high = np.minimum(place, anchor), np.maximum(place, anchor)
+    overexpress = perturb.kind == "overexpress"
+    # The later gene goes first; jumping over the earlier one, it pushes that one back by a place.
+    source = np.column_stack([high, low + overexpress])
+    lists = CellEdits(
         perturbation=ids[place].astype(np.int32),
-        source=place[:, None],
-        destination=np.full((p, 1), perturb.front if overexpress else NOWHERE, np.int32),
-        token=np.full((p, 1), -1, np.int32),
-        length=np.full(p, n if overexpress else n - 1, np.int32),
-        base_length=np.full(p, n, np.int32),
+        source=source.astype(np.int32),
+        destination=np.full(source.shape, perturb.front if overexpress else NOWHERE, np.int32),
+        token=np.full(source.shape, -1, np.int32),
+        length=np.full(len(place), n if overexpress else n - 2, np.int32),
+        base_length=np.full(len(place), n, np.int32),
     )
+    alone = _single(ids[genes], genes, perturb.front if overexpress else NOWHERE, n - (not overexpress), n)
+    members = np.column_stack([np.full(len(place), anchor), place]) - perturb.front
+    return replace(lists, alone=alone, members=members)
+
+
+def _moves(ids: np.ndarray, perturb: Perturb) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Activated or inhibited genes that change their place: label, source, destination.
+
+    A gene of rank r among G (from 0) is in quartile 4 r / G, rounded down. It goes to the middle of the quartile `rank_shift`
+    higher or lower, to the front or the bottom when there is none, or to rank `to` (G - 1).
+    """
+    count = len(ids) - perturb.front - perturb.tail
+    rank = np.arange(count)
+    up = perturb.kind == "activate"
+    if perturb.to is not None:
+        target = np.full(count, round(perturb.to * (count - 1)), np.int64)
+    else:
+        assert perturb.rank_shift is not None
+        quartile = rank * QUARTILES // max(count, 1) + (-perturb.rank_shift if up else perturb.rank_shift)
+        target = (2 * quartile + 1) * count // (2 * QUARTILES)
+        target = np.where(quartile < 0, 0, np.where(quartile >= QUARTILES, count - 1, target))
+    moved = target < rank if up else target > rank
+    label = ids[perturb.front + rank]
+    if perturb.genes is not None:
+        number = {t: i for i, t in enumerate(perturb.genes)}
+        label = np.array([number.get(int(t), -1) for t in label], np.int64)
+        moved &= label >= 0
+    return label[moved], rank[moved] + perturb.front, target[moved] + perturb.front
 
 
 Row = tuple[list[tuple[int, int, int]], int, int]  # edits, length, base_length
 
 
-def _delete(places: list[int], n: int) -> Row:
-    # From the back, so that no step moves the place of a later one.
-    return [(i, NOWHERE, -1) for i in sorted(places, reverse=True)], n - len(places), n
-
-
-def _overexpress(genes: tuple[int, ...], places: list[int | None], n: int, perturb: Perturb) -> Row:
+def _row(genes: tuple[int, ...], places: dict[int, int], n: int, perturb: Perturb) -> Row:
+    """The edits that delete or overexpress `genes` together in a cell of `n` rows."""
+    if perturb.kind == "delete":  # from the back, so that no step moves the place of a later one
+        back = sorted((places[t] for t in genes), reverse=True)
+        return [(i, NOWHERE, -1) for i in back], n - len(genes), n
     # From the last gene to the first, each to the front: the user's order results. A step shifts what it jumps over.
     steps: list[tuple[int, int, int]] = []
-    now, size = list(places), n
+    now, size = [places.get(t) for t in genes], n
     for k in reversed(range(len(genes))):
         at = now[k]
         steps.append((NOWHERE, perturb.front, genes[k]) if at is None else (at, perturb.front, -1))
         size += at is None
         now = [None if i is None else i + (at is None or i < at) for i in now]
     length = min(size, perturb.limit)
-    absent = size - n
     if perturb.tail and length < size:
         steps.append((size - 1, length - 1, -1))  # <eos> stays last, the genes of lowest rank fall off behind it
-    overflow = length + absent - perturb.limit if perturb.reference_overflow else size - perturb.limit
+    overflow = length + (size - n) - perturb.limit if perturb.reference_overflow else size - perturb.limit
     return steps, length, n - max(overflow, 0)
 
 
@@ -183,10 +319,3 @@ def _stack(labels: list[int], rows: list[Row]) -> CellEdits:
         length=np.array([length for _, length, _ in rows], np.int32),
         base_length=np.array([base for _, _, base in rows], np.int32),
     )
-
-
-def cut(ids_length: int, base_length: int, framed: bool) -> tuple[int, int, int]:
-    """The one edit that cuts an original of `ids_length` rows to `base_length`: <eos> moves up, the rest falls off."""
-    if framed and base_length < ids_length:
-        return ids_length - 1, base_length - 1, -1
-    return NOWHERE, NOWHERE, -1

@@ -52,7 +52,7 @@ class Sample:
 
     def shifts(self, encoder: Encoder, *, alone: bool = False) -> Shifts:
         """Compute the sampled lists; `alone`: in batches of one list each."""
-        measure = replace(self.measure, tokens=1) if alone else self.measure
+        measure = replace(self.measure, genes=False, tokens=1 if alone else self.measure.tokens)
         with one_thread():
             return shifts_of(self.cells, np.array(list(self.lists)), encoder, self.perturb, measure, self.lists)
 
@@ -66,16 +66,13 @@ def choose_dtype(sample: Sample, bundle: Bundle) -> tuple[str, dict[str, Any]]:
         return "float32", {"reason": "this processor has no 16-bit products"}
     if eligible(sample.cells.ids, sample.cells.offsets, sample.perturb).sum() < TRIAL_LISTS:
         return "float32", {"reason": f"fewer than {TRIAL_LISTS} lists"}
-    exact, rough = (_columns(sample.shifts(Encoder(bundle, dtype=d))) for d in ("float32", "bfloat16"))
+    exact, rough = (
+        sample.shifts(Encoder(bundle, dtype=d)).measured.astype(np.float64) for d in ("float32", "bfloat16")
+    )
     noise, spread = np.sqrt(((rough - exact) ** 2).mean(0)), exact.std(0)
     worst = int(np.argmax(noise / np.maximum(spread, 1e-12)))
     dtype = "bfloat16" if noise[worst] < TOLERANCE * spread[worst] else "float32"
     return dtype, {"bfloat16_noise": float(noise[worst]), "spread": float(spread[worst]), "lists": len(exact)}
-
-
-def _columns(shifts: Shifts) -> np.ndarray:
-    """Similarity and the shift to each state, [P, 1 + S] in float64."""
-    return np.column_stack([shifts.similarity, shifts.after - shifts.before]).astype(np.float64)
 
 
 def noise_floor(sample: Sample, run: Run, bundle: Bundle, device: str, perturbation_of: np.ndarray) -> dict[str, Any]:
@@ -99,7 +96,7 @@ def noise_floor(sample: Sample, run: Run, bundle: Bundle, device: str, perturbat
         raise RuntimeError(
             f"{table.num_rows - len(stored)} sampled rows are not in {run.path}: continue it with --resume"
         )
-    return {n: _compare(stored[:, i], _columns(exact)[:, i], n == "similarity") for i, n in enumerate(names)}
+    return {n: _compare(stored[:, i], exact.measured[:, i], n == "similarity") for i, n in enumerate(names)}
 
 
 def _compare(stored: np.ndarray, exact: np.ndarray, smallest_first: bool) -> dict[str, float | None]:

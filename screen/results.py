@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
-from rankshift.screen.shards import committed, part_path
+from rankshift.screen.shards import committed, genes_path, part_path
 
 SCHEMA_VERSION = 1
 EMPTY_PART = "empty"  # a part without rows that every run has, so that views exist before the first commit
@@ -77,7 +77,7 @@ class Run:
 
     @cached_property
     def views(self) -> str:
-        """CREATE VIEW statements for any DuckDB: shifts, cells, perturbations over the parts committed now."""
+        """CREATE VIEW statements for any DuckDB: shifts, cells, perturbations (genes, effects) over what is committed now."""
         parts = [part_path(self.path, name) for name in (EMPTY_PART, *self.committed)]
         files = ", ".join(literal(str(p.resolve())) for p in parts)
         cells = literal(str((self.path / "cells.parquet").resolve()))
@@ -91,14 +91,34 @@ class Run:
             *(f"s.{quoted(n)}" for n in measures),
             *(f"c.{quoted(n)}" + (f" AS {quoted('obs_' + n)}" if n in taken else "") for n in obs),
         ]  # fmt: skip
-        return (
+        views = [
             "CREATE OR REPLACE VIEW cells AS SELECT CAST(file_row_number AS INTEGER) AS cell, "
-            f"* EXCLUDE (input_ids, file_row_number) FROM read_parquet({cells}, file_row_number = true);\n"
-            f"CREATE OR REPLACE VIEW perturbations AS SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations});\n"
+            f"* EXCLUDE (input_ids, file_row_number) FROM read_parquet({cells}, file_row_number = true);",
+            f"CREATE OR REPLACE VIEW perturbations AS SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations});",
             f"CREATE OR REPLACE VIEW shifts AS SELECT {', '.join(columns)} FROM read_parquet([{files}]) s "
             f"JOIN (SELECT CAST(file_row_number AS INTEGER) AS row_of_cell, * FROM read_parquet({cells}, "
-            "file_row_number = true)) c ON c.row_of_cell = s.cell JOIN perturbations p ON p.perturbation = s.perturbation;"
-        )
+            "file_row_number = true)) c ON c.row_of_cell = s.cell JOIN perturbations p ON p.perturbation = s.perturbation;",
+        ]
+        if self.manifest["gene_shifts"] is not None:
+            views += self._gene_views()
+        return "\n".join(views)
+
+    def _gene_views(self) -> list[str]:
+        """`genes`, the partial aggregates with names; `effects`, them added up: n, mean, sd (population), min of the cosine."""
+        files = ", ".join(literal(str(genes_path(self.path, n).resolve())) for n in (EMPTY_PART, *self.committed))
+        names = literal(str((self.path / "vocabulary.parquet").resolve()))
+        apart = [n for n in ("cell", "cells") if n in pq.read_schema(genes_path(self.path, EMPTY_PART)).names]
+        keys = ["perturbation", "kind", "gene_ids", "symbols", "affected_gene", "affected_symbol", *apart]
+        mean = "sum(sum) / sum(n)"
+        return [
+            "CREATE OR REPLACE VIEW genes AS SELECT p.perturbation, p.kind, p.gene_ids, p.symbols, "
+            "v.ensembl_id AS affected_gene, coalesce(v.symbol, v.ensembl_id) AS affected_symbol, "
+            f"g.* EXCLUDE (perturbation, affected) FROM read_parquet([{files}]) g "
+            f"JOIN read_parquet({names}) v ON v.token = g.affected JOIN perturbations p ON p.perturbation = g.perturbation;",
+            f"CREATE OR REPLACE VIEW effects AS SELECT {', '.join(keys)}, CAST(sum(n) AS BIGINT) AS n, {mean} AS cosine_mean, "
+            f"sqrt(greatest(sum(square) / sum(n) - ({mean}) * ({mean}), 0)) AS cosine_sd, min(min) AS cosine_min "
+            "FROM genes GROUP BY ALL;",
+        ]
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views, that can read this run and write nothing."""

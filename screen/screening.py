@@ -26,10 +26,11 @@ from rankshift.screen.cost import list_flops
 from rankshift.screen.edits import Perturb, eligible
 from rankshift.screen.encoder import DTYPES, Encoder, check_config, measured_layers, one_thread
 from rankshift.screen.errors import InputError
+from rankshift.screen.gene_shifts import gene_table
 from rankshift.screen.noise import Sample, choose_dtype, noise_floor
 from rankshift.screen.originals import check_level, embed
 from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
-from rankshift.screen.shards import Shard, commit, part_path, plan
+from rankshift.screen.shards import Shard, commit, genes_path, part_path, plan
 from rankshift.screen.shifts import Done, Measure, Shifts, shifts_of
 from rankshift.screen.states import check_route, read_states, summarise
 from rankshift.screen.versions import versions
@@ -64,8 +65,16 @@ class Options:
     token_budget: int | None = None
     shard_tokens: int | None = None
     reference_overflow: bool = False
+    anchor: str | None = None
+    rank_shift: int | None = None
+    to: float | None = None
+    gene_shifts: bool = False
+    by: str | None = None
+    per_cell: bool = False
 
     def __post_init__(self) -> None:
+        if (self.by is not None or self.per_cell) and not self.gene_shifts:
+            raise InputError("--by and --per-cell say how gene shifts are kept: add --gene-shifts")
         for name in ("max_cells", "token_budget", "shard_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,15 +116,17 @@ class Screener:
         """What the run measures."""
         m = self.run.manifest
         states = np.array(list(m["states"].values()), np.float32) if m["states"] else None
-        return Measure(level=m["embedding"], layers=m["layers"], states=states, tokens=m["token_budget"])
+        genes = m["gene_shifts"] is not None
+        return Measure(level=m["embedding"], layers=m["layers"], states=states, tokens=m["token_budget"], genes=genes)
 
     @cached_property
     def perturbation_of(self) -> np.ndarray:
-        """Number of the perturbation by token [V]; joint perturbations have number 0."""
+        """The run's number of a perturbation: by token [V] where all genes are screened, else the number itself."""
         table = pq.read_table(self.run.path / "perturbations.parquet", columns=["perturbation", "tokens"])
+        if self.perturb.genes is not None:
+            return np.arange(table.num_rows, dtype=np.int32)
         out = np.zeros(self.run.manifest["bundle"]["vocab_size"], np.int32)
-        if self.perturb.how == "each":
-            out[table["tokens"].combine_chunks().flatten().to_numpy()] = table["perturbation"].to_numpy()
+        out[[tokens[-1] for tokens in table["tokens"].to_pylist()]] = table["perturbation"].to_numpy()
         return out
 
     def shifts(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> Shifts:
@@ -140,9 +151,9 @@ class Screener:
             raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
         encoded = perf_counter()
         table = shifts.table(self.run.states, self.perturbation_of)
-        commit(
-            self.run.path, shard, table, {"encode_seconds": round(encoded - began, 4), "device": str(encoder.device)}
-        )
+        genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest["gene_shifts"])
+        record = {"encode_seconds": round(encoded - began, 4), "device": str(encoder.device)}
+        commit(self.run.path, shard, table, record, genes)
         return table.num_rows
 
 
@@ -262,15 +273,19 @@ def prepare(
         genes=genes,
         framed=table.framed,
         limit=bundle.input_size,
+        anchor=None if options.anchor is None else resolve_genes([options.anchor], bundle)[0][0],  # type: ignore[index]
+        rank_shift=options.rank_shift,
+        to=options.to,
         reference_overflow=options.reference_overflow,
     )
-    together = perturb.kind == "delete" and perturb.how == "together"
+    if options.by is not None and options.by not in table.obs.column_names:
+        raise InputError(f"--by {options.by!r} is not a column: the columns are {', '.join(table.obs.column_names)}")
     rows = select(
         table,
         where=options.where,
         state_key=options.state_key,
         start=options.start,
-        contains=genes if together else None,
+        contains=perturb.required or None,
         max_cells=options.max_cells,
     )
     chosen = table.take(rows)
@@ -301,6 +316,7 @@ def prepare(
         "layer": options.layer,
         "layers": layers,
         "quantity": _quantity(level),
+        "gene_shifts": {"by": options.by, "per_cell": options.per_cell} if options.gene_shifts else None,
         "states": {name: [float(x) for x in vector] for name, vector in states.items()},
         "route": None if options.start is None else [options.state_key, options.start, options.goal, *options.alt],
         "token_budget": budget,
@@ -408,10 +424,13 @@ def _write(
         (making / "commits").mkdir()
         cells.write(making / "cells.parquet", bundle.vocabulary)
         pq.write_table(_perturbations(cells, bundle, perturb), making / "perturbations.parquet")
-        none = np.empty(0, np.int32)
-        wide = np.empty((0, len(states)), np.float32)
-        empty = Shifts(cell=none, perturbation=none, similarity=none, cell_cosine=none, before=wide, after=wide)
-        pq.write_table(empty.table(states, none), part_path(making, EMPTY_PART))
+        none = Shifts.none(len(states), perturb.how == "pairs")
+        number = np.empty(0, np.int32)
+        pq.write_table(none.table(states, number), part_path(making, EMPTY_PART))
+        if record["gene_shifts"] is not None:
+            (making / "genes").mkdir()
+            pq.write_table(gene_table(none, number, cells, record["gene_shifts"]), genes_path(making, EMPTY_PART))
+            bundle.vocabulary.write(making / "vocabulary.parquet")
         (making / "run.json").write_text(json.dumps(record, indent=2))
         for path in (making / "run.json", making / "shifts", making):
             sync(path)
@@ -422,14 +441,12 @@ def _write(
 
 
 def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb) -> pa.Table:
-    groups: list[tuple[int, ...]]
-    if perturb.genes is None:
-        present = np.unique(cells.ids)
-        groups = [(int(t),) for t in present if bundle.vocabulary.is_gene[t]]
-    elif perturb.how == "each":
-        groups = [(t,) for t in perturb.genes]
+    if perturb.genes is not None:
+        groups = perturb.groups
     else:
-        groups = [perturb.genes]
+        groups = [(int(t),) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
+        if perturb.anchor is not None:
+            groups = [(perturb.anchor, *g) for g in groups if g != (perturb.anchor,)]
     gene, symbol = bundle.vocabulary.gene_of, bundle.vocabulary.symbol_of
     return pa.table(
         {

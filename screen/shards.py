@@ -69,24 +69,33 @@ def part_path(run: Path, name: str) -> Path:
     return run / "shifts" / f"{name}.parquet"
 
 
-def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict) -> None:
-    """Write a shard's part, then its marker. Either is there whole or not at all; doing it twice changes nothing.
+def genes_path(run: Path, name: str) -> Path:
+    """Where the gene shifts of the shard `name` are."""
+    return run / "genes" / f"{name}.parquet"
 
-    Floats are byte-stream split: similar exponents lie together and compress.
-    """
-    floats = [f.name for f in shifts.schema if pa.types.is_floating(f.type)]
-    ids = [f.name for f in shifts.schema if pa.types.is_integer(f.type)]
-    with replacing(part_path(run, shard.name)) as temporary:
+
+def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> None:
+    """Write a shard's parts, then its marker. Each is there whole or not at all; doing it twice changes nothing."""
+    _write(shifts, part_path(run, shard.name))
+    if genes is not None:
+        _write(genes, genes_path(run, shard.name))
+    marker = run / "commits" / f"{shard.name}.json"
+    with replacing(marker) as temporary:
+        temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    # Floats are byte-stream split: similar exponents lie together and compress.
+    floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
+    ids = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    with replacing(path) as temporary:
         pq.write_table(
-            shifts,
+            table,
             temporary,
             compression="zstd",
             use_dictionary=False,
             column_encoding={**dict.fromkeys(floats, "BYTE_STREAM_SPLIT"), **dict.fromkeys(ids, "DELTA_BINARY_PACKED")},
         )
-    marker = run / "commits" / f"{shard.name}.json"
-    with replacing(marker) as temporary:
-        temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
 
 
 def committed(run: Path) -> dict[str, dict]:

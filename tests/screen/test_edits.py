@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankshift.kernels.rank_shift import PerturbedLists, trace
 from rankshift.screen.edits import Perturb, edits_of, eligible
 from rankshift.screen.errors import InputError
@@ -53,6 +54,45 @@ def plainly(cell: list[int], perturb: Perturb) -> list[list[int]]:
         elif set(group) <= set(genes):
             out.append(head + rest + tail)
     return out
+
+
+PLACES = {"activate": lambda r, q, n: (r * 4 // n) - q, "inhibit": lambda r, q, n: (r * 4 // n) + q}
+
+
+@given(st.integers(1, 60), st.sampled_from(["activate", "inhibit"]), st.integers(1, 3), st.booleans())
+def test_a_quartile_shift_moves_one_gene_and_loses_none(n, kind, quartiles, framed):
+    genes = list(range(10, 10 + n))
+    cell = [CLS, *genes, EOS] if framed else genes
+    perturb = perturb_of(kind, framed=framed, limit=80, rank_shift=quartiles)
+    labels = edits_of(np.array(cell), perturb).perturbation.tolist()
+    lists = lists_of(cell, perturb)
+    for gene, moved in zip(labels, lists, strict=True):
+        body = moved[1:-1] if framed else moved
+        assert sorted(body) == genes
+        assert [t for t in body if t != gene] == [t for t in genes if t != gene]
+        rank, target = gene - 10, PLACES[kind](gene - 10, quartiles, n)
+        at = body.index(gene)
+        assert at < rank if kind == "activate" else at > rank
+        if 0 <= target < 4:
+            assert at == int((target + 0.5) * n / 4)
+        else:
+            assert at == (0 if kind == "activate" else n - 1)
+
+
+def test_a_gene_goes_to_a_fraction_of_the_ranks():
+    cell = list(range(10, 21))
+    up = lists_of(cell, perturb_of("activate", genes=(20, 11, 10), to=0.2))
+    assert up == [[10, 11, 20, *range(12, 20)]]  # 11 and 10 stand higher already
+    assert [x.index(10) for x in lists_of(cell, perturb_of("inhibit", genes=(10,), to=1.0))] == [10]
+
+
+def test_e11_anchor_pairs_keep_their_order_by_rank():
+    cell = [2, 10, 11, 12, 13, 3]
+    delete = perturb_of("delete", "pairs", None, True, anchor=12)
+    assert lists_of(cell, delete) == [[2, 11, 13, 3], [2, 10, 13, 3], [2, 10, 11, 3]]
+    assert edits_of(np.array(cell), delete).perturbation.tolist() == [10, 11, 13]
+    overexpress = perturb_of("overexpress", "pairs", None, True, anchor=12)
+    assert lists_of(cell, overexpress) == [[2, 10, 12, 11, 13, 3], [2, 11, 12, 10, 13, 3], [2, 12, 13, 10, 11, 3]]
 
 
 def perturb_of(
@@ -155,5 +195,5 @@ def test_a_gene_list_longer_than_the_model_is_refused():
 
 
 def test_unknown_kind_is_refused_by_name():
-    with pytest.raises(InputError, match="'knockdown' is unknown: use one of delete, overexpress"):
+    with pytest.raises(InputError, match="'knockdown' is unknown: use one of delete, overexpress, activate, inhibit"):
         perturb_of("knockdown")

@@ -1,6 +1,7 @@
 """Screens in process: every golden case, the cases where the reference crashed, and what a run folder promises."""
 
 import gzip
+import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -23,7 +24,8 @@ CASES = {
     for generation in ("v1", "v2")
     for name, case in json.loads(gzip.decompress((GOLDEN / generation / "shifts.json.gz").read_bytes())).items()
 }
-EQUAL = [key for key, case in CASES.items() if not case["reference_failed"] and "anchor" not in key[1]]
+EQUAL = [key for key, case in CASES.items() if not case["reference_failed"]]
+WITH_GENES = [key for key in EQUAL if "gene" in CASES[key]]
 CRASHED = [key for key, case in CASES.items() if case["reference_failed"] and "anchor" not in key[1]]
 
 
@@ -39,6 +41,8 @@ def options_of(generation: str, case: dict) -> dict:
         "max_cells": a.get("max_ncells"),
         "dtype": "float32",
     }
+    if a.get("anchor_gene"):
+        options |= {"how": "pairs", "anchor": a["anchor_gene"]}
     if states := a.get("cell_states_to_model"):
         options |= {
             "states": GOLDEN / generation / "state_embeddings.json",
@@ -50,7 +54,7 @@ def options_of(generation: str, case: dict) -> dict:
     return options
 
 
-def golden_values(case: dict, gene_of: list[str]) -> dict[tuple[str, str], list[float]]:
+def golden_values(case: dict, gene_of: list[str], anchor: str | None = None) -> dict[tuple[str, str], list[float]]:
     """Sorted values by (column, genes)."""
     out = defaultdict(list)
     for key, values in case["cell"]:
@@ -58,7 +62,8 @@ def golden_values(case: dict, gene_of: list[str]) -> dict[tuple[str, str], list[
         if isinstance(key[1], list):
             column, key = f"shift_{key[0]}", key[1]
         tokens = key[0] if isinstance(key[0], list) else [key[0]]
-        out[column, "+".join(gene_of[t] for t in tokens)] += values
+        names = ([] if anchor is None else [anchor]) + [gene_of[t] for t in tokens]
+        out[column, "+".join(names)] += values
     return {k: sorted(v) for k, v in out.items()}
 
 
@@ -69,7 +74,7 @@ def test_golden_case(generation, name, bundles, tmp_path):
     result = run(
         GOLDEN / generation / "cells.parquet", bundles[generation], tmp_path / "run", reference_overflow=True, **options
     )
-    expected = golden_values(case, Bundle.open(bundles[generation]).vocabulary.gene_of)
+    expected = golden_values(case, Bundle.open(bundles[generation]).vocabulary.gene_of, options.get("anchor"))
     columns = sorted({column for column, _ in expected})
     rows = result.sql(f"SELECT gene_ids, {', '.join(columns)} FROM shifts").to_pylist()
     found = defaultdict(list)
@@ -79,6 +84,99 @@ def test_golden_case(generation, name, bundles, tmp_path):
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         assert sorted(found[key]) == pytest.approx(values, abs=1e-5), key
+
+
+@pytest.mark.parametrize(("generation", "name"), WITH_GENES)
+def test_golden_gene_values(generation, name, bundles, tmp_path):
+    """How near every other gene stayed. The reference's labels are shifted under overexpression of all (B1): there the
+    values of a perturbed gene are compared as a whole, but for the last one, which it loses."""
+    case = CASES[generation, name]
+    shown = run(
+        GOLDEN / generation / "cells.parquet",
+        bundles[generation],
+        tmp_path / "run",
+        reference_overflow=True,
+        gene_shifts=True,
+        per_cell=True,
+        **options_of(generation, case),
+    )
+    gene_of = Bundle.open(bundles[generation]).vocabulary.gene_of
+    found = defaultdict(list)
+    for row in shown.sql("SELECT gene_ids, affected_gene, sum AS cosine FROM genes").to_pylist():
+        found[row["gene_ids"], row["affected_gene"]].append(row["cosine"])
+    expected = defaultdict(list)
+    for (tokens, affected), values in case["gene"]:
+        perturbed = "+".join(gene_of[t] for t in (tokens if isinstance(tokens, list) else [tokens]))
+        expected[perturbed, gene_of[affected]] += values
+    if case["arguments"]["perturb_type"] == "overexpress" and case["arguments"]["genes_to_perturb"] == "all":
+        for values in (expected, found):
+            whole = defaultdict(list)
+            for (perturbed, _), some in values.items():
+                whole[perturbed] += some
+            values.clear()
+            values.update(whole)
+        for perturbed, values in expected.items():
+            ours = np.array(sorted(found[perturbed]))
+            near = [np.abs(ours - value).min() for value in values]
+            assert max(near) < 1e-5, perturbed
+        return
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert sorted(found[key]) == pytest.approx(sorted(values), abs=1e-5), key
+
+
+def test_effects_add_up_what_single_cells_say(bundles, tmp_path):
+    where = (GOLDEN / "v2/cells.parquet", bundles["v2"])
+    options = {"perturb": "delete", "gene_shifts": True, "shard_tokens": 3000}
+    summed = run(*where, tmp_path / "summed", **options)
+    single = run(*where, tmp_path / "single", per_cell=True, **options)
+    query = (
+        "SELECT gene_ids, affected_gene, count(*) AS n, avg(sum) AS mean, stddev_pop(sum) AS sd, min(min) AS low "
+        "FROM genes GROUP BY ALL ORDER BY ALL"
+    )
+    expected = single.sql(query).to_pydict()
+    found = summed.sql(
+        "SELECT gene_ids, affected_gene, n, cosine_mean, cosine_sd, cosine_min FROM effects ORDER BY gene_ids, affected_gene"
+    ).to_pydict()
+    assert found["gene_ids"] == expected["gene_ids"]
+    assert found["n"] == expected["n"]
+    for ours, plain in (("cosine_mean", "mean"), ("cosine_min", "low")):
+        assert found[ours] == pytest.approx(expected[plain], abs=1e-9)
+    assert found["cosine_sd"] == pytest.approx(expected["sd"], abs=1e-7)
+
+
+def test_effects_are_kept_apart_by_a_column(bundles, tmp_path):
+    apart = run(
+        GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "run", perturb="delete", gene_shifts=True, by="disease"
+    )
+    rows = apart.sql("SELECT cells, sum(n) AS n FROM effects GROUP BY 1 ORDER BY 1").to_pylist()
+    lengths = apart.sql(
+        "SELECT disease AS cells, sum(length * (length - 1)) AS n FROM cells GROUP BY 1 ORDER BY 1"
+    ).to_pylist()
+    assert [(r["cells"], int(r["n"])) for r in rows] == [(r["cells"], int(r["n"])) for r in lengths]
+
+
+def test_pairs_hold_their_genes_alone_and_the_interaction(bundles, tmp_path):
+    bundle = Bundle.open(bundles["v1"])
+    cells = Cells.read(GOLDEN / "v1/cells.parquet", bundle)
+    genes = [bundle.vocabulary.gene_of[t] for t in cells.ids_of(0)[[3, 9, 20]]]
+    for kind in ("delete", "overexpress"):
+        where = {"states": GOLDEN / "v1/state_embeddings.json", "perturb": kind, "genes": genes}
+        each = run(GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / f"{kind}-each", how="each", **where)
+        pairs = run(GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / f"{kind}-pairs", how="pairs", **where)
+        alone = {
+            (r["cell_id"], r["gene_ids"]): (r["similarity"], r["shift_nf"])
+            for r in each.sql("SELECT cell_id, gene_ids, similarity, shift_nf FROM shifts").to_pylist()
+        }
+        rows = pairs.sql("FROM shifts").to_pylist()
+        assert {r["gene_ids"] for r in rows} <= {f"{a}+{b}" for a, b in itertools.combinations(genes, 2)}
+        assert rows
+        for r in rows:
+            first, second = (alone[r["cell_id"], g] for g in r["gene_ids"].split("+"))
+            assert (r["similarity_first"], r["shift_nf_first"]) == pytest.approx(first, abs=1e-6)
+            assert (r["similarity_second"], r["shift_nf_second"]) == pytest.approx(second, abs=1e-6)
+            assert r["similarity_interaction"] == pytest.approx(r["similarity"] - (first[0] + second[0] - 1), abs=1e-6)
+            assert r["shift_nf_interaction"] == pytest.approx(r["shift_nf"] - first[1] - second[1], abs=1e-6)
 
 
 @torch.no_grad()
