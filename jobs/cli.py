@@ -289,5 +289,21 @@ def demo(
     run_demo(out, workers=workers, max_cells=max_cells, input_size=input_size, epochs=epochs, say=say)
 
 
+@app.command()
+def stats(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: OutOption,
+    mode: Annotated[str, typer.Option(help="goal, null, mixture, aggregate or genes.")],
+    null: Annotated[Path | None, typer.Option(help="Run to compare with, of --mode null.")] = None,
+    reference_names: Annotated[
+        bool, typer.Option("--reference-names", help="Columns, order and numbers as published.")
+    ] = False,
+) -> None:
+    """Statistics of a run, one row per perturbation (docs/stats.md)."""
+    from rankshift.jobs.stats import stats as run_stats
+
+    run_stats(run, out, mode=mode, null=null, reference_names=reference_names, say=say)
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,80 @@
+"""`statistics`: the table of a run by mode, in the published columns or in ours, and the file it is written to."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from rankshift.screen.atomic import replacing
+from rankshift.screen.errors import InputError
+from rankshift.screen.results import Run
+from rankshift.screen.stats import published
+from rankshift.screen.stats.streams import INDEX, cell_rows, gene_rows
+
+MODES = ("goal", "null", "mixture", "aggregate", "genes")
+STAMP = b"rankshift.statistics"  # Parquet metadata: the summary as JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Rows to read once, and what holds for the whole table."""
+
+    rows: pa.RecordBatchReader
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        return self.rows.read_all()
+
+    def write(self, out: Path) -> int:
+        """Write a .csv or .parquet, whole or not at all; returns the number of rows.
+
+        The index column of the published tables has no name in a CSV, as published, and is called `row` in Parquet.
+        """
+        check_out(out)
+        schema, count = self.rows.schema, 0
+        if out.suffix == ".parquet":
+            names = ["row" if name == INDEX else name for name in schema.names]
+            schema = pa.schema([f.with_name(n) for f, n in zip(schema, names, strict=True)], metadata=schema.metadata)
+            schema = schema.with_metadata({**(schema.metadata or {}), STAMP: json.dumps(self.summary).encode()})
+        with replacing(out) as temporary:
+            if out.suffix == ".csv":
+                options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
+                writer: Any = pyarrow.csv.CSVWriter(temporary, schema, write_options=options)
+            else:
+                writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+            with writer:
+                for batch in self.rows:
+                    writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+                    count += batch.num_rows
+        return count
+
+
+def check_out(out: Path) -> None:
+    """Refuse a file of a kind that is not written."""
+    if out.suffix not in (".csv", ".parquet"):
+        raise InputError(f"--out {out} is neither .csv nor .parquet: give one of them")
+
+
+def statistics(run: Run, mode: str, *, null: Run | None = None, reference_names: bool = False) -> Statistics:
+    """The statistics of a run in one of MODES; `null`: the run that mode null compares with.
+
+    reference_names: the columns, order and numbers of the published code. Raises InputError on what does not fit the run.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode {mode!r} is unknown: use one of {', '.join(MODES)}")
+    if (mode == "null") != (null is not None):
+        raise InputError("--mode null and --null RUN belong together: give both or neither")
+    if mode == "aggregate":
+        return Statistics(rows=cell_rows(run, published=reference_names))
+    if mode == "genes":
+        return Statistics(rows=gene_rows(run, published=reference_names))
+    if null is not None:
+        table = published.against_null(run, null)
+    else:
+        table = published.goal(run) if mode == "goal" else published.mixture(run)
+    return Statistics(rows=table.to_reader())
