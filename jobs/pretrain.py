@@ -49,6 +49,7 @@ class Pretraining:
     input_size: int | None = None  # positions; None: the longest list, because a place no cell reaches is never trained
     dropout: float = 0.02  # hidden and attention, as published
     hidden_share: float = 0.15  # of the genes, as published
+    initializer: float = 0.02  # standard deviation of new weights, as published; narrow models learn sooner with more
     epochs: int = 3  # as published
     batch_tokens: int = 24_576  # places of a batch, padding included: 12 cells of 2048, the published batch of a GPU
     learning_rate: float = 1e-3  # peak, as published for V1-10M
@@ -74,7 +75,7 @@ class Pretraining:
         for name in ("dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give a share from 0 to below 1")
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "initializer"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: give a positive number")
         if not 0 <= self.weight_decay < math.inf:
@@ -293,7 +294,7 @@ def bert_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> Be
         hidden_dropout_prob=options.dropout,
         attention_probs_dropout_prob=options.dropout,
         layer_norm_eps=1e-12,
-        initializer_range=0.02,
+        initializer_range=options.initializer,
     )
 
 

@@ -1,0 +1,212 @@
+"""`rankshift demo`: the whole way on 271 real cells that come with the package, by the functions behind the other verbs.
+
+It shows the tool at work. What its tiny encoder says about single genes is not evidence of anything.
+"""
+
+import json
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+from rankshift.jobs.cluster import cluster
+from rankshift.jobs.embed import embed
+from rankshift.jobs.plots import plot_shifts
+from rankshift.jobs.pretrain import Pretraining, pretrain, summary
+from rankshift.jobs.query import query
+from rankshift.jobs.screen import screen
+from rankshift.screen.atomic import replacing
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.cells import Cells
+from rankshift.screen.corpus import build_vocabulary
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes import Vocabulary
+from rankshift.screen.ranks import tokenize
+from rankshift.screen.results import Run
+from rankshift.screen.screening import Options
+from rankshift.screen.states import read_states
+from rankshift.screen.tokens import Draft
+
+MYOBLASTS = Path(__file__).parent / "myoblasts" / "hsmm.h5ad"
+PAPER = "Trapnell et al., Nature Biotechnology 2014, 32:381-386, GSE52529"
+SOURCE = "data: Bioconductor HSMMSingleCell (Debian r-bioc-hsmmsinglecell), Artistic License 2.0"
+CAVEAT = "A tiny encoder, trained on these 271 cells alone: this shows the tool at work, not biology."
+KEY, START, GOAL = "hours", "0", "72"
+KINDS = ("delete", "overexpress")
+LEAST_CELLS = 3  # of a gene in the table and the plot
+
+TINY = Pretraining(
+    layers=2,
+    width=128,
+    heads=2,
+    inner=256,
+    epochs=6,
+    dropout=0.0,  # six passes are too few to overfit, and attention is faster without it
+    hidden_share=0.4,  # few cells: every pass must teach more than at the published 0.15
+    initializer=0.07,  # at the published 0.02 a model this narrow spends the minute on growing its weights
+    batch_tokens=1024,  # two cells: many small steps teach more in a minute than few large ones
+    learning_rate=1.5e-3,
+    warmup=0.1,
+    held_out=0.1,
+)
+TOP = f"""SELECT symbols AS gene, count(*) AS cells, avg(shift_{GOAL}) AS mean_shift,
+       stddev_samp(shift_{GOAL}) / sqrt(count(*)) AS error
+FROM shifts GROUP BY gene_ids, symbols HAVING count(*) >= {LEAST_CELLS} ORDER BY mean_shift - error DESC LIMIT 10"""
+
+Say = Callable[[str], None]
+
+
+def demo(
+    out: Path | str = Path("demo"),
+    *,
+    workers: int = 2,
+    max_cells: int = 24,
+    input_size: int = 512,
+    epochs: int = TINY.epochs,
+    say: Say = print,
+) -> None:
+    """Pretrain an encoder on the myoblasts, screen 0 h cells for genes that move them towards 72 h, ask, and plot.
+
+    Everything is in the folder `out`; what is there and whole is not done again, so a stopped demo goes on. workers: Ray
+    workers on this machine, 0 for none. max_cells: cells to screen. input_size: genes of a cell. epochs: of pretraining.
+    """
+    out, began = Path(out), perf_counter()
+    training = replace(TINY, epochs=epochs)
+    _claim(out, {"input_size": input_size, "max_cells": max_cells, "training": asdict(training)})
+    vocabulary, cells, bundle, states, plot = (
+        out / name for name in ("vocabulary.parquet", "cells.parquet", "bundle", "states.json", "shifts.png")
+    )
+    runs = [out / kind for kind in KINDS]
+    step = _Steps(say, 7)
+    say(f"271 human skeletal muscle myoblasts, {START} to {GOAL} hours into differentiation ({PAPER}; {SOURCE}).")
+    say(CAVEAT)
+
+    step(
+        "tokens and medians of the genes",
+        vocabulary,
+        check=lambda: Vocabulary.read(vocabulary),
+        make=lambda: step.tell(build_vocabulary(MYOBLASTS, vocabulary)),
+    )
+    draft = Draft.open(vocabulary, input_size)
+    step(
+        f"rank lists: the top {input_size} genes of every cell",
+        cells,
+        check=lambda: Cells.read(cells, draft),
+        make=lambda: step.tell(tokenize(MYOBLASTS, draft, cells, keep=[KEY, "media"])),
+    )
+    step(
+        f"pretraining: {training.layers} layers of {training.width}, every cell seen {epochs} times",
+        bundle,
+        check=lambda: _pretrained(bundle, step.tell),
+        make=lambda: pretrain(cells, vocabulary, bundle, training, resume=True, say=step.tell),
+    )
+    step(
+        "state vectors: the mean embedding of the cells of each time",
+        states,
+        check=lambda: read_states(states, training.width, [START, GOAL]),
+        make=lambda: embed(cells, bundle, states, by=KEY, say=step.tell),
+    )
+    with _cluster_for(workers, runs):
+        for kind, run in zip(KINDS, runs, strict=True):
+            options = Options(perturb=kind, states=states, state_key=KEY, start=START, goal=GOAL, max_cells=max_cells)
+            step(
+                f"screen: {kind} every gene of {max_cells} cells of {START} h, measure the shift towards {GOAL} h",
+                run if _screened(run) else None,
+                check=lambda: None,
+                make=partial(screen, cells, bundle, run, options, workers=workers, resume=True, say=step.tell),
+            )
+    step(
+        "plot",
+        plot,
+        check=lambda: None,
+        make=lambda: plot_shifts(
+            [Run.open(run) for run in runs], GOAL, plot, least_cells=LEAST_CELLS, note=f"{PAPER}. {CAVEAT}"
+        ),
+    )
+    for run in runs:
+        say(f'\n$ rankshift query {shlex.quote(str(run))} "{TOP}"')
+        query(run, TOP, say=say)
+    _say_next(out, say)
+    say(f"\nall done in {perf_counter() - began:.0f} s; the plot is {plot}")
+
+
+class _Steps:
+    """Announces steps and their time, and leaves out those whose result is there."""
+
+    def __init__(self, say: Say, count: int) -> None:
+        self._say, self._count, self._number = say, count, 0
+
+    def tell(self, text: object) -> None:
+        """A word of the step under way."""
+        for line in str(text).splitlines():
+            self._say(f"      {line}")
+
+    def __call__(
+        self, title: str, result: Path | None, *, check: Callable[[], object], make: Callable[[], object]
+    ) -> None:
+        """Do a step unless its `result` is there; `check` raises InputError when it is there but damaged."""
+        self._number += 1
+        began = perf_counter()
+        name = f"[{self._number}/{self._count}] {title}"
+        if result is not None and result.exists():
+            self._say(f"{name}: there already")
+            try:
+                check()
+            except InputError as error:
+                raise InputError(f"{error}. Here: remove {result} and start the demo again") from error
+            return
+        self._say(name)
+        make()
+        self.tell(f"{perf_counter() - began:.1f} s")
+
+
+def _claim(out: Path, settings: dict) -> None:
+    """Take the folder for a demo with these settings, or go on with the same one."""
+    note, settings = out / "demo.json", json.loads(json.dumps(settings))
+    if note.exists():
+        try:
+            found = json.loads(note.read_text())
+        except ValueError:
+            found = None
+        if found != settings:
+            raise InputError(f"{out} holds a demo with other settings: give another --out, or remove it")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and holds no demo: give another --out")
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2))
+
+
+def _pretrained(bundle: Path, tell: Say) -> None:
+    opened = Bundle.open(bundle)
+    opened.verify()
+    tell(summary(opened.config["pretraining"]))
+
+
+def _screened(run: Path) -> bool:
+    """Is the run complete, its noise floor measured?"""
+    if not run.exists():
+        return False
+    opened = Run.open(run)
+    return opened.complete and "noise_floor" in opened.manifest
+
+
+def _cluster_for(workers: int, runs: list[Path]) -> AbstractContextManager:
+    """One cluster for both screens; none when they are done or need none."""
+    return cluster(workers) if workers and not all(map(_screened, runs)) else nullcontext()
+
+
+def _say_next(out: Path, say: Say) -> None:
+    here = shlex.quote(str(out))
+    route = f"--states {here}/states.json --state-key {KEY} --start {START} --goal {GOAL}"
+    say(f"""
+To go on, with the results as Parquet under {out}/{KINDS[0]} and {out}/{KINDS[1]}:
+  rankshift query {here}/delete "SELECT cell_id, symbols, similarity FROM shifts ORDER BY similarity LIMIT 5"
+  rankshift query {here}/overexpress "SELECT * FROM shifts" --format parquet --out shifts.parquet
+  rankshift screen {here}/cells.parquet --bundle {here}/bundle --out {here}/together --perturb overexpress \\
+      --genes MYOD1,MYOG,MEF2C --how together {route}
+  rankshift screen {here}/cells.parquet --bundle {here}/bundle --out {here}/all --perturb delete {route} --dry-run
+  rankshift screen --help""")
