@@ -44,7 +44,7 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
             for name, parameter in model.named_parameters():
                 parameter.copy_(file.get_tensor(f"weight.{name}"))
                 moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
-                optimizer.state[parameter] = {"step": step.to(parameter.device), **moments}
+                optimizer.state[parameter] = {"step": step.to(parameter.device, copy=True), **moments}
     except Exception as error:
         what = " ".join(str(error).split())
         raise InputError(f"{path} is not an unfinished training of this model ({what}): remove it") from error

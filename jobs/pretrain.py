@@ -127,7 +127,11 @@ def pretrain(
             say(f"going on after step {training.step}")
         weights = sum(p.numel() for p in model.parameters())
         say(f"{len(train):,} cells to train on, {len(judged):,} held out; {weights:,} weights on {device}")
-        fit(training, table, train, draft.vocabulary, options, lambda: training.save(unfinished, identity))
+        try:
+            fit(training, table, train, draft.vocabulary, options, lambda: training.save(unfinished, identity))
+        except KeyboardInterrupt:
+            say(f"stopped after step {training.step}: {unfinished} keeps the training for --resume")
+            raise
         judgement = held_out_loss(model, table, judged, draft.vocabulary, options)
     losses = {"loss": float(training.loss), "held_out_loss": judgement, **unigram}
     say(summary(losses))

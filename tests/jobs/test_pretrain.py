@@ -1,0 +1,350 @@
+"""Pretraining: what is hidden, how batches are cut, that it learns, and that a stop or a second run leaves no trace."""
+
+import json
+import math
+import signal
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertForMaskedLM
+
+from rankshift.jobs import pretrain as pretraining
+from rankshift.jobs.cli import run_command
+from rankshift.jobs.masking import hide, length_batches
+from rankshift.jobs.pretrain import (
+    JUDGE,
+    Pretraining,
+    held_out_loss,
+    masked_loss,
+    new_model,
+    pretrain,
+    schedule,
+    split,
+    unigram_entropy,
+    unigram_loss,
+)  # fmt: skip
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.cells import Cells
+from rankshift.screen.encoder import Encoder
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes import Vocabulary, make_vocabulary
+from rankshift.screen.originals import embed
+from rankshift.screen.tokens import Draft
+
+PROGRAMMES, GENES = 4, 12  # of genes that are expressed together, and genes of each
+TINY = Pretraining(
+    layers=2, width=32, heads=2, inner=64, epochs=25, batch_tokens=128, learning_rate=5e-3, warmup=0.1, held_out=0.1,
+    hidden_share=0.3, initializer=0.1,
+)  # fmt: skip
+QUICK = Pretraining(layers=1, width=16, heads=1, inner=16, epochs=1, batch_tokens=64, held_out=0.1)
+
+
+def vocabulary(framed: bool = False) -> Vocabulary:
+    names = ["<pad>", "<mask>", *(["<cls>", "<eos>"] if framed else [])]
+    names += [f"ENSG{i:011d}" for i in range(PROGRAMMES * GENES)]
+    return make_vocabulary({name: token for token, name in enumerate(names)})
+
+
+def some_cells(table: Vocabulary, lists: list[np.ndarray]) -> Cells:
+    special = table.special
+    if special.cls is not None:
+        lists = [np.concatenate([[special.cls], x, [special.eos]]) for x in lists]
+    offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
+    obs = pa.table({"cell_id": [f"c{i}" for i in range(len(lists))]})
+    return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, framed=special.cls is not None)
+
+
+def programme_cells(table: Vocabulary, cells: int = 200) -> Cells:
+    """Every cell holds 5 to 9 genes of one programme, in random order: hidden genes follow from the shown ones."""
+    rng = np.random.default_rng(1)
+    first = int(np.argmax(table.is_gene))
+    return some_cells(
+        table,
+        [first + GENES * (i % PROGRAMMES) + rng.permutation(GENES)[: rng.integers(5, 10)] for i in range(cells)],
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, Path]:
+    """(cells.parquet, vocabulary.parquet) of cells with programmes."""
+    folder, table = tmp_path_factory.mktemp("programmes"), vocabulary()
+    table.write(folder / "vocabulary.parquet")
+    programme_cells(table).write(folder / "cells.parquet", table)
+    return folder / "cells.parquet", folder / "vocabulary.parquet"
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory) -> Bundle:
+    return pretrain(*files, tmp_path_factory.mktemp("trained") / "bundle", TINY, say=lambda line: None)
+
+
+def read(files: tuple[Path, Path]) -> tuple[Cells, Vocabulary]:
+    draft = Draft.open(files[1])
+    return Cells.read(files[0], draft), draft.vocabulary
+
+
+def test_it_learns_which_genes_go_together(trained):
+    losses = trained.config["pretraining"]
+    assert losses["unigram_entropy"] == pytest.approx(math.log(PROGRAMMES * GENES), abs=0.02)
+    # The programme of a cell is worth log 4 = 1.386 nats, and genes that are shown cannot be hidden ones.
+    assert losses["held_out_loss"] < losses["unigram_entropy"] - 1.0
+    assert losses["loss"] < losses["unigram_entropy"] - 1.0
+    assert losses["held_out_loss"] > math.log(GENES - 9)
+
+
+def test_transformers_opens_it_and_gives_the_recorded_loss(trained, files):
+    cells, table = read(files)
+    model = BertForMaskedLM.from_pretrained(trained.path).eval()
+    assert (model.config.hidden_act, model.config.layer_norm_eps) == ("relu", 1e-12)
+    _, judged = split(len(cells), TINY)
+    assert held_out_loss(model, cells, judged, table, TINY) == trained.config["pretraining"]["held_out_loss"]
+    # Its own loss, from logits at all places and labels of -100 where nothing is hidden, is ours.
+    batch = hide(cells, judged, table, TINY.hidden_share, (TINY.seed, JUDGE, 0))
+    labels = torch.full_like(batch.shown, -100)
+    labels[batch.hidden] = batch.genes
+    with torch.no_grad():
+        theirs = model(input_ids=batch.shown, attention_mask=batch.real, labels=labels).loss
+        assert float(masked_loss(model, batch)) == pytest.approx(float(theirs), abs=1e-5)
+
+
+def test_our_encoder_reads_it(trained, files):
+    cells, _ = read(files)
+    model = BertForMaskedLM.from_pretrained(trained.path).eval()
+    encoder = Encoder(trained)
+    ours = [embed(cells, encoder, level="cell", layer_count=n, tokens=500) for n in (1, 2)]
+    for cell in (0, 7, 150):
+        with torch.no_grad():
+            states = model.bert(torch.tensor(cells.ids_of(cell)[None].astype(np.int64)), output_hidden_states=True)
+        for n in (1, 2):
+            theirs = states.hidden_states[n][0].mean(0).numpy()
+            np.testing.assert_allclose(ours[n - 1][cell], theirs, atol=1e-5)
+
+
+def test_a_seed_decides_everything(trained, files, tmp_path):
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    again = pretrain(*files, tmp_path / "again", TINY, say=lambda line: None)
+    assert again.weights_sha256 == trained.weights_sha256
+    assert again.config == trained.config
+    assert torch.equal(torch.get_rng_state(), before)
+    one = pretrain(*files, tmp_path / "one", QUICK, say=lambda line: None)
+    other = pretrain(*files, tmp_path / "other", Pretraining(**{**asdict(QUICK), "seed": 1}), say=lambda line: None)
+    assert one.weights_sha256 != other.weights_sha256
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(trained, files, tmp_path, monkeypatch):
+    out = tmp_path / "bundle"
+    save, saved = pretraining.save, []
+
+    def save_and_press(*arguments):
+        save(*arguments)
+        saved.append(arguments[3]["step"])
+        if len(saved) == 30:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "SAVE_EVERY", 0.0)
+        patch.setattr(pretraining, "save", save_and_press)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(*files, out, TINY, say=lambda line: None)
+    assert saved == [*range(1, 31), 30]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle.training"]
+    with pytest.raises(InputError, match=r"bundle.training is an unfinished training: continue it with --resume"):
+        pretrain(*files, out, TINY, say=lambda line: None)
+    with pytest.raises(InputError, match="other cells or options"):
+        pretrain(*files, out, Pretraining(**{**asdict(TINY), "epochs": 26}), resume=True, say=lambda line: None)
+    said: list[str] = []
+    resumed = pretrain(*files, out, TINY, resume=True, say=said.append)
+    assert "going on after step 30" in said
+    assert resumed.weights_sha256 == trained.weights_sha256
+    assert resumed.config == trained.config
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
+
+
+def test_framed_cells_make_a_v2_bundle(tmp_path):
+    table = vocabulary(framed=True)
+    table.write(tmp_path / "v.parquet")
+    programme_cells(table, 20).write(tmp_path / "c.parquet", table)
+    made = pretrain(tmp_path / "c.parquet", tmp_path / "v.parquet", tmp_path / "b", QUICK, say=lambda line: None)
+    assert made.generation == "v2"
+    assert made.input_size == int(Cells.read(tmp_path / "c.parquet", made).lengths.max())
+
+
+def test_from_the_command_line(files, tmp_path, capfd):
+    out = tmp_path / "b"
+    options = [
+        "--layers",
+        "1",
+        "--width",
+        "16",
+        "--heads",
+        "1",
+        "--inner",
+        "16",
+        "--epochs",
+        "1",
+        "--batch-tokens",
+        "99",
+    ]
+    line = ["pretrain", str(files[0]), "--vocabulary", str(files[1]), "--out", str(out), *options]
+    assert run_command(line) == 0
+    assert "unigram entropy 3.8" in capfd.readouterr().err
+    config = json.loads((out / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["hidden_size"], config["pretraining"]["learning_rate"]) == (1, 16, 1e-3)
+    assert run_command(line) == 2
+    assert f"{out} exists: give another --out" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 30, "heads": 4}, "width 30 is no multiple of 4 heads"),
+        ({"epochs": 0}, "epochs is 0: give at least 1"),
+        ({"hidden_share": 0.0}, "hidden_share is 0.0: give a share between 0 and 1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"dtype": "float16"}, "dtype 'float16' cannot train"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_options_that_do_not_fit(options, message):
+    with pytest.raises(InputError, match=message):
+        Pretraining(**options)
+
+
+def test_cells_that_do_not_fit(files, tmp_path):
+    other = make_vocabulary({"<pad>": 0, "<mask>": 1, "ENSG00000000003": 2})
+    other.write(tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="another vocabulary"):
+        pretrain(files[0], tmp_path / "other.parquet", tmp_path / "b", QUICK)
+    one = some_cells(other, [np.array([2])])
+    one.write(tmp_path / "one.parquet", other)
+    with pytest.raises(InputError, match="1 cell cannot be split"):
+        pretrain(tmp_path / "one.parquet", tmp_path / "other.parquet", tmp_path / "b", QUICK)
+    with pytest.raises(InputError, match="the model takes 4"):
+        pretrain(*files, tmp_path / "b", Pretraining(input_size=4))
+    assert not (tmp_path / "b").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    framed=st.booleans(),
+    share=st.floats(0.001, 0.9),
+    seed=st.integers(0, 2**31),
+)
+def test_only_genes_are_hidden_and_only_genes_replace_them(sizes, framed, share, seed):
+    table = vocabulary(framed)
+    rng = np.random.default_rng(seed)
+    genes = np.flatnonzero(table.is_gene)
+    cells = some_cells(table, [rng.permutation(genes)[:n] for n in sizes])
+    rows = np.arange(len(cells))
+    batch = hide(cells, rows, table, share, (seed, 0))
+    shown, hidden = batch.shown.numpy(), batch.hidden.numpy()
+    real = np.ones_like(hidden) if batch.real is None else batch.real.numpy()
+    assert real.sum(1).tolist() == cells.lengths.tolist()
+    assert (shown[~real] == table.special.pad).all()
+    original = np.full(shown.shape, table.special.pad)
+    original[real] = cells.ids
+    assert hidden.any()
+    assert table.is_gene[original[hidden]].all()
+    assert batch.genes.tolist() == original[hidden].tolist()
+    np.testing.assert_array_equal(shown[~hidden], original[~hidden])
+    changed = shown[hidden]
+    assert (table.is_gene[changed] | (changed == table.special.mask)).all()
+
+
+def test_shares_are_the_published_ones():
+    table = vocabulary()
+    genes = np.flatnonzero(table.is_gene)
+    cells = some_cells(table, [genes] * 2000)  # 96,000 places
+    batch = hide(cells, np.arange(2000), table, 0.15, (3,))
+    shown = batch.shown[batch.hidden].numpy()
+    assert batch.real is None
+    assert float(batch.hidden.float().mean()) == pytest.approx(0.15, abs=0.005)
+    assert (shown == table.special.mask).mean() == pytest.approx(0.8, abs=0.015)
+    # A tenth is drawn anew, and one draw in 48 gives the gene that stood there.
+    assert (shown == batch.genes.numpy()).mean() == pytest.approx(0.1 + 0.1 / 48, abs=0.01)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=80),
+    tokens=st.integers(1, 400),
+    seed=st.integers(0, 1000),
+)
+def test_batches_hold_every_cell_once_within_the_budget(lengths, tokens, seed):
+    size = np.array(lengths)
+    rows = np.flatnonzero(np.arange(len(size)) % 3 != 1)
+    if not len(rows):
+        return
+    batches = length_batches(rows, size, tokens, (seed,))
+    assert sorted(np.concatenate(batches).tolist()) == rows.tolist()
+    for batch in batches:
+        assert len(batch) == 1 or size[batch].max() * len(batch) <= tokens
+    assert size[batches[0]].max() == size[rows].max()
+
+
+def test_padding_is_small():
+    size = np.minimum(np.random.default_rng(0).lognormal(6.5, 0.8, 20_000).astype(int) + 1, 2048)
+    batches = length_batches(np.arange(len(size)), size, 24_576, (0,))
+    places = sum(size[b].max() * len(b) for b in batches)
+    assert 1 - size.sum() / places < 0.03  # random batches of 12: about 0.5
+
+
+def test_padding_changes_no_loss():
+    table = vocabulary()
+    cells = some_cells(table, [np.arange(2, 32), np.arange(20, 30)])
+    torch.manual_seed(0)
+    model = new_model(QUICK, table, cells.ids, 30).eval()
+    batch = hide(cells, np.array([0, 1]), table, 0.5, (0,))
+    assert batch.real is not None
+    with torch.no_grad():
+        both = float(masked_loss(model, batch)) * len(batch.genes)
+        alone = 0.0
+        for row, size in ((0, 30), (1, 10)):
+            shown, hidden = batch.shown[row : row + 1, :size], batch.hidden[row : row + 1, :size]
+            logits = model(input_ids=shown).logits[hidden]
+            genes = batch.genes[:0] if not hidden.any() else torch.tensor(cells.ids_of(row).astype(np.int64))[hidden[0]]
+            alone += float(torch.nn.functional.cross_entropy(logits, genes, reduction="sum"))
+    assert both == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_new_model_knows_how_common_genes_are():
+    table = vocabulary()
+    rng = np.random.default_rng(0)
+    genes = np.flatnonzero(table.is_gene)
+    weights = 1 / np.arange(1, len(genes) + 1)
+    cells = some_cells(table, [rng.choice(genes, 10, replace=False, p=weights / weights.sum()) for _ in range(400)])
+    torch.manual_seed(0)
+    model = new_model(QUICK, table, cells.ids, 10).eval()
+    loss = held_out_loss(model, cells, np.arange(400), table, QUICK)
+    assert loss == pytest.approx(unigram_entropy(cells.ids, table), abs=0.1)
+
+
+def test_unigram_entropy_and_loss():
+    table = vocabulary(framed=True)
+    genes = np.flatnonzero(table.is_gene)
+    assert unigram_entropy(np.tile(genes[:8], 5), table) == pytest.approx(math.log(8))
+    assert unigram_entropy(np.array([2, 3, genes[0], genes[0], 3]), table) == 0.0  # <cls> and <eos> do not count
+    known = np.repeat(genes, 10_000)
+    assert unigram_loss(known, np.array([2, *genes]), table) == pytest.approx(math.log(len(genes)), abs=1e-3)
+    assert unigram_loss(known[:-10_000], genes[-1:], table) > 12  # never seen, and yet finite
+
+
+def test_schedule_rises_and_falls():
+    assert [schedule(x, 0.2) for x in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    assert schedule(0.0, 0.0) == 1.0
+
+
+def test_held_out_cells_are_not_trained_on():
+    train, judged = split(271, Pretraining(held_out=0.1))
+    assert (len(train), len(judged)) == (244, 27)
+    assert sorted([*train.tolist(), *judged.tolist()]) == list(range(271))
+    assert [len(x) for x in split(2, Pretraining(held_out=0.99))] == [1, 1]
