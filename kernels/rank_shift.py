@@ -123,9 +123,17 @@ class PerturbedLists:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PerturbedLists:
-        """The same lists on another device; the host copies come along, so nothing waits."""
+        """The same lists on another device; the host copies come along, so nothing waits.
+
+        With `non_blocking` the way to a GPU leads through pinned memory, so that copying overlaps what runs there.
+        """
         tensors = ("ids", "base", "base_length", "length", "start", "source", "destination", "token")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in tensors})
+        pin = non_blocking and torch.device(device).type == "cuda" and self.ids.device.type == "cpu"
+
+        def move(tensor: Tensor) -> Tensor:
+            return (tensor.pin_memory() if pin else tensor).to(device, non_blocking=non_blocking)
+
+        return replace(self, **{name: move(getattr(self, name)) for name in tensors})
 
     @property
     def rows(self) -> int:
