@@ -18,6 +18,7 @@ Legend: B base rows, P perturbations, K edits each, T perturbed rows, V tokens, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,7 +134,8 @@ class PerturbedLists:
         def move(tensor: Tensor) -> Tensor:
             return (tensor.pin_memory() if pin else tensor).to(device, non_blocking=non_blocking)
 
-        return replace(self, **{name: move(getattr(self, name)) for name in tensors})
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in tensors}
+        return replace(self, **moved)
 
     @property
     def rows(self) -> int:

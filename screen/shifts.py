@@ -115,7 +115,7 @@ def shifts_of(
 ) -> Shifts:
     """Shifts of the cells `numbers`; of a cell in `some` only these of its perturbed lists. `done` is told rows as they come.
 
-    On out-of-memory of a GPU the batch is halved and the group begins again; a single list that does not fit is an error.
+    When memory is out the batch is halved and the group begins again; a single list that does not fit is an error.
     """
     rows: list[Shifts] = []
     for group, edits in groups(cells, numbers, perturb, measure.tokens, some or {}):
@@ -124,14 +124,19 @@ def shifts_of(
             try:
                 found = _group_shifts(cells, group, edits, encoder, perturb.framed, measure, tokens, done)
                 break
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
                 longest = max(int(e.length.max()) for e in edits)
-                if tokens <= longest:
+                if not _out_of_memory(error) or tokens <= longest:
                     raise
                 torch.cuda.empty_cache()
-                tokens = max(tokens // 2, longest)
+                tokens = max(min(tokens, longest * sum(len(e) for e in edits)) // 2, longest)
         rows.append(found)
     return _stack(rows, Shifts.none(0 if measure.states is None else len(measure.states), perturb.how == "pairs"))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Was it a GPU's memory or, which torch only tells in words, the CPU's?"""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def groups(
@@ -187,7 +192,7 @@ def _group_shifts(
         for block in encoder.map(batches(ids, lists, tokens), compare, layers=measure.layers, first_rows=by_row):
             found.append(block)
             done(0 if pairs else len(block[0].similarity))
-    except torch.OutOfMemoryError:
+    except RuntimeError:
         done(0 if pairs else -sum(len(block.similarity) for block, _ in found))
         raise
 
