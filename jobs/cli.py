@@ -305,5 +305,18 @@ def stats(
     run_stats(run, out, mode=mode, null=null, reference_names=reference_names, say=say)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: OutOption,
+    format: Annotated[str, typer.Option(help="reference: the pickles of the published code.")] = "reference",
+    prefix: Annotated[str | None, typer.Option(help="Part of every file name. Default: the run's name.")] = None,
+) -> None:
+    """A run in the files of the published code, for existing notebooks (docs/migrating.md)."""
+    from rankshift.jobs.export import export as run_export
+
+    run_export(run, out, format=format, prefix=prefix, say=say)
+
+
 if __name__ == "__main__":
     main()
