@@ -50,14 +50,17 @@ def rank_rows(
 
     data (E,) non-negative finite counts, column (E,) ascending within a row; row r is begin[r]:end[r]. total (R,) positive.
     frame puts (<cls>, <eos>) around a list; limit is the longest list, frame included. A row without a gene has length 0.
+    The first call compiles, see `rank_loop`. threads are as many as there are cores when not given.
     """
     from rankshift.screen.rank_loop import rank_rows_loop  # here, because numba is wanted by nothing else
 
     kind, inverse = _inverse(data, total)
     data = np.ascontiguousarray(data, kind)
-    column = np.ascontiguousarray(column, np.int32)
+    column = np.ascontiguousarray(column, np.int32).view(np.uint32)
     begin, end = np.ascontiguousarray(begin, np.int64), np.ascontiguousarray(end, np.int64)
 
+    token = np.append(genes.token, np.int32(-1))[genes.gene]  # (C,), the last for columns without a gene
+    inverse_median = np.append(genes.inverse_median, 0.0)[genes.gene]
     room = np.concatenate(
         [[0], np.cumsum(np.minimum(end - begin + 2, limit))]
     )  # where a row's list may begin at the latest
@@ -73,9 +76,11 @@ def rank_rows(
             inverse[chosen],
             kind.type(SCALE),
             genes.gene,
-            genes.token,
-            genes.inverse_median,
+            token,
+            inverse_median,
             genes.shared,
+            genes.token[genes.shared :],
+            genes.inverse_median[genes.shared :],
             limit,
             frame or (-1, -1),
             ids[room[rows[0]] :],

@@ -1,14 +1,15 @@
-"""Rank value encoding of count rows: the C loop and the plain version are one function."""
+"""Rank value encoding of count rows: the compiled loop and the plain version are one function."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankshift.screen import compiled
+import rankshift.screen
 from rankshift.screen.rank_order import GeneColumns, rank_rows, rank_rows_plain
 
 TYPES = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint16])
@@ -103,6 +104,26 @@ def test_products_are_rounded_in_float32_as_the_reference_rounds_them():
         assert one_row(counts, medians, total=np.array([total])) == want.tolist()
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]))
+def test_near_ties_go_by_how_the_products_are_rounded(seed, kind):
+    """Medians that bring every value within a few units in the last place of one number: each rounding counts."""
+    rng = np.random.default_rng(seed)
+    n, total = 300, kind([rng.uniform(1, 1e5)])
+    counts = rng.integers(1, 2**24, n).astype(kind)
+    first = (counts * (kind(1) / total) * kind(10_000)).astype(np.float64)
+    inverse = 1 / first
+    for _ in range(2):
+        inverse = np.nextafter(inverse, inverse * rng.choice([0.5, 1, 2], n))
+    genes = GeneColumns(
+        gene=np.arange(n, dtype=np.int32), token=np.arange(n, dtype=np.int32), inverse_median=inverse, shared=n
+    )
+    row = counts, np.arange(n), np.array([0]), np.array([n]), total, genes, n
+    want = np.argsort(-(first * inverse), kind="stable").tolist()
+    assert rank_rows(*row)[0].tolist() == want
+    assert rank_rows_plain(*row)[0].tolist() == want
+
+
 def test_values_closer_than_the_first_cut_are_still_in_order():
     """Thousands of values within one part in a million, and one far away that widens the range."""
     rng = np.random.default_rng(1)
@@ -134,48 +155,46 @@ def test_no_rows_give_no_lists():
         assert (len(ids), len(length)) == (0, 0)
 
 
-def test_without_a_compiler_the_plain_version_runs(tmp_path):
-    """In a process whose compiler does not exist, the same lists come out."""
-    code = (
-        "import numpy as np\n"
-        "from rankshift.screen import rank_order as r\n"
-        "g = r.GeneColumns(gene=np.arange(3, dtype=np.int32), token=np.arange(3, dtype=np.int32),"
-        " inverse_median=np.ones(3), shared=3)\n"
-        "row = np.float32([1, 3, 2]), np.arange(3), np.array([0]), np.array([3]), np.float32([6])\n"
-        "print(r._loop() is None, r.rank_rows(*row, g, 9)[0].tolist())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PATH": "/nowhere", "CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "True [1, 2, 0]", done.stderr
+RANK_ONE_ROW = """
+import importlib.util, sys
+import numpy as np
+from rankshift.screen.rank_order import GeneColumns, rank_rows
+
+if len(sys.argv) > 1:  # another copy of the loop
+    name = "rankshift.screen.rank_loop"
+    spec = importlib.util.spec_from_file_location(name, sys.argv[1])
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+three = np.arange(3, dtype=np.int32)
+genes = GeneColumns(gene=three, token=three, inverse_median=np.ones(3), shared=3)
+print(rank_rows(np.float32([1, 3, 2]), three, np.array([0]), np.array([3]), np.float32([6]), genes, 9)[0].tolist())
+"""
 
 
-@pytest.mark.skipif(compiled.shutil.which("cc") is None, reason="no C compiler here")
-def test_a_loop_is_compiled_once_and_kept_closed_to_others(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = "int answer(void) { return 42; }"
-    assert compiled.load(source).answer() == 42
-    (kept,) = (tmp_path / "rankshift").iterdir()
-    assert (tmp_path / "rankshift").stat().st_mode & 0o077 == 0
-    before = kept.stat().st_mtime_ns
-    compiled.load.cache_clear()
-    assert compiled.load(source).answer() == 42
-    assert kept.stat().st_mtime_ns == before
+def installed_read_only(folder, cache):
+    """Rank with a copy of the loop that cannot be cached beside its source, `cache` being the user's cache folder."""
+    folder.mkdir()
+    (folder / "__pycache__").touch()  # a file, in whose place no folder can be made, not even by root
+    copy = folder / "rank_loop.py"
+    copy.write_text((Path(rankshift.screen.__path__[0]) / "rank_loop.py").read_text())
+    env = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    env |= {"HOME": str(cache), "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, "-c", RANK_ONE_ROW, copy], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "[1, 2, 0]", done.stderr
 
 
-@pytest.mark.skipif(compiled.shutil.which("cc") is None, reason="no C compiler here")
-def test_a_cache_others_can_write_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "rankshift").mkdir()
-    (tmp_path / "rankshift").chmod(0o777)
-    assert compiled.load("int answer(void) { return 43; }").answer() == 43
-    assert list((tmp_path / "rankshift").iterdir()) == []
+def test_a_read_only_installation_keeps_the_loop_in_the_cache_of_the_user(tmp_path):
+    cache = tmp_path / "cache"
+    installed_read_only(tmp_path / "site", cache)
+    assert list(cache.rglob("rank_loop.rank_rows_loop*.nbc"))
 
 
-@pytest.mark.skipif(compiled.shutil.which("cc") is None, reason="no C compiler here")
-def test_source_that_does_not_compile_is_no_loop(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compiled.load("int answer(void) { return }") is None
+def test_where_nothing_can_be_written_the_loop_is_compiled_for_the_process(tmp_path):
+    (tmp_path / "cache").touch()
+    installed_read_only(tmp_path / "site", tmp_path / "cache")
+
+
+def test_numba_is_imported_only_to_rank():
+    code = "import sys, rankshift.jobs.cli, rankshift.screen.ranks, rankshift.screen.results; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
