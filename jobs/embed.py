@@ -42,6 +42,8 @@ def embed(
     opened = Bundle.open(bundle)
     layers = measured_layers(opened.config, layer)
     table = Cells.read(cells, opened)
+    for note in table.notes:
+        say(note)
     level = ("cls" if table.framed else "cell") if level == "auto" else level
     check_level(level, table.framed)
     if by is not None:

@@ -157,9 +157,11 @@ def eligible(ids: np.ndarray, offsets: np.ndarray, perturb: Perturb) -> np.ndarr
     genes = lengths - 2 * perturb.framed
     if perturb.genes is None:
         if perturb.anchor is not None:
-            return np.where(_presence(ids, offsets, (perturb.anchor,))[:, 0], genes - 1, 0).astype(np.int64)
-        # The gene that already leads the list is not overexpressed: nothing would change.
-        return np.maximum(genes - (perturb.kind == "overexpress"), 0).astype(np.int64)
+            counts = np.where(_presence(ids, offsets, (perturb.anchor,))[:, 0], genes - 1, 0)
+        else:  # the gene that already leads the list is not overexpressed: nothing would change
+            counts = np.maximum(genes - (perturb.kind == "overexpress"), 0)
+        gone = 0 if perturb.kind == "overexpress" else 1 + (perturb.anchor is not None)
+        return np.where(lengths > gone, counts, 0).astype(np.int64)
     groups = perturb.groups
     if perturb.kind == "overexpress":
         counts = np.full(len(lengths), len(groups), np.int64)
@@ -167,7 +169,12 @@ def eligible(ids: np.ndarray, offsets: np.ndarray, perturb: Perturb) -> np.ndarr
     members = tuple(dict.fromkeys(t for group in groups for t in group))
     present = _presence(ids, offsets, members)
     column = {t: i for i, t in enumerate(members)}
-    return np.asarray(sum(present[:, [column[t] for t in group]].all(1).astype(np.int64) for group in groups))
+    return np.asarray(sum(_all_and_more(present[:, [column[t] for t in group]], lengths) for group in groups))
+
+
+def _all_and_more(present: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """1 where a cell has all the genes of a group and a row beside them: an empty list has no embedding."""
+    return (present.all(1) & (lengths > present.shape[1])).astype(np.int64)
 
 
 def _presence(ids: np.ndarray, offsets: np.ndarray, genes: Sequence[int]) -> np.ndarray:
@@ -202,7 +209,7 @@ def edits_of(ids: np.ndarray, perturb: Perturb) -> CellEdits:
     if perturb.how == "each":  # neighbours in rank share most of the first layer
         numbered.sort(key=lambda x: places.get(x[1][0], NOWHERE))
     if perturb.kind == "delete":
-        numbered = [x for x in numbered if all(t in places for t in x[1])]
+        numbered = [(i, g) for i, g in numbered if all(t in places for t in g) and len(ids) > len(g)]
     lists = _stack([i for i, _ in numbered], [_row(group, places, len(ids), perturb) for _, group in numbered])
     if perturb.how != "pairs":
         return lists
@@ -230,6 +237,8 @@ def _every_gene(ids: np.ndarray, perturb: Perturb) -> CellEdits:
     n = len(ids)
     overexpress = perturb.kind == "overexpress"
     place = np.arange(perturb.front + overexpress, n - perturb.tail)
+    if not overexpress and n == 1:  # an empty list has no embedding
+        place = place[:0]
     return _single(ids[place], place, perturb.front if overexpress else NOWHERE, n - (not overexpress), n)
 
 
@@ -238,12 +247,12 @@ def _every_pair(ids: np.ndarray, perturb: Perturb) -> CellEdits:
     n = len(ids)
     genes = np.arange(perturb.front, n - perturb.tail)
     found = np.flatnonzero(ids[genes] == perturb.anchor)
-    if not len(found):
+    overexpress = perturb.kind == "overexpress"
+    if not len(found) or (n == 2 and not overexpress):
         return _stack([], [])
     anchor = int(genes[found[0]])
     place = genes[genes != anchor]
     low, high = np.minimum(place, anchor), np.maximum(place, anchor)
-    overexpress = perturb.kind == "overexpress"
     # The later gene goes first; jumping over the earlier one, it pushes that one back by a place.
     source = np.column_stack([high, low + overexpress])
     lists = CellEdits(

@@ -290,6 +290,9 @@ def prepare(
     )
     chosen = table.take(rows)
     counts = eligible(chosen.ids, chosen.offsets, perturb)
+    idle = int((counts == 0).sum())
+    if idle and counts.sum():
+        say(f"{idle} of {len(chosen)} cells have nothing to {perturb.kind} and get no row")
     if not counts.sum():
         raise InputError(f"none of the {len(chosen)} cells has a gene to {perturb.kind}: choose other genes or cells")
     device = default_device()

@@ -84,7 +84,7 @@ class Shifts:
         """
 
         def real(column: np.ndarray) -> pa.Array:
-            return pa.array(column, pa.float32())
+            return pa.array(column, pa.float32(), from_pandas=True)  # NaN (no gene left to compare) as null
 
         columns = {
             "cell": pa.array(self.cell, pa.int32()),

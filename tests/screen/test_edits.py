@@ -51,7 +51,7 @@ def plainly(cell: list[int], perturb: Perturb) -> list[list[int]]:
         rest = [g for g in genes if g not in group]
         if perturb.kind == "overexpress":
             out.append(head + (list(group) + rest)[:room] + tail)
-        elif set(group) <= set(genes):
+        elif set(group) <= set(genes) and head + rest:
             out.append(head + rest + tail)
     return out
 
@@ -182,6 +182,12 @@ def test_e9_plain_cells_lose_their_last_gene():
     assert lists_of([10, 11, 12, 13, 14, 15], perturb) == [[40, 10, 11, 12, 13, 14]]
     assert edits_of(np.arange(10, 16), perturb).base_length.tolist() == [5]
     assert edits_of(np.arange(10, 15), perturb).base_length.tolist() == [5]
+
+
+def test_the_only_gene_of_a_plain_cell_is_not_deleted():
+    assert lists_of([10], perturb_of("delete")) == []
+    assert lists_of([10], perturb_of("delete", "each", (10,))) == []
+    assert lists_of([2, 10, 3], perturb_of("delete", framed=True)) == [[2, 3]]
 
 
 def test_a_token_that_occurs_twice_is_deleted_at_both_places_by_all_and_at_the_first_by_a_list():

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -330,3 +331,21 @@ def test_a_query_changes_nothing(bundles, tmp_path):
         with pytest.raises(InputError):
             result.sql(statement)
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_cells_of_one_gene_are_reported_and_leave_no_nan(bundles, tmp_path):
+    table = pq.read_table(GOLDEN / "v1/cells.parquet").slice(0, 3)
+    ids = [[40], [40, 41], table["input_ids"][2].as_py()]
+    table = table.set_column(table.column_names.index("input_ids"), "input_ids", pa.array(ids, pa.list_(pa.int32())))
+    table = table.set_column(table.column_names.index("length"), "length", pa.array([len(x) for x in ids]))
+    pq.write_table(table, tmp_path / "cells.parquet")
+    bundle = Bundle.open(bundles["v1"])
+    said = []
+    prepare(tmp_path / "cells.parquet", bundle, tmp_path / "dry", Options(perturb="delete"), say=said.append, dry=True)
+    assert "1 of 3 cells have nothing to delete and get no row" in said
+    gene = bundle.vocabulary.gene_of[40]
+    done = run(tmp_path / "cells.parquet", bundles["v1"], tmp_path / "run", perturb="overexpress", genes=[gene])
+    rows = done.sql("SELECT length, similarity FROM shifts ORDER BY length")["similarity"].to_pylist()
+    assert rows[0] is None  # the one gene is the perturbed one: nothing to compare
+    assert 0 < rows[1] <= 1 + 1e-6
+    assert done.sql("SELECT count(*) AS n FROM shifts WHERE isnan(similarity)")["n"].to_pylist() == [0]
