@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def programme_cells(table: Vocabulary, cells: int = 200) -> Cells:
         table,
         [first + GENES * (i % PROGRAMMES) + rng.permutation(GENES)[: rng.integers(5, 10)] for i in range(cells)],
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These models are so small that threads would do nothing but wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
