@@ -1,6 +1,7 @@
 """The command `rankshift`. Exit codes: 0 done, 1 failed, 2 bad usage or input (one line), 3 stopped, resumable."""
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -281,9 +282,11 @@ def demo(
     workers: Annotated[int, typer.Option(help="Ray workers that screen; 0: in this process.")] = 2,
     max_cells: Annotated[int, typer.Option(help="Cells of 0 h to screen.")] = 24,
     input_size: Annotated[int, typer.Option(help="Genes of a cell, from the top of its rank list.")] = 512,
-    epochs: Annotated[int, typer.Option(help="Times the encoder sees every cell.")] = 6,
+    epochs: Annotated[int, typer.Option(help="Times the encoder sees every cell.")] = 5,
 ) -> None:
     """The whole way on 271 real cells that come with the package: pretrain, screen, ask, plot. Some minutes on a CPU."""
+    # Read when torch is loaded: threads that wait sleep, because spinning ones take the cores of whatever else runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rankshift.jobs.demo import demo as run_demo
 
     run_demo(out, workers=workers, max_cells=max_cells, input_size=input_size, epochs=epochs, say=say)
