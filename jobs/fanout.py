@@ -20,13 +20,25 @@ POLL = 0.5  # seconds between looks at progress
 
 
 def fan_out(screener: Screener, bundle: Path, workers: int, done: Callable[[int], None] = lambda n: None) -> None:
-    """Compute the missing shards of a run on `workers` Ray workers; `done` is told rows as they come."""
+    """Compute the missing shards of a run, and its noise floor, on `workers` Ray workers; `done` is told rows as they come."""
     handles = worker.start(workers, screener.run.path, bundle)
     try:
         drive(screener, handles, done)
+        if "noise_floor" not in screener.run.manifest:
+            screener.run.record(noise_floor=_noise_floor(handles))
     finally:
         for handle in handles:
             ray.kill(handle)
+
+
+def _noise_floor(handles: list) -> dict:
+    """From the first worker that answers: it has the device and the encoder, the driver may have neither."""
+    for handle in handles:
+        try:
+            return ray.get(handle.noise_floor.remote())
+        except RayActorError:
+            continue
+    raise RuntimeError("no worker was left to measure the noise floor: run again with --resume")
 
 
 def drive(screener: Screener, handles: list, done: Callable[[int], None] = lambda n: None) -> None:

@@ -39,7 +39,7 @@ def screen(
     rows = run.manifest["lists"]
     already = rows - sum(shard.lists for shard in left)
     began = perf_counter()
-    if left:
+    if left or "noise_floor" not in run.manifest:
         with progress("perturbations", rows, already) as done:
             if workers is None:
                 from rankshift.jobs.cluster import default_workers

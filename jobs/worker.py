@@ -18,15 +18,19 @@ class Worker:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        opened = Bundle.open(Path(bundle))
-        self._screener = Screener.open(Path(run), opened)
-        self._encoder = load_encoder(self._screener.run, opened)
+        self._bundle = Bundle.open(Path(bundle))
+        self._screener = Screener.open(Path(run), self._bundle)
+        self._encoder = load_encoder(self._screener.run, self._bundle)
         self._rows = 0
         self._lock = threading.Lock()
 
     def compute(self, index: int) -> int:
         """Compute and commit the shard `index`; returns its rows."""
         return self._screener.compute(self._screener.shards[index], self._encoder, self._count)
+
+    def noise_floor(self) -> dict:
+        """The noise floor of the finished run, measured where the encoder is."""
+        return self._screener.noise_floor(self._bundle)
 
     def _count(self, rows: int) -> None:
         with self._lock:
