@@ -159,7 +159,11 @@ class _Steps:
                 raise InputError(f"{error}. Here: remove {result} and start the demo again") from error
             return
         self._say(name)
-        make()
+        try:
+            make()
+        except KeyboardInterrupt:
+            self.tell("stopped: the same command goes on from here")
+            raise
         self.tell(f"{perf_counter() - began:.1f} s")
 
 
