@@ -1,0 +1,115 @@
+"""The benchmark runs end to end and agrees with transformers; what the roofline counts is what torch counts."""
+
+import csv
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForMaskedLM
+
+from rankshift.screen.batches import batches, join
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.edits import Perturb, edits_of
+from rankshift.screen.encoder import Encoder
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def roofline() -> ModuleType:
+    """benchmarks/roofline.py, which no installed package holds."""
+    spec = importlib.util.spec_from_file_location("roofline", ROOT / "benchmarks" / "roofline.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["roofline"] = module  # where dataclasses look for the module they are in
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_smallest_case_end_to_end(tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    command = [sys.executable, "-m", "benchmarks.bench", "--quick", "--only", "V1-10M-200-delete-float32"]
+    subprocess.run([*command, "--csv", str(out)], cwd=ROOT, check=True, timeout=120)
+    with out.open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["max_deviation"]) < 1e-5
+    assert float(row["spread"]) > 1e-5, "perturbations must differ, or agreement says nothing"
+    assert row["case"] == "V1-10M-200-delete-float32"
+    assert int(row["lists"]) >= int(row["stock_lists"]) == 8
+
+
+def test_unknown_case_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", "--only", "V9", "--csv", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "no case matches 'V9'" in done.stdout
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("V1-10M", 600), ("V2-104M", 1024)])
+@pytest.mark.parametrize("head", [False, True])
+def test_flops_of_transformers(roofline: ModuleType, model: str, tokens: int, head: bool) -> None:
+    shape = roofline.SHAPES[model]
+    with torch.device("meta"):
+        whole = BertForMaskedLM(
+            BertConfig(
+                vocab_size=shape.vocab,
+                hidden_size=shape.width,
+                num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads,
+                intermediate_size=shape.inner,
+                max_position_embeddings=shape.positions,
+            )
+        )
+        with FlopCounterMode(display=False) as counter:
+            (whole if head else whole.bert)(torch.zeros(1, tokens, dtype=torch.long))
+    skips = frozenset() if head else frozenset({"head"})
+    counted = sum(o.flops for o in roofline.operations(shape, tokens, skips=skips, half=False))
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_flops_of_the_engine(
+    roofline: ModuleType, bundles: dict[str, Path], generation: str, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(bundles[generation])
+    config, framed = bundle.config, generation == "v2"
+    shape = roofline.Shape(
+        layers=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        inner=config["intermediate_size"],
+        positions=config["max_position_embeddings"],
+        vocab=config["vocab_size"],
+        framed=framed,
+    )
+    # In bfloat16 a CPU multiplies by operators that torch counts; in float32 it adds products in place, uncounted.
+    encoder = Encoder(bundle, dtype="bfloat16", share_first_layer=shared)
+    monkeypatch.setattr(encoder, "_threads", None)  # a counter counts its own thread
+    genes = np.flatnonzero(bundle.vocabulary.is_gene)
+    n = min(64, len(genes), bundle.input_size)
+    ids = np.random.default_rng(0).permutation(genes)[:n].astype(np.int32)
+    if framed:
+        ids[0], ids[-1] = bundle.special.cls, bundle.special.eos
+    perturb = Perturb(kind="delete", how="each", genes=None, framed=framed, limit=bundle.input_size)
+    edits = edits_of(ids, perturb)
+    lists = join([edits], np.zeros(1, int), np.array([n]), [np.zeros(len(edits), int)])
+    parts = batches(torch.from_numpy(ids), lists, 10**6)
+    with FlopCounterMode(display=False) as counter:
+        for _ in encoder.map(parts, lambda block, rows: 0, layers=shape.layers - 1, first_rows=framed):
+            pass
+    counted = roofline.screen_flops(shape, n - 1, shared=shared, lists=len(edits), device="cpu") * len(edits)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
