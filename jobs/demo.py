@@ -63,7 +63,7 @@ def demo(
     out: Path | str = Path("demo"),
     *,
     workers: int = 2,
-    max_cells: int = 24,
+    max_cells: int = 30,
     input_size: int = 512,
     epochs: int = TINY.epochs,
     say: Say = print,
