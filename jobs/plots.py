@@ -108,6 +108,8 @@ def _name(panel: Any, table: pa.Table, scale: float) -> None:
 
     The figure must have its final layout, because places are found in pixels.
     """
+    from matplotlib.patheffects import withStroke
+
     pixel = panel.figure.dpi / 72
     points = panel.transData.transform(
         np.column_stack([table["rank"].to_numpy().astype(float), table["shift"].to_numpy().astype(float) * scale])
@@ -142,6 +144,7 @@ def _name(panel: Any, table: pa.Table, scale: float) -> None:
             va="center",
             fontsize=NAME_SIZE,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": FEW, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
         )
 

@@ -232,8 +232,8 @@ def held_out_loss(
 def schedule(done: float, warmup: float) -> float:
     """Share of the peak learning rate when a share `done` of the training is over: up linearly, then down to 0.
 
-    >>> schedule(0.05, 0.1), schedule(0.1, 0.1), schedule(0.55, 0.1)
-    (0.5, 1.0, 0.5)
+    >>> schedule(0.125, 0.25), schedule(0.25, 0.25), schedule(1.0, 0.25)
+    (0.5, 1.0, 0.0)
     """
     return done / warmup if done < warmup else (1 - done) / (1 - warmup)
 
