@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankshift.screen.atomic import sync
+from rankshift.screen.atomic import replacing, sync
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
 from rankshift.screen.shards import genes_path, part_path
@@ -65,6 +65,12 @@ def export(
     written = write_folder(contents, out)
     say(f"{out}: {len(written):,} pickles")
     return written
+
+
+def write_pickle(content: Any, path: Path) -> None:
+    """Pickle one object to `path`, whole or not at all: state vectors, which notebooks expect to be tensors."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        pickle.dump(content, file, protocol=4)
 
 
 def write_folder(contents: Iterator[tuple[str, Any]], out: Path) -> list[Path]:

@@ -1,0 +1,166 @@
+"""Raw pickles, ours or the published code's, read back and laid out as a run that the statistics can read.
+
+Pickles go through the allow-list reader: dictionaries of plain values and nothing else.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes import Vocabulary
+from rankshift.screen.mappings import _read_pickle as read_pickle
+from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
+from rankshift.screen.shards import genes_path, part_path
+
+Tokens = tuple[int, ...]
+SHARD = "shard-000000"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawValues:
+    """What raw pickles hold. cells: {state or None: {perturbed: values}}; genes: {(perturbed, affected): values}."""
+
+    cells: dict[Any, dict[Tokens, list]] = field(default_factory=dict)
+    genes: dict[tuple[Tokens, int], list] = field(default_factory=dict)
+
+    @staticmethod
+    def read(folder: Path, suffix: str) -> "RawValues":
+        """All files of a folder that end in `suffix`, in the order of the cells their names count (semantics B15)."""
+        files = sorted((f for f in Path(folder).glob("*") if f.name.endswith(suffix)), key=_place)
+        if not files:
+            raise InputError(
+                f"{folder} holds no file that ends in {suffix}: give the output_directory of the perturber"
+            )
+        return RawValues.merged(_checked(read_pickle(file), file) for file in files)
+
+    @staticmethod
+    def merged(contents: Iterable[Mapping]) -> "RawValues":
+        """Lists of equal keys behind each other."""
+        values = RawValues()
+        for content in contents:
+            for key, value in content.items():
+                if isinstance(value, Mapping):
+                    for inner, some in value.items():
+                        values._add(key, inner, some)
+                else:
+                    values._add(None, key, value)
+        return values
+
+    def _add(self, state: Any, key: Any, value: Any) -> None:
+        perturbed, affected = key
+        tokens = tuple(int(t) for t in perturbed) if isinstance(perturbed, tuple | list) else (int(perturbed),)
+        some = list(value) if isinstance(value, list | np.ndarray) else [value]
+        if affected == "cell_emb":
+            self.cells.setdefault(state, {}).setdefault(tokens, []).extend(some)
+        else:
+            self.genes.setdefault((tokens, int(affected)), []).extend(some)
+
+    @property
+    def states(self) -> list:
+        """States the values are shifts towards, in the order of the files; none for similarities."""
+        return [state for state in self.cells if state is not None]
+
+
+def _place(file: Path) -> tuple:
+    numbers = re.findall(r"_(\d+)batch(-?\d+)", file.name)
+    return (tuple(int(n) for n in numbers[-1]) if numbers else (-1, -1), file.name)
+
+
+def _checked(content: Any, file: Path) -> Mapping:
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Mapping) or (isinstance(key, tuple) and len(key) == 2) for key, value in content.items()
+    ):
+        raise InputError(f"{file} is no dictionary of perturbations: give the folder of raw pickles alone")
+    return content
+
+
+Columns = Mapping[str, Mapping[Tokens, Sequence[float]]]  # {column of shifts: {perturbed: values}}
+
+
+def as_run(
+    folder: Path,
+    columns: Columns,
+    vocabulary: Vocabulary,
+    *,
+    route: Sequence[str] | None = None,
+    together: bool = False,
+    genes: Mapping[tuple[Tokens, int], Sequence[float]] | None = None,
+) -> Run:
+    """A run folder of values whose cells have no names: value i of a perturbation is that of cell i.
+
+    columns: lists of one perturbation are of equal length in all columns. route: state key, start, goal, alternatives.
+    """
+    perturbed = sorted(next(iter(columns.values())))
+    unknown = [t for tokens in perturbed for t in tokens if not 0 <= t < vocabulary.size]
+    if unknown:
+        raise InputError(f"the pickles hold token {unknown[0]}, the token dictionary ends at {vocabulary.size - 1}")
+    for name in ("shifts", "genes", "commits"):
+        (folder / name).mkdir(parents=True)
+    first = next(iter(columns.values()))
+    count = np.array([len(first[tokens]) for tokens in perturbed], np.int64)
+    for name, values in columns.items():
+        if [len(values.get(tokens, ())) for tokens in perturbed] != count.tolist():
+            raise InputError(f"the pickles hold fewer values of {name} than of others: perturb again")
+    number = np.arange(len(perturbed), dtype=np.int32)
+    table = {
+        "cell": pa.array(np.concatenate([np.arange(n, dtype=np.int32) for n in count])),
+        "perturbation": pa.array(np.repeat(number, count)),
+    }
+    for name, values in columns.items():
+        table[name] = pa.array([v for tokens in perturbed for v in values[tokens]], pa.float32())
+    _write(part_path, folder, pa.table(table))
+    gene, symbol = vocabulary.gene_of, vocabulary.symbol_of
+    named = {
+        "perturbation": number,
+        "kind": ["perturb"] * len(perturbed),
+        "gene_ids": ["+".join(gene[t] for t in tokens) for tokens in perturbed],
+        "symbols": ["+".join(symbol[t] or gene[t] for t in tokens) for tokens in perturbed],
+        "tokens": pa.array(perturbed, pa.list_(pa.int32())),
+    }
+    pq.write_table(pa.table(named), folder / "perturbations.parquet")
+    cells = int(count.max())
+    lists = pa.array([[]] * cells, pa.list_(pa.int32()))
+    pq.write_table(pa.table({"cell_id": np.arange(cells), "input_ids": lists}), folder / "cells.parquet")
+    vocabulary.write(folder / "vocabulary.parquet")
+    if genes is not None:
+        _write(genes_path, folder, _gene_sums(genes, {tokens: i for i, tokens in enumerate(perturbed)}))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "shards": 1,
+        "states": {name.removeprefix("shift_"): None for name in columns if name.startswith("shift_")},
+        "route": route,
+        "perturb": {"how": "together" if together else "each"},
+        "gene_shifts": None if genes is None else {"by": None, "per_cell": False},
+    }
+    (folder / "run.json").write_text(json.dumps(manifest))
+    (folder / "commits" / f"{SHARD}.json").write_text(json.dumps({"shard": SHARD, "rows": int(count.sum())}))
+    return Run.open(folder)
+
+
+def _write(path: Any, folder: Path, table: pa.Table) -> None:
+    pq.write_table(table, path(folder, SHARD))
+    pq.write_table(table.slice(0, 0), path(folder, EMPTY_PART))
+
+
+def _gene_sums(genes: Mapping[tuple[Tokens, int], Sequence[float]], number: Mapping[Tokens, int]) -> pa.Table:
+    known = [
+        (number[tokens], affected, np.array(values)) for (tokens, affected), values in genes.items() if tokens in number
+    ]
+    return pa.table(
+        {
+            "perturbation": pa.array([p for p, _, _ in known], pa.int32()),
+            "affected": pa.array([a for _, a, _ in known], pa.int32()),
+            "n": pa.array([len(v) for _, _, v in known], pa.int32()),
+            "sum": pa.array([float(v.sum()) for _, _, v in known], pa.float64()),
+            "square": pa.array([float((v * v).sum()) for _, _, v in known], pa.float64()),
+            "min": pa.array([float(v.min()) for _, _, v in known], pa.float32()),
+        }
+    )

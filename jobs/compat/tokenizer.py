@@ -1,0 +1,146 @@
+"""`TranscriptomeTokenizer` with the published options, writing `.dataset` folders.
+
+Counts are ranked as `rankshift tokenize` does; a dictionary of medians and tokens must be given, none is shipped.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+from rankshift.compat.dataset import write_dataset
+from rankshift.compat.inputs import (
+    PathLike,
+    count,
+    deviates,
+    dictionary_file,
+    generation,
+    logger,
+    one_of,
+    output_file,
+    token_file,
+)
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes import Special, Vocabulary, plain_id, read_vocabulary
+from rankshift.screen.mappings import read_mapping
+from rankshift.screen.ranks import TokenizeReport, tokenize
+
+TAKEN = ("input_ids", "length")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lists:
+    """The vocabulary of a tokenizer, and how its lists are framed and cut (a `Tokens` without a model)."""
+
+    path: Path
+    vocabulary: Vocabulary
+    special: Special
+    input_size: int
+    aliases: Mapping[str, str]
+
+
+@dataclass
+class TranscriptomeTokenizer:
+    """Rank value encoding with the published options (semantics 1).
+
+    Without effect here: nproc, chunk_size. gene_mapping_file None maps every id to itself. min_mapped, our own: least
+    share of a file's genes that must be in the dictionary.
+    """
+
+    custom_attr_name_dict: Mapping[str, str] | None = None
+    nproc: int = 1
+    chunk_size: int = 512
+    model_input_size: int = 4096
+    special_token: bool = True
+    collapse_gene_ids: bool = True
+    gene_median_file: PathLike | None = None
+    token_dictionary_file: PathLike | None = None
+    gene_mapping_file: PathLike | None = None
+    _: KW_ONLY
+    model_version: str | None = None
+    min_mapped: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("nproc", "chunk_size", "model_input_size"):
+            count(name, getattr(self, name))
+        if self.model_version == "V1":  # as later releases of the published package do
+            self.special_token, self.model_input_size = False, min(self.model_input_size, 2048)
+        columns = self.custom_attr_name_dict or {}
+        wrong = [new for new in columns.values() if new in TAKEN] or [
+            new for new in columns.values() if list(columns.values()).count(new) > 1
+        ]
+        if wrong:
+            raise InputError(f"custom_attr_name_dict names a column {wrong[0]!r}, which is taken: choose another name")
+        if not self.collapse_gene_ids:
+            deviates("collapse_gene_ids=False: counts of columns that are one gene are added up all the same")
+        self._lists = self._read()
+
+    def tokenize_data(
+        self,
+        data_directory: PathLike,
+        output_directory: PathLike,
+        output_prefix: str,
+        file_format: str = "loom",
+        use_generator: bool = False,
+    ) -> None:
+        """Tokenize every .loom or .h5ad file of a folder into {output_directory}/{output_prefix}.dataset.
+
+        Files are taken by name, cells in file order. use_generator has no effect: memory does not grow with the cells.
+        """
+        one_of("file_format", file_format, ("loom", "h5ad"))
+        files = sorted(Path(data_directory).glob(f"*.{file_format}"))
+        if not files:
+            raise InputError(f"{data_directory} holds no .{file_format} file: give the folder of the count matrices")
+        folder = output_file(output_directory, output_prefix, ".dataset")
+        columns = dict(self.custom_attr_name_dict or {})
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".rankshift-", dir=folder.parent) as place:
+            table = Path(place) / "cells.parquet"
+            report = tokenize(
+                files,
+                self._lists,
+                table,
+                keep=list(columns),
+                input_size=self.model_input_size,
+                min_mapped=self.min_mapped,
+            )
+            cells = write_dataset(table, folder, columns)
+        self._tell(report)
+        logger.info("%s: %d cells", folder, cells)
+
+    def _read(self) -> _Lists:
+        tokens = token_file(self.token_dictionary_file)
+        medians = dictionary_file(
+            "gene_median_file", self.gene_median_file, "gene_median_dictionary_….pkl, {gene: median},"
+        )
+        vocabulary = read_vocabulary(tokens, medians)
+        generation(self.model_version, vocabulary)
+        special = vocabulary.special
+        if self.special_token and special.cls is None:
+            raise InputError(
+                f"special_token is True, {tokens} has no <cls>: set special_token=False for this generation"
+            )
+        if not self.special_token:
+            special = Special(pad=special.pad, mask=special.mask)
+        aliases = {}
+        if self.gene_mapping_file is not None:
+            known = vocabulary.by_id
+            pairs = ((plain_id(a), plain_id(str(g))) for a, g in read_mapping(Path(self.gene_mapping_file)).items())
+            aliases = {alias: gene for alias, gene in pairs if gene in known and alias != gene}
+        return _Lists(
+            path=tokens,
+            vocabulary=vocabulary,
+            special=special,
+            input_size=self.model_input_size,
+            aliases=aliases,
+        )
+
+    @staticmethod
+    def _tell(report: TokenizeReport) -> None:
+        logger.info(str(report))
+        dropped = [f"{n} cells ({why})" for why, n in report.dropped.items() if n and why != "filter_pass is not 1"]
+        if dropped:
+            deviates(f"left out, where the published code writes empty or arbitrary lists: {', '.join(dropped)}")
+        summed = [file.path.name for file in report.files if "summed" in file.totals]
+        if summed:
+            deviates(f"no n_counts in {', '.join(summed)}: cell totals are summed over all genes of the file")
