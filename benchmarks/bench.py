@@ -39,7 +39,7 @@ def jobs(device: str, quick: bool, folder: Path) -> Iterator[Job]:
         names = ("model", "tokens", "embedding", "perturb", "dtype")
         columns = {"benchmark": "screen", "unit": "perturbations", **{n: getattr(case, n) for n in names}}
         yield Job(name=case.name, function="speed.measure", arguments=(case, folder), columns=columns)
-    model, tokens, cells = "V1-10M", 200, 2 if quick else 16 if device == "cpu" else 400
+    model, tokens, cells = "V1-10M", 200, 2 if quick else 12 if device == "cpu" else 400
     columns = {"benchmark": "overhead", "model": model, "tokens": tokens, "embedding": "cell", "perturb": "delete"}
     arguments: tuple[Any, ...] = (folder, model, tokens, cells)
     yield Job(

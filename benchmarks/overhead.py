@@ -1,7 +1,8 @@
 """What a run costs besides its encoder: a whole screen in this process, its time split by who spent it.
 
-Encoder and comparison run on the encoder's threads: their seconds are summed over threads and divided by the threads, so
-what waits, plans, edits and gathers is in the rest.
+planning: from the command to the first shard. encoder, compare (cosines): seconds on the encoder's threads, divided by
+the number of threads. wait: threads without a block while others still have one. handling: edits before and rows after
+the encoder's passes. write: from rows to a committed part. noise_floor: the sample recomputed at the end.
 """
 
 import tempfile
@@ -13,14 +14,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import bundle_of, draw_cells
-from benchmarks.speed import peak_memory
+from benchmarks.speed import TimedEncoder, peak_memory
 from rankshift.screen.bundle import Bundle
-from rankshift.screen.encoder import Encoder
-from rankshift.screen.screening import Options, Screener, default_device, finish, prepare
+from rankshift.screen.encoder import default_device
+from rankshift.screen.preparation import Options, prepare
+from rankshift.screen.screening import Screener, finish
 
 
-class TimedEncoder(Encoder):
-    """An encoder that notes how long it ran, and how long comparison did, on each thread."""
+class ThreadTimedEncoder(TimedEncoder):
+    """An encoder that notes how long each block ran, and its comparison, too."""
 
     def __init__(self, bundle: Bundle, **options: Any) -> None:
         super().__init__(bundle, **options)
@@ -53,7 +55,7 @@ def measure_overhead(folder: Path, model: str, tokens: int, count: int) -> dict[
     device = default_device()
     dtype = "float16" if device == "cuda" else "bfloat16"
     bundle = bundle_of(model, folder)
-    encoder = TimedEncoder(bundle, device=device, dtype=dtype)
+    encoder = ThreadTimedEncoder(bundle, device=device, dtype=dtype)
     threads = torch.get_num_threads() if device == "cpu" else 1
     with tempfile.TemporaryDirectory(dir=folder) as here:
         cells = draw_cells(bundle, tokens, count, Path(here) / "cells.parquet")
@@ -63,28 +65,34 @@ def measure_overhead(folder: Path, model: str, tokens: int, count: int) -> dict[
         shards = screener.shards
         planning = time.perf_counter() - began
         screener.compute(shards[0], encoder)  # warms up; a shard can be computed twice
-        encoder.encoding.clear()
-        encoder.comparing.clear()
+        for spent in (encoder.encoding, encoder.comparing, encoder.passes):
+            spent.clear()
         began = time.perf_counter()
         rows = sum(screener.compute(shard, encoder) for shard in shards)
         computing = time.perf_counter() - began
-        writing = computing - sum(marker["encode_seconds"] for marker in run.committed.values())
+        shifting = sum(marker["encode_seconds"] for marker in run.committed.values())
         began = time.perf_counter()
         finish(screener, bundle)
         noise = time.perf_counter() - began
-    total = planning + computing + noise
     encoding, comparing = sum(encoder.encoding) / threads, sum(encoder.comparing) / threads
+    passing = sum(encoder.passes)
+    spent_on = {
+        "planning": planning,
+        "encoder": encoding,
+        "compare": comparing,
+        "wait": passing - encoding - comparing,
+        "handling": shifting - passing,
+        "write": computing - shifting,
+        "noise_floor": noise,
+    }
+    total = sum(spent_on.values())
+    besides = sum(spent_on[name] for name in ("planning", "compare", "handling", "write"))
     return {
         "lists": rows,
         "dtype": dtype,
         "unit": "perturbations",
         "engine_per_s": rows / total,
-        "fixed_s_per_cell": (planning + computing - encoding) / count,
-        "planning_share": planning / total,
-        "encoder_share": encoding / total,
-        "compare_share": comparing / total,
-        "write_share": writing / total,
-        "wait_share": (computing - encoding - comparing - writing) / total,
-        "noise_floor_share": noise / total,
+        "fixed_s_per_cell": besides / count,
         "peak_mb": peak_memory(device),
+        **{f"{name}_share": seconds / total for name, seconds in spent_on.items()},
     }

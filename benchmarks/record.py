@@ -25,12 +25,13 @@ VALUES = (
     "max_deviation",  # of a similarity from the stock way's in float32
     "stock_same_dtype_deviation",
     "spread",  # standard deviation of the similarities compared
-    "fixed_s_per_cell",
-    "planning_share",
+    "fixed_s_per_cell",  # planning, comparison, handling and writing (overhead.py says what they are)
+    "planning_share",  # of the time of a whole screen, as those below
     "encoder_share",
     "compare_share",
-    "write_share",
     "wait_share",
+    "handling_share",
+    "write_share",
     "noise_floor_share",
     "written_per_s",
     "queried_per_s",

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from benchmarks.models import bundle_of, draw_cells
-from benchmarks.speed import peak_memory
 from benchmarks.tokenizer import draw, loop_over_cells
 from rankshift.screen.columns import match_columns
+from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.ranks import tokenize
 from rankshift.screen.results import EMPTY_PART
-from rankshift.screen.screening import Options, Screener, prepare
+from rankshift.screen.screening import Screener
 from rankshift.screen.shards import commit, part_path
 
 QUERY = """
@@ -69,7 +69,6 @@ def measure_storage(folder: Path, cells: int, rows_of_shard: int) -> dict[str, A
         "written_per_s": rows / spent,
         "queried_per_s": rows / min(asked),
         "bytes_per_row": size / rows,
-        "peak_mb": peak_memory("cpu"),
     }
 
 
@@ -92,7 +91,6 @@ def measure_tokenizer(folder: Path, cells: int, expressed: int) -> dict[str, Any
             return time.perf_counter() - began
 
         engine, stock = [seconds(lambda: tokenize(path, draft, out))], []
-        memory = peak_memory("cpu")
         for _ in range(2):
             stock.append(seconds(loop))
             engine.append(seconds(lambda: tokenize(path, draft, out)))
@@ -103,5 +101,4 @@ def measure_tokenizer(folder: Path, cells: int, expressed: int) -> dict[str, Any
         "engine_per_s": cells / min(engine),
         "stock_per_s": cells / min(stock),
         "ratio": min(stock) / min(engine),
-        "peak_mb": memory,
     }

@@ -1,1 +1,20 @@
-"""The cluster: workers, fan-out, training jobs and the command line."""
+"""The cluster: workers, fan-out, training jobs and the command line.
+
+`screen(cells, bundle, out, perturb="delete", workers=8)` is `rankshift.screen.run` on Ray.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankshift.jobs.screening import screen
+
+__all__ = ["screen"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: the command line must not wait for torch to say what is wrong with its arguments.
+    if name != "screen":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rankshift.jobs.screening import screen
+
+    return screen

@@ -174,8 +174,8 @@ def screen(
     ] = False,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
-    from rankshift.jobs.screen import screen as run_screen
-    from rankshift.screen.screening import Options
+    from rankshift.jobs.screening import run_screen
+    from rankshift.screen.preparation import Options
 
     options = Options(
         perturb=perturb,
@@ -301,11 +301,18 @@ def stats(
     reference_names: Annotated[
         bool, typer.Option("--reference-names", help="Columns, order and numbers as published.")
     ] = False,
+    by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
+    min_cells: Annotated[int | None, typer.Option(help="Perturbations in fewer cells are not tested. 10.")] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
 ) -> None:
     """Statistics of a run, one row per perturbation (docs/stats.md)."""
     from rankshift.jobs.stats import stats as run_stats
+    from rankshift.screen.stats.effects import Judging
 
-    run_stats(run, out, mode=mode, null=null, reference_names=reference_names, say=say)
+    given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
+    judging = Judging(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    run_stats(run, out, mode=mode, null=null, reference_names=reference_names, judging=judging, say=say)
 
 
 @app.command()

@@ -17,16 +17,16 @@ from rankshift.jobs.embed import embed
 from rankshift.jobs.plots import plot_shifts
 from rankshift.jobs.pretrain import Pretraining, pretrain, summary
 from rankshift.jobs.query import query
-from rankshift.jobs.screen import screen
+from rankshift.jobs.screening import run_screen
 from rankshift.screen.atomic import replacing
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells
 from rankshift.screen.corpus import build_vocabulary
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
+from rankshift.screen.preparation import Options
 from rankshift.screen.ranks import tokenize
 from rankshift.screen.results import Run
-from rankshift.screen.screening import Options
 from rankshift.screen.states import read_states
 from rankshift.screen.tokens import Draft
 
@@ -116,7 +116,7 @@ def demo(
                 f"screen: {kind} every gene of {max_cells} cells of {START} h, measure the shift towards {GOAL} h",
                 run if _screened(run) else None,
                 check=lambda: None,
-                make=partial(screen, cells, bundle, run, options, workers=workers, resume=True, say=step.tell),
+                make=partial(run_screen, cells, bundle, run, options, workers=workers, resume=True, say=step.tell),
             )
     step(
         "plot",

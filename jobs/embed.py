@@ -11,11 +11,11 @@ from rankshift.jobs.progress import progress
 from rankshift.screen.atomic import replacing
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells, select
-from rankshift.screen.encoder import Encoder, measured_layers
+from rankshift.screen.encoder import Encoder, default_device, measured_layers
 from rankshift.screen.errors import InputError
 from rankshift.screen.originals import check_level
 from rankshift.screen.originals import embed as embed_cells
-from rankshift.screen.screening import TOKEN_BUDGET, default_device
+from rankshift.screen.preparation import TOKEN_BUDGET
 from rankshift.screen.states import summarise, write_states
 
 

@@ -26,9 +26,9 @@ from rankshift.jobs.masking import Batch, hide, length_batches
 from rankshift.jobs.progress import progress
 from rankshift.screen.bundle import Bundle, make_bundle
 from rankshift.screen.cells import Cells
+from rankshift.screen.encoder import default_device
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
-from rankshift.screen.screening import default_device
 from rankshift.screen.tokens import Draft
 
 NO_LIMIT = 2**31 - 1

@@ -109,6 +109,11 @@ def measured_layers(config: dict, layer: int) -> int:
     return int(config["num_hidden_layers"]) + layer
 
 
+def default_device() -> str:
+    """cuda where there is one, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Operators on one thread each, because the encoder brings its own threads; what was set before comes back."""

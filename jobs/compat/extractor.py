@@ -33,11 +33,11 @@ from rankshift.screen.atomic import replacing
 from rankshift.screen.batches import Batch, batches
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells, select
-from rankshift.screen.encoder import Encoder, measured_layers
+from rankshift.screen.encoder import Encoder, default_device, measured_layers
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import read_vocabulary
 from rankshift.screen.originals import embed, original_lists
-from rankshift.screen.screening import TOKEN_BUDGET, default_device
+from rankshift.screen.preparation import TOKEN_BUDGET
 from rankshift.screen.states import summarise
 
 SUMMARIES = (None, "mean", "median", "exact_mean", "exact_median")

@@ -27,13 +27,13 @@ from rankshift.compat.inputs import (
     workplace,
 )
 from rankshift.jobs.export import SUFFIX, export
-from rankshift.jobs.screen import screen
+from rankshift.jobs.screening import run_screen
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells, select
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary, read_vocabulary
+from rankshift.screen.preparation import Options
 from rankshift.screen.results import Run
-from rankshift.screen.screening import Options
 from rankshift.screen.states import write_states
 
 KINDS = ("delete", "overexpress", "inhibit", "activate")
@@ -270,7 +270,7 @@ class InSilicoPerturber:
             **route,
         )
         out = folder / "run" if self.run_directory is None else Path(self.run_directory)
-        return screen(
+        return run_screen(
             folder / "cells.parquet",
             bundle.path,
             out,

@@ -11,8 +11,9 @@ import ray
 from rankshift.jobs import worker
 from rankshift.jobs.fanout import drive, fan_out
 from rankshift.screen.bundle import Bundle
+from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.results import Run
-from rankshift.screen.screening import Options, Screener, prepare, run
+from rankshift.screen.screening import Screener, run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS = "FROM shifts ORDER BY cell, perturbation"

@@ -16,8 +16,9 @@ from transformers import BertForMaskedLM
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells
 from rankshift.screen.errors import InputError
+from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.results import Run
-from rankshift.screen.screening import Options, prepare, run
+from rankshift.screen.screening import run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {

@@ -3,18 +3,38 @@
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rankshift.jobs.progress import progress
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cost import EFFICIENCY, memory_bytes, product_rate
-from rankshift.screen.encoder import DTYPES
+from rankshift.screen.encoder import DTYPES, default_device
+from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.results import Run
-from rankshift.screen.screening import Options, Screener, default_device, finish, load_encoder, missing, prepare
+from rankshift.screen.screening import Screener, finish, load_encoder, missing
 
 Say = Callable[[str], None]
 
 
 def screen(
+    cells: Path | str,
+    bundle: Path | str,
+    out: Path | str,
+    *,
+    perturb: str,
+    workers: int | None = None,
+    resume: bool = False,
+    say: Say = print,
+    **options: Any,
+) -> Run:
+    """`rankshift.screen.run` on Ray workers: the same arguments, and `workers` (0: this process, None: what there is).
+
+    >>> screen("cells.parquet", "bundle", "run", perturb="delete", workers=8)  # doctest: +SKIP
+    """
+    return run_screen(cells, bundle, out, Options(perturb=perturb, **options), workers=workers, resume=resume, say=say)
+
+
+def run_screen(
     cells: Path | str,
     bundle: Path | str,
     out: Path | str,

@@ -1,0 +1,340 @@
+"""Preparing a screen: everything is checked and written down before anything is computed.
+
+It refuses, in one line, whatever does not fit together, and leaves a run folder that is whole or none.
+"""
+
+import json
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankshift.screen.atomic import sync
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.cells import SEED, Cells, select
+from rankshift.screen.cost import list_flops
+from rankshift.screen.edits import Perturb, eligible
+from rankshift.screen.encoder import DTYPES, Encoder, check_config, default_device, measured_layers
+from rankshift.screen.errors import InputError
+from rankshift.screen.gene_shifts import gene_table
+from rankshift.screen.noise import Sample, choose_dtype
+from rankshift.screen.originals import check_level, embed
+from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
+from rankshift.screen.shards import genes_path, part_path, plan
+from rankshift.screen.shifts import Measure, Shifts
+from rankshift.screen.states import check_route, read_states, summarise
+from rankshift.screen.versions import versions
+
+TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
+SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}  # ten seconds or so: little is lost with a worker, and markers stay few
+SHARD_LISTS = 64  # at least, where one cell is cut into shards: its original is computed in each of them
+STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (semantics 3.7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asks of a screen; the fields are the options of `rankshift screen`.
+
+    genes: "all", or Ensembl ids or symbols. states: a states.json. token_budget: rows of a batch, None for the device's
+    default. `start` selects cells whose `state_key` equals it; without `states` the state vectors are computed here.
+    """
+
+    perturb: str
+    genes: str | Sequence[str] = "all"
+    how: str = "each"
+    embedding: str = "auto"
+    layer: int = -1
+    states: Path | None = None
+    state_key: str | None = None
+    start: str | None = None
+    goal: str | None = None
+    alt: Sequence[str] = ()
+    where: str | None = None
+    max_cells: int | None = None
+    dtype: str = "auto"
+    token_budget: int | None = None
+    shard_tokens: int | None = None
+    reference_overflow: bool = False
+    anchor: str | None = None
+    rank_shift: int | None = None
+    to: float | None = None
+    gene_shifts: bool = False
+    by: str | None = None
+    per_cell: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.by is not None or self.per_cell) and not self.gene_shifts:
+            raise InputError("--by and --per-cell say how gene shifts are kept: add --gene-shifts")
+        for name in ("max_cells", "token_budget", "shard_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, at least 1 is needed: give a positive number")
+        if self.dtype not in ("auto", *DTYPES):
+            raise InputError(f"dtype {self.dtype!r} is unknown: use one of auto, {', '.join(DTYPES)}")
+        route = (self.state_key, self.start, self.goal)
+        if any(x is None for x in route) and any(x is not None for x in (*route, *self.alt)):
+            raise InputError("--state-key, --start and --goal belong together: give all three")
+        if self.start is not None and self.goal is not None:
+            check_route(self.start, self.goal, self.alt)
+
+
+def _dtype(options: Options, device: str, there: Run | None) -> str | None:
+    """The dtype asked for; of auto, float16 on a GPU, that of the run there, or None where a trial must decide."""
+    if options.dtype != "auto":
+        return options.dtype
+    if there is not None:
+        return str(there.manifest["dtype"])
+    return {"cuda": "float16"}.get(device)
+
+
+def resolve_genes(genes: str | Sequence[str], bundle: Bundle) -> tuple[tuple[int, ...] | None, list[str]]:
+    """Tokens of the genes named (None for all), and the names the vocabulary does not know. Repeated genes count once."""
+    if isinstance(genes, str) and genes == "all":
+        return None, []
+    names = gene_names(genes) if isinstance(genes, str) else list(genes)
+    tokens = {name: bundle.vocabulary.token_of(name) for name in names}
+    unknown = [name for name, token in tokens.items() if token is None]
+    known = tuple(dict.fromkeys(token for token in tokens.values() if token is not None))
+    if not known:
+        shown = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
+        raise InputError(
+            f"none of the {len(names)} genes is in the vocabulary ({shown}): give Ensembl ids of the bundle"
+        )
+    return known, unknown
+
+
+def gene_names(text: str) -> list[str]:
+    """Genes of a --genes option: separated by commas, or one per line (first column) of a file of that name."""
+    path = Path(text)
+    if "," not in text and path.is_file():
+        lines = path.read_text().splitlines()
+        return [line.replace(",", "\t").split("\t")[0].strip() for line in lines if line.strip() and line[0] != "#"]
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def prepare(
+    cells: Path,
+    bundle: Bundle,
+    out: Path,
+    options: Options,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    dry: bool = False,
+) -> Run:
+    """Check everything and write the run folder, whole or not at all; with `resume`, hold it against the one there.
+
+    Raises InputError on whatever does not fit, before anything is computed but state vectors. `dry`: write nothing.
+    """
+    check_config(bundle.config)
+    layers = measured_layers(bundle.config, options.layer)
+    genes, unknown = resolve_genes(options.genes, bundle)
+    if unknown:
+        say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
+    if out.exists() and not resume and not dry:
+        raise InputError(f"run folder {out} exists: continue it with --resume, or give another --out")
+    table = Cells.read(cells, bundle)
+    for note in table.notes:
+        say(note)
+    level = ("cls" if table.framed else "cell") if options.embedding == "auto" else options.embedding
+    check_level(level, table.framed)
+    perturb = Perturb(
+        kind=options.perturb,  # type: ignore[arg-type]
+        how=options.how,  # type: ignore[arg-type]
+        genes=genes,
+        framed=table.framed,
+        limit=bundle.input_size,
+        anchor=None if options.anchor is None else resolve_genes([options.anchor], bundle)[0][0],  # type: ignore[index]
+        rank_shift=options.rank_shift,
+        to=options.to,
+        reference_overflow=options.reference_overflow,
+    )
+    if options.by is not None and options.by not in table.obs.column_names:
+        raise InputError(f"--by {options.by!r} is not a column: the columns are {', '.join(table.obs.column_names)}")
+    rows = select(
+        table,
+        where=options.where,
+        state_key=options.state_key,
+        start=options.start,
+        contains=perturb.required or None,
+        max_cells=options.max_cells,
+    )
+    chosen = table.take(rows)
+    counts = eligible(chosen.ids, chosen.offsets, perturb)
+    idle = int((counts == 0).sum())
+    if idle and counts.sum():
+        say(f"{idle} of {len(chosen)} cells have nothing to {perturb.kind} and get no row")
+    if not counts.sum():
+        raise InputError(f"none of the {len(chosen)} cells has a gene to {perturb.kind}: choose other genes or cells")
+    device = default_device()
+    budget = options.token_budget or TOKEN_BUDGET[device]
+    shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device)
+    there = Run.open(out) if out.exists() and not dry else None
+    states = _states(table, bundle, options, level, layers, budget)
+    vectors = np.array(list(states.values()), np.float32) if states else None
+    measure = Measure(level=level, layers=layers, states=vectors, tokens=budget)
+    choice: dict[str, Any] = {}
+    dtype = _dtype(options, device, there)
+    if dtype is None:
+        dtype, choice = choose_dtype(Sample.draw(chosen, perturb, measure), bundle)
+        if "spread" in choice:
+            say(
+                "dtype {}: bfloat16 has noise {bfloat16_noise:.1e} beside a spread of {spread:.1e}".format(
+                    dtype, **choice
+                )
+            )
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "perturb": asdict(perturb),
+        "embedding": level,
+        "layer": options.layer,
+        "layers": layers,
+        "quantity": _quantity(level),
+        "gene_shifts": {"by": options.by, "per_cell": options.per_cell} if options.gene_shifts else None,
+        "states": {name: [float(x) for x in vector] for name, vector in states.items()},
+        "route": None if options.start is None else [options.state_key, options.start, options.goal, *options.alt],
+        "token_budget": budget,
+        "shard_tokens": shard_tokens,
+        "seed": SEED,
+        "cells": {"count": len(chosen), "sha256": _digest(chosen), "path": str(cells), "where": options.where},
+        "bundle": {
+            "path": str(bundle.path.resolve()),
+            "generation": bundle.generation,
+            "vocab_size": bundle.vocabulary.size,
+            "weights_sha256": bundle.weights_sha256,
+            "vocabulary_sha256": bundle.vocabulary_sha256,
+        },
+    }
+    manifest["dtype"] = dtype
+    manifest["shards"] = len(list(plan(counts, chosen.lengths, shard_tokens)))
+    manifest["lists"] = int(counts.sum())
+    manifest["longest"] = int(chosen.lengths.max())
+    manifest["flops"] = float((list_flops(bundle.config, layers, chosen.lengths) * (counts + 1)).sum())
+    over = int((chosen.lengths < bundle.input_size).sum()) if perturb.reference_overflow else 0
+    if over:
+        say(
+            f"--reference-overflow: originals among {over} cells below the input limit may be cut as the published code does"
+        )
+    record = {
+        **manifest,
+        "dtype_choice": choice,
+        "command": " ".join(sys.argv),
+        "versions": versions(),
+        "unknown_genes": unknown,
+    }
+    if dry:
+        return Run(out, record)
+    if there is not None:
+        return _same(there, manifest)
+    _write(out, record, chosen, bundle, perturb, list(states))
+    return Run.open(out)
+
+
+def _quantity(level: str) -> str:
+    if level == "cls":
+        return "similarity is the cosine of the <cls> embedding before and after"
+    return "similarity is the mean cosine of the aligned genes that were not perturbed"
+
+
+def _states(
+    cells: Cells, bundle: Bundle, options: Options, level: str, layers: int, tokens: int
+) -> dict[str, np.ndarray]:
+    width = bundle.config["hidden_size"]
+    route = None
+    if options.start is not None and options.goal is not None:
+        route = [options.start, options.goal, *options.alt]
+    if options.states is not None:
+        return read_states(options.states, width, route)
+    if route is None:
+        return {}
+    assert options.state_key is not None
+    rows = [
+        select(cells, where=options.where, state_key=options.state_key, start=state, max_cells=STATE_CELLS)
+        for state in route
+    ]
+    encoder = Encoder(bundle, device=default_device(), dtype="float32")
+    some = cells.take(np.concatenate(rows))
+    vectors = embed(some, encoder, level=level, layer_count=layers, tokens=tokens)
+    labels = np.repeat(route, [len(r) for r in rows]).tolist()
+    return summarise(vectors, labels)
+
+
+def _shard_tokens(bundle: Bundle, layers: int, cells: Cells, device: str) -> int:
+    mean = np.array([cells.lengths.mean()])
+    per_row = float(list_flops(bundle.config, max(layers, 1), mean)[0] / mean[0])
+    return int(max(SHARD_FLOPS[device] / per_row, SHARD_LISTS * int(cells.lengths.max())))
+
+
+def _digest(cells: Cells) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(cells.ids.tobytes())
+    digest.update(cells.offsets.tobytes())
+    digest.update(json.dumps(cells.obs.column("cell_id").to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _same(run: Run, manifest: dict[str, Any]) -> Run:
+    """The run there, if it was prepared for the same screen."""
+    for key, value in json.loads(json.dumps(manifest)).items():
+        found = run.manifest.get(key)
+        if key == "cells":
+            value, found = value["sha256"], (found or {}).get("sha256")
+        elif key == "bundle":
+            value, found = value["weights_sha256"], (found or {}).get("weights_sha256")
+        if found != value:
+            short = [json.dumps(x) for x in (found, value)]
+            then, now = (s if len(s) < 80 else s[:77] + "…" for s in short)
+            raise InputError(f"{run.path} was prepared with {key} {then}, asked is {now}: give another --out")
+    return run
+
+
+def _write(
+    out: Path, record: dict[str, Any], cells: Cells, bundle: Bundle, perturb: Perturb, states: list[str]
+) -> None:
+    making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        (making / "shifts").mkdir(parents=True)
+        (making / "commits").mkdir()
+        cells.write(making / "cells.parquet", bundle.vocabulary)
+        pq.write_table(_perturbations(cells, bundle, perturb), making / "perturbations.parquet")
+        none = Shifts.none(len(states), perturb.how == "pairs")
+        number = np.empty(0, np.int32)
+        pq.write_table(none.table(states, number), part_path(making, EMPTY_PART))
+        if record["gene_shifts"] is not None:
+            (making / "genes").mkdir()
+            pq.write_table(gene_table(none, number, cells, record["gene_shifts"]), genes_path(making, EMPTY_PART))
+            bundle.vocabulary.write(making / "vocabulary.parquet")
+        (making / "run.json").write_text(json.dumps(record, indent=2))
+        for path in (making / "run.json", making / "shifts", making):
+            sync(path)
+        making.rename(out)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+
+
+def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb) -> pa.Table:
+    if perturb.genes is not None:
+        groups = perturb.groups
+    else:
+        groups = [(int(t),) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
+        if perturb.anchor is not None:
+            groups = [(perturb.anchor, *g) for g in groups if g != (perturb.anchor,)]
+    gene, symbol = bundle.vocabulary.gene_of, bundle.vocabulary.symbol_of
+    return pa.table(
+        {
+            "perturbation": pa.array(range(len(groups)), pa.int32()),
+            "kind": pa.array([perturb.kind] * len(groups)),
+            "gene_ids": pa.array(["+".join(gene[t] for t in g) for g in groups]),
+            "symbols": pa.array(["+".join(symbol[t] or gene[t] for t in g) for g in groups]),
+            "tokens": pa.array(groups, pa.list_(pa.int32())),
+        }
+    )
