@@ -1,10 +1,12 @@
 """`rankshift stats`: one table of statistics of a run, in a file; what holds for all of it is said on the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
+from rankshift.screen.stats.effects import Judging
 from rankshift.screen.stats.tables import check_out, statistics
 
 
@@ -15,6 +17,7 @@ def stats(
     mode: str,
     null: Path | None = None,
     reference_names: bool = False,
+    judging: Judging | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Write the statistics of a run to the .csv or .parquet `out`; the options are those of `statistics`."""
@@ -28,6 +31,32 @@ def stats(
             say(
                 f"{one.path}: {len(one.committed)} of {one.manifest['shards']} shards are there, the rest is not counted"
             )
-    result = statistics(opened, mode, null=other, reference_names=reference_names)
+    result = statistics(opened, mode, null=other, reference_names=reference_names, judging=judging)
     rows = result.write(out)
+    for line in told(result.summary):
+        say(line)
     say(f"{out}: {rows:,} rows")
+
+
+def told(summary: dict[str, Any]) -> Iterator[str]:
+    """What the summary of a table says, in sentences."""
+    if not summary:
+        return
+    by = f", one vote per {summary['by']}" if summary["by"] else ""
+    yield (
+        f"{summary['tested']:,} of {summary['perturbations']:,} perturbations have at least {summary['min_cells']} cells "
+        f"and are tested{by}: {summary['hits']:,} hits"
+    )
+    if summary["dropped_rows"]:
+        yield f"{summary['dropped_rows']:,} rows are not numbers and are left out"
+    if (removed := summary.get("variance_removed")) is not None:
+        yield f"of the variance the cell explains {removed['cell']:.1%}, cell and rank {removed['cell_and_rank']:.1%}"
+    if (halves := summary.get("stability")) is not None:
+        units = "cells" if summary["by"] is None else f"values of {summary['by']}"
+        yield (
+            f"random halves of the {units}: rank correlation {halves['rank_correlation']:.2f}, top {halves['top']} in "
+            f"common {halves['top_overlap']:.0%} (chance {halves['chance']:.0%})"
+        )
+    if (baselines := summary.get("baseline_correlation")) is not None:
+        known = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items() if value is not None)
+        yield f"rank correlation of the size of effects with baselines: {known or 'none'}"

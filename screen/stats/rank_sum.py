@@ -15,15 +15,29 @@ LOW = np.uint64(0xFFFFFFFF)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RankSum:
-    """Result per group, float64 [G]: `z` (positive: the group lies higher), two-sided `p`, and `superiority`.
+    """Result per group, float64 [G]. Groups without values, or without any to compare with, have NaN.
 
     superiority: chance that a value of the group exceeds one it is compared with, ties counted half (U / n1 n2); 0.5 is
-    no difference. Groups without values, or without any to compare with, have NaN.
+    no difference. error: its standard error if there is none; 0 where all values are tied.
     """
 
-    z: np.ndarray
-    p: np.ndarray
     superiority: np.ndarray
+    error: np.ndarray
+
+    def z_around(self, centre: float) -> np.ndarray:
+        """How far the superiority is from `centre`, in standard errors; 0 where all values are tied."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.error == 0, 0.0, (self.superiority - centre) / self.error)
+
+    @property
+    def z(self) -> np.ndarray:
+        """The test statistic; positive: the group lies higher."""
+        return self.z_around(0.5)
+
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided p-value."""
+        return two_sided(self.z)
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:
@@ -50,9 +64,9 @@ def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _result(u: np.ndarray, pairs: np.ndarray, variance: np.ndarray) -> RankSum:
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = (u - pairs / 2) / np.sqrt(variance)
-        z = np.where((variance <= 0) & (pairs > 0), 0.0, z)  # all values tied: no difference
-        return RankSum(z=z, p=two_sided(z), superiority=u / pairs)
+        return RankSum(
+            superiority=u / pairs, error=np.where(pairs > 0, np.sqrt(np.maximum(variance, 0)) / pairs, np.nan)
+        )
 
 
 def against_rest(group: np.ndarray, values: np.ndarray, groups: int) -> RankSum:
@@ -129,13 +143,13 @@ def within_strata(stratum: np.ndarray, group: np.ndarray, values: np.ndarray, gr
 
     stratum, group int [N], values float32 [N]; stratum must not fall. In a stratum of m values a midrank r scores
     (r - (m+1)/2) / (m+1), of variance ((m^3 - m) - sum(t^3 - t)) / (12 m) / (m+1)^2 when the group is no different there.
-    A stratum of one value says nothing. Exact under exchange within strata for one value per stratum.
+    A stratum of one value says nothing. superiority: mean of r / (m+1). For one value of a group per stratum.
     """
-    score, spread = np.zeros(groups), np.zeros(groups)
-    above, weight = np.zeros(groups), np.zeros(groups)
+    score, spread, compared = np.zeros(groups), np.zeros(groups), np.zeros(groups)
     shift = np.uint64(max(int(groups - 1).bit_length(), 1))
-    strata = 1 << max(0, 32 - int(shift))  # numbered in the bits that value and group leave free
     last = int(stratum[-1]) + 1 if len(stratum) else 0
+    few = CHUNK * last // max(len(stratum), 1) + 1
+    strata = min(1 << max(0, 32 - int(shift)), few)  # numbered in the bits that value and group leave free
     for begin in range(0, last, strata):
         a, b = np.searchsorted(stratum, [begin, begin + strata])
         if a == b:
@@ -158,8 +172,6 @@ def within_strata(stratum: np.ndarray, group: np.ndarray, values: np.ndarray, gr
         number = (keys & ((np.uint64(1) << shift) - np.uint64(1))).astype(np.int64)
         score += np.bincount(number, weights=np.repeat((rank - (m + 1) / 2) / (m + 1), counts), minlength=groups)
         spread += np.bincount(number, weights=variance[of_stratum], minlength=groups)
-        above += np.bincount(number, weights=np.repeat(rank - 1, counts), minlength=groups)
-        weight += np.bincount(number, weights=size[of_stratum] - 1, minlength=groups)
+        compared += np.bincount(number, weights=(size > 1)[of_stratum], minlength=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = np.where(spread > 0, score / np.sqrt(spread), np.nan)
-        return RankSum(z=z, p=two_sided(z), superiority=above / weight)
+        return RankSum(superiority=0.5 + score / compared, error=np.sqrt(spread) / compared)

@@ -13,6 +13,7 @@ from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
 from rankshift.screen.stats import published
+from rankshift.screen.stats.effects import Judging, goal_effects, null_effects, similarity_effects
 from rankshift.screen.stats.streams import INDEX, cell_rows, gene_rows
 
 MODES = ("goal", "null", "mixture", "aggregate", "genes")
@@ -60,21 +61,43 @@ def check_out(out: Path) -> None:
         raise InputError(f"--out {out} is neither .csv nor .parquet: give one of them")
 
 
-def statistics(run: Run, mode: str, *, null: Run | None = None, reference_names: bool = False) -> Statistics:
-    """The statistics of a run in one of MODES; `null`: the run that mode null compares with.
+def statistics(
+    run: Run, mode: str, *, null: Run | None = None, reference_names: bool = False, judging: Judging | None = None
+) -> Statistics:
+    """The statistics of a run in one of MODES, in the columns of `columns.COLUMNS`; docs/stats.md explains them.
 
-    reference_names: the columns, order and numbers of the published code. Raises InputError on what does not fit the run.
+    null: the run that mode null compares with. reference_names: columns, order and numbers of the published code instead.
+    judging: minimum of cells, groups, resamples; for goal and mixture, of null only the minimum.
+    Raises InputError on what does not fit the run.
+
+    >>> statistics(Run.open("run"), "goal", judging=Judging(by="donor")).table()  # doctest: +SKIP
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is unknown: use one of {', '.join(MODES)}")
     if (mode == "null") != (null is not None):
         raise InputError("--mode null and --null RUN belong together: give both or neither")
+    _check(mode, reference_names, judging)
+    judging = judging or Judging()
     if mode == "aggregate":
         return Statistics(rows=cell_rows(run, published=reference_names))
     if mode == "genes":
         return Statistics(rows=gene_rows(run, published=reference_names))
+    if reference_names:
+        table = published.against_null(run, null) if null else getattr(published, mode)(run)
+        return Statistics(rows=table.to_reader())
     if null is not None:
-        table = published.against_null(run, null)
+        table, summary = null_effects(run, null, judging)
     else:
-        table = published.goal(run) if mode == "goal" else published.mixture(run)
-    return Statistics(rows=table.to_reader())
+        table, summary = (goal_effects if mode == "goal" else similarity_effects)(run, judging)
+    return Statistics(rows=table.to_reader(), summary={"mode": mode, **summary})
+
+
+def _check(mode: str, reference_names: bool, judging: Judging | None) -> None:
+    plain = Judging()
+    if judging is None or judging == plain:
+        return
+    if reference_names or mode in ("aggregate", "genes"):
+        what = "the published columns have" if reference_names else f"mode {mode} has"
+        raise InputError(f"{what} no --by, --min-cells, --bootstrap or --seed: leave them out")
+    if mode == "null" and judging != Judging(min_cells=judging.min_cells):
+        raise InputError("mode null knows --min-cells, no --by, --bootstrap or --seed: leave them out")
