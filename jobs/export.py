@@ -5,6 +5,7 @@ classes. Everything else reads the run folder itself.
 """
 
 import hashlib
+import math
 import os
 import pickle
 import shutil
@@ -61,6 +62,8 @@ def export(
     if kept is not None and not kept["per_cell"]:
         say("gene shifts were aggregated over cells, and the pickles hold one value per cell: screen with --per-cell")
     name = opened.path.resolve().name if prefix is None else prefix
+    if "/" in name or "\0" in name:
+        raise InputError(f"prefix {name!r} is part of file names: leave the slash out")
     contents = _contents(opened, name, first_cell, shifted_labels)
     written = write_folder(contents, out)
     say(f"{out}: {len(written):,} pickles")
@@ -164,13 +167,18 @@ def _cell_values(rows: pa.Table, states: Sequence[str], keys: Sequence[Key], *, 
     """{(perturbed, "cell_emb"): [value]} of one cell, below the name of each state when there are states."""
     named = [(keys[p], "cell_emb") for p in rows["perturbation"].to_pylist()]
     if not states:
-        values = rows["similarity"].to_pylist()
+        values = _numbers(rows["similarity"])
         return dict(zip(named, values, strict=True)) if plain else _lists(named, values)
-    return {state: _lists(named, rows[f"shift_{state}"].to_pylist()) for state in states}
+    return {state: _lists(named, _numbers(rows[f"shift_{state}"])) for state in states}
+
+
+def _numbers(column: pa.ChunkedArray) -> list[float]:
+    """Python floats; NaN where a row has no value, as the published mean over no gene."""
+    return [math.nan if value is None else value for value in column.to_pylist()]
 
 
 def _triples(rows: pa.Table, keys: Sequence[Key]) -> dict:
-    columns = [rows[name].to_pylist() for name in ("similarity_first", "similarity_second", "similarity")]
+    columns = [_numbers(rows[name]) for name in ("similarity_first", "similarity_second", "similarity")]
     named = [(keys[p], "cell_emb") for p in rows["perturbation"].to_pylist()]
     return _lists(named, list(zip(*columns, strict=True)))
 

@@ -5,13 +5,16 @@ import json
 import pickle
 import pickletools
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.export import NAME_BYTES, export, joint_name, write_folder
 from rankshift.screen.bundle import Bundle
+from rankshift.screen.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
 from rankshift.screen.screening import run as screen
@@ -156,6 +159,22 @@ def test_pairs_with_an_anchor_have_the_joint_value_and_beside_it_the_triple(gene
     assert len(anchor) == 1  # of one cell the anchor alone is one number
 
 
+def test_a_cell_without_a_gene_to_compare_has_nan(bundles, tmp_path):
+    """Overexpressing a cell's only gene leaves none that was not perturbed."""
+    cells = Cells.read(GOLDEN / "v1/cells.parquet", Bundle.open(bundles["v1"]))
+    ids = cells.ids_of(0)[:5]
+    gene = Bundle.open(bundles["v1"]).vocabulary.gene_of[ids[0]]
+    two = replace(cells, ids=np.append(ids, ids[0]), offsets=np.array([0, 5, 6]), obs=cells.obs.slice(0, 2))
+    two.write(tmp_path / "cells.parquet")
+    options = {"perturb": "overexpress", "genes": [gene], "how": "together", "dtype": "float32"}
+    run = screen(tmp_path / "cells.parquet", bundles["v1"], tmp_path / "run", **options)
+    (file,) = export(run.path, tmp_path / "out")
+    ((key, found),) = pickle.loads(file.read_bytes()).items()
+    assert key == (int(ids[0]), "cell_emb")
+    assert found[0] == pytest.approx(1, abs=1e-6)
+    assert np.isnan(found[1])
+
+
 def test_pickles_hold_plain_values_only(bundles, tmp_path):
     run = screened("v1", "delete_list1_cell_and_gene", bundles, tmp_path / "run")
     for file in export(run.path, tmp_path / "out"):
@@ -195,6 +214,7 @@ def test_the_command_writes_a_folder_and_refuses_one_that_is_not_empty(bundles, 
     assert run_command(command) == 2
     assert "exists and is not an empty folder" in capsys.readouterr().err
     assert run_command([*command[:-1], str(tmp_path / "other"), "--format", "csv"]) == 2
+    assert run_command([*command[:-1], str(tmp_path / "other"), "--prefix", "a/b"]) == 2
     assert not (tmp_path / "other").exists()
 
 
