@@ -96,7 +96,7 @@ class InSilicoPerturber:
     ) -> None:
         """Perturb the cells of a .dataset folder or token table and write the raw pickles of semantics 3.6.
 
-        Raises InputError on anything that does not fit; output_directory is then as it was.
+        Raises InputError on anything that does not fit; no file is left then.
         """
         self._vocabulary = self._check()  # attributes may have been set since
         out = Path(output_directory)
