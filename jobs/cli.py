@@ -10,7 +10,7 @@ import typer
 
 from rankshift.screen.errors import InputError
 
-STOPPED = "stopped; a screen goes on where it was with --resume"
+STOPPED = "stopped; the same command with --resume goes on where it was"
 INTERRUPTED = 128 + 2  # what typer makes of Ctrl-C
 
 app = typer.Typer(

@@ -173,7 +173,7 @@ class Encoder:
             ) from e
 
     def _float(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, torch.float32).contiguous()
+        return tensor.to(self.device, torch.float32, copy=True).contiguous()  # else it keeps the whole file mapped
 
     def _tables(self, w: dict[str, Tensor]) -> EmbeddingTables:
         e = "embeddings."

@@ -29,8 +29,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ".csv": _read_columns,
         ".tsv": _read_columns,
         ".txt": _read_columns,
-        ".pkl": _read_pickle,
-        ".pickle": _read_pickle,
+        ".pkl": read_pickle,
+        ".pickle": read_pickle,
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -126,7 +126,7 @@ class _AllowList(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def _read_pickle(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         try:
             return _AllowList(file).load()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
-from rankshift.screen.mappings import _read_pickle as read_pickle
+from rankshift.screen.mappings import read_pickle
 from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
 from rankshift.screen.shards import genes_path, part_path
 

@@ -15,7 +15,7 @@ from rankshift.screen.results import Run
 from rankshift.screen.stats.mixture import Mixture
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.rank_sum import against_sample, between
-from rankshift.screen.stats.streams import INDEX
+from rankshift.screen.stats.streams import INDEX, known_symbols
 
 SAMPLE = 100_000  # values of the random distribution at most
 SEED = 42
@@ -158,13 +158,6 @@ def _gene_columns(seen: Observations) -> dict[str, pa.Array]:
         "Gene_name": known_symbols(names["symbols"], names["gene_ids"]),
         "Ensembl_ID": names["gene_ids"],
     }
-
-
-def known_symbols(symbols: pa.Array, gene_ids: pa.Array) -> pa.Array:
-    """Gene names, empty where a run has only the Ensembl id to show."""
-    import pyarrow.compute as pc
-
-    return pc.if_else(pc.equal(symbols, gene_ids), None, symbols)
 
 
 def _sorted(columns: dict, *keys: np.ndarray) -> pa.Table:
