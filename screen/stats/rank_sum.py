@@ -124,17 +124,23 @@ def between(
     keys.sort()
     n = np.bincount(group, minlength=groups).astype(np.float64)
     m = np.bincount(other_group, minlength=groups).astype(np.float64)
-    first = np.concatenate([[0], np.cumsum(n + m)[:-1]])  # where each group begins among the sorted
-    starts, counts = _runs(keys >> np.uint64(1))
-    owner = (keys[starts] >> np.uint64(33)).astype(np.int64)
-    rank = starts - first[owner] + (counts + 1) / 2
-    mine = np.add.reduceat(1 - (keys & np.uint64(1)).astype(np.int64), starts) if len(starts) else counts
-    sums = np.bincount(owner, weights=rank * mine, minlength=groups)
+    edge = np.concatenate([[0], np.cumsum(n + m)]).astype(np.int64)  # where each group begins among the sorted
+    sums, tied = np.zeros(groups), np.zeros(groups)
+    first = 0
+    while first < groups:  # whole groups, about CHUNK values at a time
+        last = max(first + 1, int(np.searchsorted(edge, edge[first] + CHUNK, "right")) - 1)
+        part = keys[edge[first] : edge[last]]
+        if len(part):
+            starts, counts = _runs(part >> np.uint64(1))
+            owner = (part[starts] >> np.uint64(33)).astype(np.int64) - first
+            rank = starts + edge[first] - edge[first + owner] + (counts + 1) / 2
+            mine = np.add.reduceat(1 - (part & np.uint64(1)).astype(np.int64), starts)
+            sums[first:last] = np.bincount(owner, weights=rank * mine, minlength=last - first)
+            block = counts.astype(np.float64)
+            tied[first:last] = np.bincount(owner, weights=block**3 - block, minlength=last - first)
+        first = last
     total, pairs = n + m, n * m
-    correction = np.zeros(groups)
-    if ties:
-        block = counts.astype(np.float64)
-        correction = np.bincount(owner, weights=block**3 - block, minlength=groups) / np.maximum(total * (total - 1), 1)
+    correction = tied / np.maximum(total * (total - 1), 1) if ties else 0.0
     return _result(sums - n * (n + 1) / 2, pairs, pairs / 12 * (total + 1 - correction))
 
 

@@ -127,7 +127,7 @@ class _Names:
         if pc.all(pc.equal(pc.list_value_length(tokens), 1)).as_py():
             named = tokens.flatten().cast(pa.string())
         else:
-            named = pa.array([str(t[0]) if len(t) == 1 else str(tuple(t)) for t in tokens.to_pylist()])
+            named = pa.array([str(t[0]) if len(t) == 1 else str(tuple(t)) for t in tokens.to_pylist()], pa.string())
         return {
             INDEX: rows["row"],
             "Perturbed": named,
@@ -144,7 +144,7 @@ class _Names:
 
 def known_symbols(symbols: pa.Array, gene_ids: pa.Array) -> pa.Array:
     """Gene names, empty where a run has only the Ensembl id to show."""
-    return pc.if_else(pc.equal(symbols, gene_ids), None, symbols)
+    return pc.if_else(pc.equal(symbols, gene_ids), pa.scalar(None, pa.string()), symbols)
 
 
 def _named(
@@ -179,7 +179,7 @@ def _named(
 def _limited() -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that goes through temporary files beyond MEMORY."""
     with tempfile.TemporaryDirectory() as folder:
-        config = {"memory_limit": MEMORY, "temp_directory": folder}
+        config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": MEMORY, "temp_directory": folder}
         with duckdb.connect(":memory:", config=config) as connection:
             yield connection
 

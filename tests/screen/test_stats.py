@@ -150,6 +150,23 @@ def test_overexpressed_genes_are_counted_under_their_own_names(generation, scree
     assert got.N_Detections.sum() == want.N_Detections.sum() + cells.N_Detections.sum()
 
 
+def test_gene_shifts_in_our_columns_are_the_effects_of_the_run(screens):
+    run = screens("v2", "delete_all_genes", perturb="delete", gene_shifts=True)
+    table = statistics(run, "genes").table().to_pandas()
+    cells = table.affected_gene.isna()
+    assert cells[: cells.sum()].all()
+    wanted = run.sql("SELECT gene_ids, avg(CAST(similarity AS DOUBLE)) AS mean FROM shifts GROUP BY 1").to_pandas()
+    got = table[cells].set_index("gene_ids").cosine_mean
+    np.testing.assert_allclose(got[wanted.gene_ids], wanted["mean"])
+    pairs = ["gene_ids", "affected_gene"]
+    wanted = run.sql("SELECT * FROM effects").to_pandas().set_index(pairs).sort_index()
+    got = table[~cells].set_index(pairs).sort_index()
+    assert list(got.index) == list(wanted.index)
+    assert list(got.cells) == list(wanted.n)
+    for name in ("cosine_mean", "cosine_sd", "cosine_min"):
+        np.testing.assert_allclose(got[name], wanted[name], atol=1e-7)
+
+
 # The worked examples N1 to N4 of the semantics
 
 

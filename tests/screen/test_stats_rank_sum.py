@@ -90,6 +90,15 @@ def test_within_cells_ranks_are_standardised_by_what_chance_gives_in_each_cell(c
         assert np.isnan(result.z[0]) or result.z[0] == 0
 
 
+def test_groups_are_compared_in_blocks(monkeypatch):
+    rng = np.random.default_rng(1)
+    group, other_group = rng.integers(0, 50, 3000), rng.integers(0, 50, 2000)
+    values, other = (rng.integers(0, 20, n).astype(np.float32) for n in (3000, 2000))
+    whole = between(group, values, other_group, other, 60, ties=True)
+    monkeypatch.setattr("rankshift.screen.stats.rank_sum.CHUNK", 130)
+    np.testing.assert_array_equal(between(group, values, other_group, other, 60, ties=True).z, whole.z)
+
+
 def test_many_cells_are_counted_in_blocks():
     rng = np.random.default_rng(0)
     stratum = np.sort(rng.integers(0, 5000, 20_000))
