@@ -127,6 +127,7 @@ class _AllowList(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
+    """A pickle of plain types, read through the allow-list; InputError names what is refused."""
     with path.open("rb") as file:
         try:
             return _AllowList(file).load()
