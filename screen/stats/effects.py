@@ -161,7 +161,8 @@ def _against_likes(
     floor = np.where(np.isnan(matched.p), np.nan, matched.floor)
     random = np.random.default_rng(seed).random(len(mean))
     summary["typical_adjusted_superiority"] = centre
-    summary["variance_removed"] = {"cell": places.removed[0], "cell_and_rank": places.removed[1]}
+    if not np.isnan(places.removed[0]):
+        summary["variance_removed"] = {"cell": places.removed[0], "cell_and_rank": places.removed[1]}
     strength = np.abs(mean - np.median(mean[tested])) if tested.any() else mean
     summary["baseline_correlation"] = {
         name: _spearman(strength[tested], baseline[tested])

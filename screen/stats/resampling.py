@@ -130,7 +130,7 @@ class Stability:
 
 
 def stability(units: Units, among: np.ndarray, seed: int, *, highest_first: bool) -> Stability | None:
-    """Split the units in random halves, SPLITS times, and compare the gene means; None for fewer than 4 units or genes."""
+    """Split the units in random halves, SPLITS times, and compare the gene means; None where they cannot be compared."""
     u = units.values.shape[1]
     if u < 4 or among.sum() < 4:
         return None
@@ -149,12 +149,14 @@ def stability(units: Units, among: np.ndarray, seed: int, *, highest_first: bool
         if len(first) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0:
             correlation.append(np.corrcoef(first, second)[0, 1])
             overlap.append(((first <= top) & (second <= top)).sum() / top)
+    if not correlation:
+        return None
     genes = float(both.sum(0).mean())
     return Stability(
         splits=SPLITS,
         genes=genes,
-        rank_correlation=float(np.mean(correlation)) if correlation else float("nan"),
+        rank_correlation=float(np.mean(correlation)),
         top=top,
-        top_overlap=float(np.mean(overlap)) if overlap else float("nan"),
-        chance=top / max(genes, 1),
+        top_overlap=float(np.mean(overlap)),
+        chance=top / genes,
     )

@@ -41,7 +41,9 @@ class Statistics:
         if out.suffix == ".parquet":
             names = ["row" if name == INDEX else name for name in schema.names]
             schema = pa.schema([f.with_name(n) for f, n in zip(schema, names, strict=True)], metadata=schema.metadata)
-            schema = schema.with_metadata({**(schema.metadata or {}), STAMP: json.dumps(self.summary).encode()})
+            schema = schema.with_metadata(
+                {**(schema.metadata or {}), STAMP: json.dumps(self.summary, allow_nan=False).encode()}
+            )
         with replacing(out) as temporary:
             if out.suffix == ".csv":
                 options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_matrix
@@ -213,6 +214,36 @@ def test_halves_agree_on_strong_effects_and_not_on_noise():
     assert abs(weak.rank_correlation) < 0.1
     assert weak.top_overlap == pytest.approx(weak.chance, abs=0.1)
     assert stability(Units.of_groups(noise[:, :3]), everyone, 0, highest_first=True) is None
+
+
+def test_values_that_are_no_numbers_are_left_out_and_counted(tmp_path):
+    run, _ = Draw(cells=40, genes=50, per_cell=20).run(tmp_path / "run")
+    part = run.path / "shifts" / "shard-000000.parquet"
+    table = pq.read_table(part)
+    shift = table["shift_goal"].to_numpy().copy()
+    shift[[3, 77]] = np.nan
+    pq.write_table(table.set_column(table.column_names.index("shift_goal"), "shift_goal", pa.array(shift)), part)
+    result = statistics(run, "goal")
+    assert result.summary["dropped_rows"] == 2
+    assert sum(result.table()["cells"].to_pylist()) == 40 * 20 - 2
+    assert "2 rows are not numbers and are left out" in list(told(result.summary))
+
+
+def test_of_a_gene_twice_in_a_list_the_first_place_counts(tmp_path):
+    run, _ = Draw(cells=10, genes=50, per_cell=20).run(tmp_path / "run")
+    cells = pq.read_table(run.path / "cells.parquet")
+    lists = cells["input_ids"].to_pylist()
+    twice = lists[4][1]
+    lists[4].append(twice)
+    column = cells.column_names.index("input_ids")
+    pq.write_table(
+        cells.set_column(column, "input_ids", pa.array(lists, pa.list_(pa.int32()))), run.path / "cells.parquet"
+    )
+    seen = Observations.read(run, ["shift_goal"])
+    places = in_cells(run, seen, seen.values["shift_goal"])
+    mine = (seen.cell == 4) & (np.array(seen.tokens)[seen.gene] == twice)
+    assert places.rank[mine].tolist() == [2]
+    assert not np.isnan(places.adjusted).any()
 
 
 def test_the_matched_null_has_a_floor_and_takes_the_confounder_out():
