@@ -1,4 +1,4 @@
-"""Tables and plots of docs/benchmarks.md, drawn from the newest full run on each kind of device in results.csv.
+"""Tables and plots of docs/benchmarks.md, drawn from the newest row of every case on each kind of device in results.csv.
 
     python -m benchmarks.page [--csv FILE] [--docs FOLDER]
 
@@ -21,10 +21,11 @@ Rows = list[dict[str, str]]
 
 
 def newest(rows: Rows) -> dict[str, Rows]:
-    """By device, the rows of the last full run."""
-    full = [row for row in rows if "--quick" not in row["command"] and "--only" not in row["command"]]
-    last = {device: max(r["date"] for r in full if r["device"] == device) for device in {r["device"] for r in full}}
-    return {device: [r for r in full if (r["device"], r["date"]) == (device, last[device])] for device in sorted(last)}
+    """By device, the newest row of every case, in the order in which cases first appeared; quick runs do not count."""
+    out: dict[str, dict[str, dict[str, str]]] = {}
+    for row in sorted((r for r in rows if "--quick" not in r["command"]), key=lambda r: r["date"]):
+        out.setdefault(row["device"], {})[row["case"]] = row
+    return {device: list(cases.values()) for device, cases in sorted(out.items())}
 
 
 def where(row: dict[str, str]) -> str:
@@ -157,7 +158,7 @@ def draw(results: Path = RESULTS, docs: Path = DOCS) -> None:
         (docs / "img").mkdir(exist_ok=True)
         plot_bars(rows, docs / "img" / f"bench-speed-{device}.png")
         plot_shares(rows, docs / "img" / f"bench-shares-{device}.png")
-        parts.append(f"### {where(rows[0])}\n\nMade by `{rows[0]['command']}`.\n\n{markdown(rows)}\n")
+        parts.append(f"### {where(max(rows, key=lambda r: r['date']))}\n\n{markdown(rows)}\n")
         parts.append(f"![Speed and memory](img/bench-speed-{device}.png)\n")
         parts.append(f"![Shares of a run](img/bench-shares-{device}.png)\n")
     page = docs / "benchmarks.md"
