@@ -1,0 +1,23 @@
+"""The command's application object, and what several verbs share."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="In-silico perturbation screens with Geneformer-type models.",
+)
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder made by `rankshift bundle`.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
+LayerOption = Annotated[int, typer.Option("--layer", help="Layer to measure: -1 the second to last, 0 the last.")]
+
+
+def say(line: str) -> None:
+    """A line for the user, beside the data."""
+    print(line, file=sys.stderr, flush=True)
