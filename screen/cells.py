@@ -15,11 +15,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rankshift.screen.annotations import unified
 from rankshift.screen.atomic import replacing
+from rankshift.screen.below import LENGTH_UNCROPPED, UNCROPPED, Below, split_off, uncropped
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
 from rankshift.screen.mappings import first_line
-from rankshift.screen.token_table import ROWS, STAMP, Check, open_table, rank_lists, readable_batches
+from rankshift.screen.token_table import (
+    ROWS,
+    STAMP,
+    TABLE_VERSION,
+    VERSION,
+    Check,
+    open_table,
+    rank_lists,
+    readable_batches,
+    table_files,
+)
 from rankshift.screen.tokens import Tokens
 
 SEED = 42  # of the reference's downsampling (semantics 2.2)
@@ -31,7 +43,7 @@ class Cells:
 
     ids: int32, all lists one after the other. offsets: int64 (n + 1,), cell i is ids[offsets[i]:offsets[i + 1]].
     obs: n rows, `cell_id` first, without input_ids and length. framed: lists begin with <cls> and end with <eos>.
-    notes: what reading dropped or found odd, one sentence each.
+    notes: what reading dropped or found odd, one sentence each. below: genes beyond the lists, where they were read.
     """
 
     ids: np.ndarray
@@ -39,6 +51,7 @@ class Cells:
     obs: pa.Table
     framed: bool = False
     notes: tuple[str, ...] = field(default=())
+    below: Below | None = None
 
     def __post_init__(self) -> None:
         if len(self.offsets) != self.obs.num_rows + 1 or int(self.offsets[-1]) != len(self.ids):
@@ -64,30 +77,39 @@ class Cells:
         lists = pa.LargeListArray.from_arrays(self.offsets, self.ids).take(rows)
         offsets = np.asarray(lists.offsets) - lists.offsets[0].as_py()
         ids = np.asarray(lists.flatten())
-        return replace(self, ids=ids, offsets=offsets, obs=self.obs.take(rows))
+        below = None if self.below is None else self.below.take(rows)
+        return replace(self, ids=ids, offsets=offsets, obs=self.obs.take(rows), below=below)
 
     @staticmethod
-    def read(path: Path, bundle: Tokens) -> "Cells":
+    def read(path: Path | Sequence[Path], bundle: Tokens, *, below: bool = False) -> "Cells":
         """Read a Parquet token table or a reference `.dataset` folder, checked against the bundle (or the draft of one).
 
-        `cell_id` is the row number when the table has none. Raises InputError naming the first cell that does not fit.
+        Several tables, or folders of them, are one table if they have the same columns. `cell_id` is the row number when a
+        table has none. below: keep the genes below the input limit, too. Raises InputError naming the first cell that does
+        not fit.
         """
-        path = Path(path)
-        batches, stamp = open_table(path)
-        if stamp is not None and stamp != bundle.vocabulary.tokens_sha256:
-            raise InputError(f"{path} was tokenized with another vocabulary than {bundle.path} has: tokenize it again")
-        return _gather(path, batches, bundle)
+        files = table_files(path)
+        tables = []
+        for file in files:
+            batches, stamp = open_table(file, () if below else (UNCROPPED,))
+            if stamp is not None and stamp != bundle.vocabulary.tokens_sha256:
+                raise InputError(
+                    f"{file} was tokenized with another vocabulary than {bundle.path} has: tokenize it again"
+                )
+            tables.append(_gather(file, batches, bundle, below))
+        return tables[0] if len(tables) == 1 else _one_table(files, tables)
 
     def write(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
-        """Write a Parquet token table: obs with cell_id first, input_ids list<int32>, length int32.
+        """Write a Parquet token table: obs with cell_id first, input_ids list<int32>, length int32; with genes below the
+        limit also input_ids_uncropped.
 
         With a vocabulary the file records whose tokens these are, and `read` holds other bundles against it.
         """
         with writing(path, None if vocabulary is None else vocabulary.tokens_sha256) as write:
             for start in range(0, max(len(self), 1), ROWS):
                 stop = min(start + ROWS, len(self))
-                offsets = self.offsets[start : stop + 1]
-                write(self.ids[offsets[0] : offsets[-1]], offsets - offsets[0], self.obs.slice(start, stop - start))
+                some = self if stop - start == len(self) else self.take(np.arange(start, stop))
+                write(some.ids, some.offsets, some.obs, None if some.below is None else uncropped(some))
 
 
 class Writer:
@@ -95,19 +117,28 @@ class Writer:
 
     def __init__(self, path: Path, stamp: str | None) -> None:
         self._path = path
-        self._metadata = {} if stamp is None else {STAMP: stamp.encode()}
+        self._metadata = {VERSION: str(TABLE_VERSION).encode()} | ({} if stamp is None else {STAMP: stamp.encode()})
         self._file: pq.ParquetWriter | None = None
 
-    def __call__(self, ids: np.ndarray, offsets: np.ndarray, obs: pa.Table) -> None:
-        """Append cells: ids int32 flat, offsets (n + 1,) from 0, obs n rows with cell_id."""
+    def __call__(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        obs: pa.Table,
+        whole: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Append cells: ids int32 flat, offsets (n + 1,) from 0, obs n rows with cell_id; whole: uncropped ids, lengths."""
         first = ["cell_id", *(name for name in obs.column_names if name != "cell_id")]
         lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int32()))
         table = obs.select(first).append_column("input_ids", lists)
         table = table.append_column("length", pa.array(np.diff(offsets), pa.int32()))
+        if whole is not None:
+            ends = pa.array(np.concatenate([[0], np.cumsum(whole[1])]), pa.int32())
+            table = table.append_column(UNCROPPED, pa.ListArray.from_arrays(ends, pa.array(whole[0], pa.int32())))
         if self._file is None:
             schema = table.schema.with_metadata(self._metadata)
             # A token has two idle bytes: splitting bytes writes faster and smaller than a dictionary of tokens.
-            leaf = "input_ids.list.element"
+            leaves = [f"{name}.list.element" for name in ("input_ids", UNCROPPED) if name in table.column_names]
             self._file = pq.ParquetWriter(
                 self._path,
                 schema,
@@ -115,7 +146,7 @@ class Writer:
                 compression_level=1,
                 use_dictionary=first,
                 write_statistics=first,
-                column_encoding={leaf: "BYTE_STREAM_SPLIT"},
+                column_encoding=dict.fromkeys(leaves, "BYTE_STREAM_SPLIT"),
                 write_page_checksum=True,
             )
         self._file.write_table(table.cast(self._file.schema))
@@ -219,18 +250,20 @@ def _containing(cells: Cells, token: int) -> np.ndarray:
     return mask
 
 
-def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens) -> Cells:
+def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_below: bool) -> Cells:
     check = Check(path, bundle)
     ids, used = np.empty(0, np.int32), 0
     lengths: list[np.ndarray] = []
     obs: list[pa.RecordBatch] = []
     nested: list[str] = []
+    below: list[Below] = []
     row = 0
     for batch in readable_batches(path, batches):
         if "input_ids" not in batch.schema.names:
             raise InputError(f"{path} has no column input_ids, only {', '.join(batch.schema.names)}: tokenize first")
         size, flat = rank_lists(path, batch.column("input_ids"))
-        names = [name for name in batch.schema.names if name not in ("input_ids", "length")]
+        own = ("input_ids", "length", UNCROPPED, LENGTH_UNCROPPED)
+        names = [name for name in batch.schema.names if name not in own]
         nested = [name for name in names if pa.types.is_nested(batch.schema.field(name).type)]
         columns = {name: batch.column(name) for name in names if name not in nested}
         columns.setdefault("cell_id", pa.array(np.arange(row, row + batch.num_rows)))
@@ -240,6 +273,9 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens) -> Ce
         rest = pa.RecordBatch.from_pydict({"cell_id": columns.pop("cell_id"), **columns})
         if not keep.all():
             flat, size, rest = flat[np.repeat(keep, size)], size[keep], rest.filter(pa.array(keep))
+        if with_below and UNCROPPED in batch.schema.names:
+            long, longer = rank_lists(path, batch.column(UNCROPPED).filter(pa.array(keep)))
+            below.append(split_off(path, flat, size, longer, long, check.framed is not None, bundle.vocabulary))
         if used + len(flat) > len(ids):
             ids.resize(max(used + len(flat), 2 * len(ids)), refcheck=False)  # grows in place, never two copies
         ids[used : used + len(flat)] = flat
@@ -257,6 +293,31 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens) -> Ce
         obs=table,
         framed=check.framed is not None,
         notes=(*check.notes(), *(f"column {name} left out: it is nested" for name in nested)),
+        below=Below.joined(below) if below else None,
+    )
+
+
+def _one_table(files: Sequence[Path], tables: Sequence[Cells]) -> Cells:
+    """Several tables behind each other; the cells of tables that share an id are named after their file."""
+    columns = set(tables[0].obs.column_names)
+    for file, table in zip(files, tables, strict=True):
+        if differing := columns ^ set(table.obs.column_names):
+            raise InputError(
+                f"{file} and {files[0]} differ in the column {min(differing)}: keep the same columns in all tables"
+            )
+        if table.framed != tables[0].framed:
+            raise InputError(
+                f"{file} and {files[0]}: only one is framed by <cls> and <eos>: tokenize both the same way"
+            )
+    obs = unified(files, [table.obs.select(tables[0].obs.column_names) for table in tables])
+    below = [table.below for table in tables]
+    return Cells(
+        ids=np.concatenate([table.ids for table in tables]),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate([table.lengths for table in tables]))]).astype(np.int64),
+        obs=pa.concat_tables(obs),
+        framed=tables[0].framed,
+        notes=tuple(f"{file.name}: {n}" for file, table in zip(files, tables, strict=True) for n in table.notes),
+        below=None if any(b is None for b in below) else Below.joined([b for b in below if b is not None]),
     )
 
 

@@ -3,7 +3,7 @@
 No perturbed list is ever built here: a perturbation is K steps (source, destination, token) that the kernels compose.
 A deletion removes its genes; an overexpression puts them at the front (behind <cls>), whether the cell had them or not, and
 what no longer fits the model's positions is cut from the genes of lowest rank; activation and inhibition move a gene up or
-down the ranks.
+down the ranks. Where genes below the input limit are known, a deletion can let them move up.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Perturb:
     pair holds. rank_shift: by how many quartiles of its cell's ranks a gene is activated or inhibited; to: the rank it goes
     to instead, as a fraction (0 the front, 1 the bottom). limit: the model's positions. framed: are cells framed by <cls>
     and <eos>? reference_overflow: count absent genes twice when an overexpression overflows, as the published code does
-    (semantics 2.5).
+    (semantics 2.5). refill: for every gene deleted, one from below the input limit moves up into the list.
     """
 
     kind: Kind
@@ -43,6 +43,7 @@ class Perturb:
     rank_shift: int | None = None
     to: float | None = None
     reference_overflow: bool = False
+    refill: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -56,9 +57,10 @@ class Perturb:
         self._check_pairs()
         self._check_moves()
         room = self.limit - 2 * self.framed
-        most = {"each": 1, "pairs": 2}.get(self.how) or len(self.genes or ())
-        if self.kind == "overexpress" and most > room:
-            raise InputError(f"{most} genes do not fit the front of {room} positions: list fewer genes")
+        if self.kind == "overexpress" and self.most > room:
+            raise InputError(f"{self.most} genes do not fit the front of {room} positions: list fewer genes")
+        if self.refill and self.kind != "delete":
+            raise InputError(f"--refill fills what a deletion leaves free, {self.kind} frees nothing: leave it out")
 
     def _check_pairs(self) -> None:
         if self.anchor is not None and self.how != "pairs":
@@ -85,6 +87,11 @@ class Perturb:
             raise InputError(f"--rank-shift is {self.rank_shift}, there are {QUARTILES} quartiles: use 1, 2 or 3")
         if self.to is not None and not 0 <= self.to <= 1:
             raise InputError(f"--to is {self.to:g}, a fraction of the ranks is needed: use 0 (front) to 1 (bottom)")
+
+    @property
+    def most(self) -> int:
+        """Genes of the largest perturbation."""
+        return {"each": 1, "pairs": 2}.get(self.how) or len(self.genes or ())
 
     @property
     def front(self) -> int:
@@ -189,8 +196,10 @@ def _presence(ids: np.ndarray, offsets: np.ndarray, genes: Sequence[int]) -> np.
     return present
 
 
-def edits_of(ids: np.ndarray, perturb: Perturb) -> CellEdits:
+def edits_of(ids: np.ndarray, perturb: Perturb, below: int = 0) -> CellEdits:
     """The perturbed lists of the cell `ids` (with its specials), in rank order, absent genes last.
+
+    below: genes that follow in the base list behind those of `ids` (before <eos>), to refill deletions from.
 
     >>> cell = np.array([10, 11, 12, 13])
     >>> e = edits_of(cell, Perturb(kind="delete", how="each", genes=None, framed=False, limit=16))
@@ -201,7 +210,7 @@ def edits_of(ids: np.ndarray, perturb: Perturb) -> CellEdits:
         label, source, destination = _moves(ids, perturb)
         return _single(label, source, destination, len(ids), len(ids))
     if perturb.genes is None:
-        return _every_gene(ids, perturb) if perturb.anchor is None else _every_pair(ids, perturb)
+        return _every_gene(ids, perturb, below) if perturb.anchor is None else _every_pair(ids, perturb, below)
     places = {int(t): i for i, t in reversed(list(enumerate(ids.tolist())))}  # first occurrence wins
     if perturb.anchor is not None and perturb.anchor not in places:
         return _stack([], [])
@@ -210,11 +219,11 @@ def edits_of(ids: np.ndarray, perturb: Perturb) -> CellEdits:
         numbered.sort(key=lambda x: places.get(x[1][0], NOWHERE))
     if perturb.kind == "delete":
         numbered = [(i, g) for i, g in numbered if all(t in places for t in g) and len(ids) > len(g)]
-    lists = _stack([i for i, _ in numbered], [_row(group, places, len(ids), perturb) for _, group in numbered])
+    lists = _stack([i for i, _ in numbered], [_row(group, places, len(ids), perturb, below) for _, group in numbered])
     if perturb.how != "pairs":
         return lists
     genes = sorted({t for _, group in numbered for t in group}, key=lambda t: places.get(t, NOWHERE))
-    alone = _stack([0] * len(genes), [_row((t,), places, len(ids), perturb) for t in genes])
+    alone = _stack([0] * len(genes), [_row((t,), places, len(ids), perturb, below) for t in genes])
     at = {t: i for i, t in enumerate(genes)}
     members = np.array([[at[t] for t in group] for _, group in numbered], np.int64).reshape(-1, 2)
     return replace(lists, alone=alone, members=members)
@@ -233,16 +242,35 @@ def _single(label: np.ndarray, source: np.ndarray, destination: np.ndarray | int
     )
 
 
-def _every_gene(ids: np.ndarray, perturb: Perturb) -> CellEdits:
+def _deleted(label: np.ndarray, place: np.ndarray, n: int, perturb: Perturb, below: int) -> CellEdits:
+    """Lists of a cell of `n` rows without the genes at each row of `place` [P, k], the last of them first."""
+    steps, size = place, n + below - place.shape[1]
+    goal = np.full(steps.shape, NOWHERE)
+    if size > n and perturb.tail:  # more genes stand below than were deleted
+        steps = np.column_stack([steps, np.full(len(steps), size - 1)])
+        goal = np.column_stack([goal, np.full(len(steps), n - 1)])
+    return CellEdits(
+        perturbation=label.astype(np.int32),
+        source=steps.astype(np.int32),
+        destination=goal.astype(np.int32),
+        token=np.full(steps.shape, -1, np.int32),
+        length=np.full(len(steps), min(size, n), np.int32),
+        base_length=np.full(len(steps), n, np.int32),
+    )
+
+
+def _every_gene(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
     n = len(ids)
     overexpress = perturb.kind == "overexpress"
     place = np.arange(perturb.front + overexpress, n - perturb.tail)
-    if not overexpress and n == 1:  # an empty list has no embedding
+    if overexpress:
+        return _single(ids[place], place, perturb.front, n, n)
+    if n == 1:  # an empty list has no embedding
         place = place[:0]
-    return _single(ids[place], place, perturb.front if overexpress else NOWHERE, n - (not overexpress), n)
+    return _deleted(ids[place], place[:, None], n, perturb, below)
 
 
-def _every_pair(ids: np.ndarray, perturb: Perturb) -> CellEdits:
+def _every_pair(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
     """The anchor with every other gene of the cell; moved to the front they keep their order by rank (semantics B10)."""
     n = len(ids)
     genes = np.arange(perturb.front, n - perturb.tail)
@@ -253,17 +281,21 @@ def _every_pair(ids: np.ndarray, perturb: Perturb) -> CellEdits:
     anchor = int(genes[found[0]])
     place = genes[genes != anchor]
     low, high = np.minimum(place, anchor), np.maximum(place, anchor)
-    # The later gene goes first; jumping over the earlier one, it pushes that one back by a place.
-    source = np.column_stack([high, low + overexpress])
-    lists = CellEdits(
-        perturbation=ids[place].astype(np.int32),
-        source=source.astype(np.int32),
-        destination=np.full(source.shape, perturb.front if overexpress else NOWHERE, np.int32),
-        token=np.full(source.shape, -1, np.int32),
-        length=np.full(len(place), n if overexpress else n - 2, np.int32),
-        base_length=np.full(len(place), n, np.int32),
-    )
-    alone = _single(ids[genes], genes, perturb.front if overexpress else NOWHERE, n - (not overexpress), n)
+    if overexpress:
+        # The later gene goes first; jumping over the earlier one, it pushes that one back by a place.
+        source = np.column_stack([high, low + 1]).astype(np.int32)
+        lists = CellEdits(
+            perturbation=ids[place].astype(np.int32),
+            source=source,
+            destination=np.full(source.shape, perturb.front, np.int32),
+            token=np.full(source.shape, -1, np.int32),
+            length=np.full(len(place), n, np.int32),
+            base_length=np.full(len(place), n, np.int32),
+        )
+        alone = _single(ids[genes], genes, perturb.front, n, n)
+    else:
+        lists = _deleted(ids[place], np.column_stack([high, low]), n, perturb, below)
+        alone = _deleted(ids[genes], genes[:, None], n, perturb, below)
     members = np.column_stack([np.full(len(place), anchor), place]) - perturb.front
     return replace(lists, alone=alone, members=members)
 
@@ -296,24 +328,27 @@ def _moves(ids: np.ndarray, perturb: Perturb) -> tuple[np.ndarray, np.ndarray, n
 Row = tuple[list[tuple[int, int, int]], int, int]  # edits, length, base_length
 
 
-def _row(genes: tuple[int, ...], places: dict[int, int], n: int, perturb: Perturb) -> Row:
+def _row(genes: tuple[int, ...], places: dict[int, int], n: int, perturb: Perturb, below: int) -> Row:
     """The edits that delete or overexpress `genes` together in a cell of `n` rows."""
     if perturb.kind == "delete":  # from the back, so that no step moves the place of a later one
-        back = sorted((places[t] for t in genes), reverse=True)
-        return [(i, NOWHERE, -1) for i in back], n - len(genes), n
+        moves = [(i, NOWHERE, -1) for i in sorted((places[t] for t in genes), reverse=True)]
+        size = n + below - len(genes)
+        if perturb.tail and size > n:  # more genes stand below than were deleted
+            moves.append((size - 1, n - 1, -1))
+        return moves, min(size, n), n
     # From the last gene to the first, each to the front: the user's order results. A step shifts what it jumps over.
-    steps: list[tuple[int, int, int]] = []
+    moves = []
     now, size = [places.get(t) for t in genes], n
     for k in reversed(range(len(genes))):
         at = now[k]
-        steps.append((NOWHERE, perturb.front, genes[k]) if at is None else (at, perturb.front, -1))
+        moves.append((NOWHERE, perturb.front, genes[k]) if at is None else (at, perturb.front, -1))
         size += at is None
         now = [None if i is None else i + (at is None or i < at) for i in now]
     length = min(size, perturb.limit)
     if perturb.tail and length < size:
-        steps.append((size - 1, length - 1, -1))  # <eos> stays last, the genes of lowest rank fall off behind it
+        moves.append((size - 1, length - 1, -1))  # <eos> stays last, the genes of lowest rank fall off behind it
     overflow = length + (size - n) - perturb.limit if perturb.reference_overflow else size - perturb.limit
-    return steps, length, n - max(overflow, 0)
+    return moves, length, n - max(overflow, 0)
 
 
 def _stack(labels: list[int], rows: list[Row]) -> CellEdits:

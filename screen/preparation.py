@@ -8,7 +8,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Options:
     token_budget: int | None = None
     shard_tokens: int | None = None
     reference_overflow: bool = False
+    refill: bool = False
     anchor: str | None = None
     rank_shift: int | None = None
     to: float | None = None
@@ -140,7 +141,7 @@ def prepare(
         say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
     if out.exists() and not resume and not dry:
         raise InputError(f"run folder {out} exists: continue it with --resume, or give another --out")
-    table = Cells.read(cells, bundle)
+    table = Cells.read(cells, bundle, below=options.refill)
     for note in table.notes:
         say(note)
     level = ("cls" if table.framed else "cell") if options.embedding == "auto" else options.embedding
@@ -155,6 +156,7 @@ def prepare(
         rank_shift=options.rank_shift,
         to=options.to,
         reference_overflow=options.reference_overflow,
+        refill=options.refill,
     )
     if options.by is not None and options.by not in table.obs.column_names:
         raise InputError(f"--by {options.by!r} is not a column: the columns are {', '.join(table.obs.column_names)}")
@@ -166,7 +168,7 @@ def prepare(
         contains=perturb.required or None,
         max_cells=options.max_cells,
     )
-    chosen = table.take(rows)
+    chosen = _with_below(table.take(rows), perturb, cells, say)
     counts = eligible(chosen.ids, chosen.offsets, perturb)
     idle = int((counts == 0).sum())
     if idle and counts.sum():
@@ -237,6 +239,19 @@ def prepare(
     return Run.open(out)
 
 
+def _with_below(cells: Cells, perturb: Perturb, path: Path, say: Callable[[str], None]) -> Cells:
+    """The cells with the genes that may move up into their lists, and no more of them than a perturbation deletes."""
+    if not perturb.refill:
+        return cells
+    if cells.below is None:
+        raise InputError(
+            f"--refill needs the genes below the input limit, {path} has none: tokenize again with --keep-uncropped"
+        )
+    below = cells.below.first(perturb.most)
+    say(f"{int((below.counts > 0).sum())} of {len(cells)} cells refill from below the input limit")
+    return replace(cells, below=below)
+
+
 def _quantity(level: str) -> str:
     if level == "cls":
         return "similarity is the cosine of the <cls> embedding before and after"
@@ -277,6 +292,8 @@ def _digest(cells: Cells) -> str:
 
     digest = hashlib.sha256(cells.ids.tobytes())
     digest.update(cells.offsets.tobytes())
+    if cells.below is not None:
+        digest.update(cells.below.ids.tobytes())
     digest.update(json.dumps(cells.obs.column("cell_id").to_pylist()).encode())
     return digest.hexdigest()
 

@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 SCALE = 10_000  # counts per 10,000, the unit of the medians
+NO_LIMIT = 1 << 40  # as a longest list
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -129,6 +130,21 @@ def rank_rows_plain(
             ranked = np.concatenate([frame[:1], ranked[: limit - 2], frame[1:]])
         lists.append(ranked[:limit].astype(np.int32))
     return np.concatenate([*lists, np.empty(0, np.int32)]), np.array([len(ids) for ids in lists], np.int64)
+
+
+def cropped_lists(
+    ids: np.ndarray, length: np.ndarray, limit: int, frame: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank lists without limit and frame (flat ids, lengths) cropped and framed as `rank_rows` does."""
+    extra = 0 if frame is None else 2
+    kept = np.minimum(length, limit - extra)
+    place = np.arange(len(ids)) - np.repeat(np.cumsum(length) - length, length)
+    ids = ids[place < np.repeat(kept, length)]
+    if frame is None:
+        return ids, kept
+    end = np.cumsum(kept)[kept > 0]
+    at = np.stack([end - kept[kept > 0], end], 1).ravel()
+    return np.insert(ids, at, np.tile(frame, len(end))), np.where(kept > 0, kept + extra, 0)
 
 
 def _inverse(data: np.ndarray, total: np.ndarray) -> tuple[np.dtype, np.ndarray]:

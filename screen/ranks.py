@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from rankshift.screen.annotations import unified
 from rankshift.screen.cells import Writer, rows_where, writing
 from rankshift.screen.columns import Match, gene_columns, match_columns
 from rankshift.screen.counts import BLOCK_CELLS, Block, CountFile, count_files, filter_pass, obs_table, row_sums, totals
 from rankshift.screen.errors import InputError
-from rankshift.screen.mappings import first_line
-from rankshift.screen.rank_order import GeneColumns, rank_rows
+from rankshift.screen.rank_order import NO_LIMIT, GeneColumns, cropped_lists, rank_rows
 from rankshift.screen.tokens import Tokens
 
 LEAST_MAPPED = (
@@ -99,6 +99,7 @@ def tokenize(
     input_size: int | None = None,
     min_mapped: float = LEAST_MAPPED,
     gene_column: str | None = None,
+    keep_uncropped: bool = False,
     chunk_cells: int = BLOCK_CELLS,
     progress: Callable[[int, int], None] | None = None,
 ) -> TokenizeReport:
@@ -106,7 +107,8 @@ def tokenize(
 
     keep: obs columns to carry over. where: SQL condition over the obs columns. input_size: longest list, specials
     included, by default the model's. min_mapped: least share of a file's genes that must be in the vocabulary.
-    gene_column: column of var with Ensembl ids or symbols. progress is called with (cells read, cells in all).
+    gene_column: column of var with Ensembl ids or symbols. keep_uncropped: write all genes of a cell beside its list, which
+    lets deletions refill from below the input limit. progress is called with (cells read, cells in all).
     Raises InputError for files, genes or counts that do not fit; `out` is then left as it was.
     """
     size = _size(bundle, input_size)
@@ -130,15 +132,19 @@ def tokenize(
             block.offsets[rows + 1],
             total[rows],
             source.genes,
-            size,
-            frame,
+            NO_LIMIT if keep_uncropped else size,
+            None if keep_uncropped else frame,
         )
+        whole = (ids[: int(length.sum())], length[length > 0]) if keep_uncropped else None
+        if keep_uncropped:
+            ids, length = cropped_lists(ids, length, size, frame)
         dropped["without a known gene"] += int((length == 0).sum())
         rows, length = rows[length > 0], length[length > 0]
         written += len(rows)
         cropped += int((length == size).sum())
         if len(rows):
-            write(ids, np.concatenate([[0], np.cumsum(length)]), source.obs.take(pa.array(rows + block.start)))
+            ends = np.concatenate([[0], np.cumsum(length)])
+            write(ids, ends, source.obs.take(pa.array(rows + block.start)), whole)
 
     with writing(Path(out), bundle.vocabulary.tokens_sha256) as write, ThreadPoolExecutor(1) as behind:
         waiting: Future[None] | None = None
@@ -207,7 +213,8 @@ def _sources(
                     report=_file_report(file.path, match, total),
                 )
             )
-    return _unified(prepared)
+    tables = unified([source.path for source in prepared], [source.obs for source in prepared])
+    return [replace(source, obs=table) for source, table in zip(prepared, tables, strict=True)]
 
 
 def _file_report(path: Path, match: Match, total: np.ndarray | None) -> FileReport:
@@ -222,26 +229,6 @@ def _file_report(path: Path, match: Match, total: np.ndarray | None) -> FileRepo
         summed=match.summed,
         totals="summed over all genes (obs has no n_counts)" if total is None else "from obs n_counts",
     )
-
-
-def _unified(sources: list[_Source]) -> list[_Source]:
-    """One type per kept column and one name per cell over all files."""
-    try:
-        schema = pa.unify_schemas([source.obs.schema for source in sources], promote_options="permissive")
-        tables = [source.obs.cast(schema) for source in sources]
-    except pa.ArrowException as error:
-        raise InputError(f"a kept column differs between the files ({first_line(error)}): keep it out") from error
-    names = [table.column("cell_id").to_pylist() for table in tables]
-    if len({name for part in names for name in part}) < sum(map(len, names)):  # a barcode in two files, or twice in one
-        stems = [source.path.stem for source in sources]
-        prefix = stems if len(set(stems)) == len(stems) else [f"{stem}.{i}" for i, stem in enumerate(stems)]
-        names = [[f"{stem}:{name}" for name in part] for stem, part in zip(prefix, names, strict=True)]
-    if len({name for part in names for name in part}) < sum(map(len, names)):
-        names = [[f"{name}:{row}" for row, name in enumerate(part)] for part in names]
-    return [
-        replace(source, obs=table.set_column(0, "cell_id", pa.array(part, pa.string())))
-        for source, table, part in zip(sources, tables, names, strict=True)
-    ]
 
 
 def _kept_columns(path: Path, obs: pa.Table, keep: Sequence[str]) -> pa.Table:

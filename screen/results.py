@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.atomic import replacing
+from rankshift.screen.below import UNCROPPED
 from rankshift.screen.errors import InputError
 from rankshift.screen.shards import committed, genes_path, part_path
 
@@ -85,7 +86,9 @@ class Run:
         measures = [n for n in pq.read_schema(parts[0]).names if n not in ("cell", "perturbation")]
         named = ["cell_id", "cell", "perturbation", "kind", "gene_ids", "symbols"]
         taken = {*named, *measures, "input_ids", "file_row_number"}
-        obs = [n for n in pq.read_schema(self.path / "cells.parquet").names if n not in ("cell_id", "input_ids")]
+        held = pq.read_schema(self.path / "cells.parquet").names
+        lists = [n for n in held if n in ("input_ids", UNCROPPED)]
+        obs = [n for n in held if n not in ("cell_id", *lists)]
         columns = [
             "c.cell_id", "s.cell", "s.perturbation", "p.kind", "p.gene_ids", "p.symbols",
             *(f"s.{quoted(n)}" for n in measures),
@@ -93,7 +96,7 @@ class Run:
         ]  # fmt: skip
         views = [
             "CREATE OR REPLACE VIEW cells AS SELECT CAST(file_row_number AS INTEGER) AS cell, "
-            f"* EXCLUDE (input_ids, file_row_number) FROM read_parquet({cells}, file_row_number = true);",
+            f"* EXCLUDE ({', '.join(lists)}, file_row_number) FROM read_parquet({cells}, file_row_number = true);",
             f"CREATE OR REPLACE VIEW perturbations AS SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations});",
             f"CREATE OR REPLACE VIEW shifts AS SELECT {', '.join(columns)} FROM read_parquet([{files}]) s "
             f"JOIN (SELECT CAST(file_row_number AS INTEGER) AS row_of_cell, * FROM read_parquet({cells}, "

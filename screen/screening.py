@@ -41,7 +41,9 @@ class Screener:
         fields = {**run.manifest["perturb"]}
         genes = fields.pop("genes")
         perturb = Perturb(**fields, genes=None if genes is None else tuple(genes))
-        return Screener(run=run, cells=Cells.read(path / "cells.parquet", bundle), perturb=perturb)
+        return Screener(
+            run=run, cells=Cells.read(path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
+        )
 
     @cached_property
     def shards(self) -> list[Shard]:

@@ -10,6 +10,7 @@ import torch
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
 from rankshift.kernels.rank_shift import trace
 from rankshift.screen.batches import Batch, ListArrays, batches, join
+from rankshift.screen.below import extended
 from rankshift.screen.cells import Cells
 from rankshift.screen.edits import CellEdits, Perturb, edits_of
 from rankshift.screen.encoder import Encoder
@@ -147,7 +148,8 @@ def groups(
     edits: list[CellEdits] = []
     filled = 0
     for number in numbers.tolist():
-        lists = edits_of(cells.ids_of(number), perturb)
+        below = 0 if cells.below is None else cells.below.count(number)
+        lists = edits_of(cells.ids_of(number), perturb, below)
         if number in some:
             lists = lists.part(some[number])
         if not len(lists):
@@ -177,7 +179,7 @@ def _group_shifts(
     done: Done,
 ) -> Shifts:
     """Shifts of cells that are encoded together: their originals, then their lists (of pairs, also their genes alone)."""
-    some = cells.take(group)
+    some = extended(cells.take(group))
     ids = torch.tensor(some.ids)
     runs = [(i, part) for i, e in enumerate(edits) for part in ((e,) if e.alone is None else (e, e.alone))]
     originals, partners = _originals(some, runs, framed)

@@ -4,7 +4,7 @@ It reads Arrow streams without the `datasets` library, and judges whole tables, 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,42 @@ from rankshift.screen.mappings import first_line
 from rankshift.screen.tokens import Tokens
 
 STAMP = b"rankshift.tokens_sha256"  # Parquet metadata: whose token numbers these are
+VERSION = b"rankshift.token_table"  # Parquet metadata: how the table is laid out
+TABLE_VERSION = 2  # 1 (not written): cell_id, obs, input_ids, length; 2: perhaps input_ids_uncropped
 ROWS = 8192  # cells read, checked or written at a time: 64 MB of tokens at 2048 a cell
 
 
-def open_table(path: Path) -> tuple[Iterable[pa.RecordBatch], str | None]:
-    """Record batches of a token table, and the stamp of its tokens if it has one."""
+def table_files(path: Path | Sequence[Path]) -> list[Path]:
+    """The token tables meant: a file, a .dataset folder, a folder of them (by name), or several of these."""
+    files: list[Path] = []
+    for one in [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]:
+        inside = sorted((*one.glob("*.parquet"), *one.glob("*.dataset"))) if one.is_dir() else []
+        single = not inside or (one / "state.json").is_file() or (one / "dataset_dict.json").is_file()
+        files += [one] if single else inside
+    if not files:
+        raise InputError("no token table is given: give one or more .parquet files or .dataset folders")
+    return files
+
+
+def open_table(path: Path, without: Sequence[str] = ()) -> tuple[Iterable[pa.RecordBatch], str | None]:
+    """Record batches of a token table, and the stamp of its tokens if it has one. Parquet columns `without` are not read."""
     if path.is_dir():
         return _open_dataset(path), None
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a token table (.parquet) or a .dataset folder")
     try:
         file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-        stamp = (file.schema_arrow.metadata or {}).get(STAMP)
+        metadata = file.schema_arrow.metadata or {}
+        stamp, version = metadata.get(STAMP), metadata.get(VERSION, b"1").decode()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}): tokenize again") from error
-    return file.iter_batches(ROWS), None if stamp is None else stamp.decode()
+    if not version.isdecimal() or int(version) > TABLE_VERSION:
+        raise InputError(
+            f"{path} is a token table of version {version}, this version of rankshift reads up to {TABLE_VERSION}: tokenize "
+            "it again"
+        )
+    columns = [name for name in file.schema_arrow.names if name not in without]
+    return file.iter_batches(ROWS, columns=columns), None if stamp is None else stamp.decode()
 
 
 def _open_dataset(folder: Path) -> Iterator[pa.RecordBatch]:

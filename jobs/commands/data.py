@@ -44,7 +44,7 @@ def vocabulary(
 
 @app.command()
 def tokenize(
-    data: Annotated[Path, typer.Argument(help="h5ad file, or a folder of them.")],
+    data: Annotated[list[Path], typer.Argument(help="h5ad or loom files, or folders of them.")],
     out: OutOption,
     bundle: Annotated[Path | None, typer.Option(help="Folder made by `rankshift bundle`.")] = None,
     vocabulary: Annotated[
@@ -57,6 +57,9 @@ def tokenize(
     ] = None,
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
     min_mapped: Annotated[float, typer.Option(help="Refuse below this share of known genes.")] = 0.1,
+    keep_uncropped: Annotated[
+        bool, typer.Option("--keep-uncropped", help="Keep the genes below the input limit, for screen --refill.")
+    ] = False,
 ) -> None:
     """Rank lists from counts."""
     from rankshift.screen.bundle import Bundle
@@ -75,5 +78,6 @@ def tokenize(
         input_size=input_size,
         min_mapped=min_mapped,
         gene_column=gene_column,
+        keep_uncropped=keep_uncropped,
     )
     say(str(report))

@@ -49,6 +49,9 @@ def screen(
     reference_overflow: Annotated[
         bool, typer.Option("--reference-overflow", help="Cut overflowing originals as the published code does.")
     ] = False,
+    refill: Annotated[
+        bool, typer.Option("--refill", help="Deletions let genes move up from below the input limit.")
+    ] = False,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
     from rankshift.jobs.screening import run_screen
@@ -71,6 +74,7 @@ def screen(
         token_budget=token_budget,
         shard_tokens=shard_tokens,
         reference_overflow=reference_overflow,
+        refill=refill,
         anchor=anchor,
         rank_shift=rank_shift,
         to=to,

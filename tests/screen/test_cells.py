@@ -88,9 +88,9 @@ def test_a_gene_twice_in_a_cell_is_reported_and_kept(tmp_path, v1):
 
 
 def test_nested_columns_are_left_out_and_named(tmp_path, v1):
-    cells = Cells.read(table(tmp_path / "c.parquet", [[5]], input_ids_uncropped=[[5, 6]], tissue=["heart"]), v1)
+    cells = Cells.read(table(tmp_path / "c.parquet", [[5]], embedding=[[5.0, 6.0]], tissue=["heart"]), v1)
     assert cells.obs.column_names == ["cell_id", "tissue"]
-    assert cells.notes == ("column input_ids_uncropped left out: it is nested",)
+    assert cells.notes == ("column embedding left out: it is nested",)
 
 
 def test_plain_cells_may_be_read_with_a_vocabulary_that_has_specials(tmp_path, v2):
