@@ -1,6 +1,9 @@
-"""`rankshift embed`: embeddings of cells to Parquet, or one vector per state of cells to states.json."""
+"""`rankshift embed`: embeddings of cells or genes to Parquet or AnnData, or one vector per state of cells to states.json.
 
-from collections.abc import Callable
+It reads, chooses cells, writes and tells; what it computes is in screen: `originals.embed` and `gene_embeddings`.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,18 @@ import pyarrow.parquet as pq
 from rankshift.jobs.progress import progress
 from rankshift.screen.atomic import replacing
 from rankshift.screen.bundle import Bundle
-from rankshift.screen.cells import Cells, select
+from rankshift.screen.cells import Cells, rows_where, select
+from rankshift.screen.embeddings import Embeddings, check_file, stamped, with_vectors
 from rankshift.screen.encoder import Encoder, default_device, measured_layers
 from rankshift.screen.errors import InputError
+from rankshift.screen.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
 from rankshift.screen.originals import check_level
 from rankshift.screen.originals import embed as embed_cells
-from rankshift.screen.preparation import TOKEN_BUDGET
-from rankshift.screen.states import summarise, write_states
+from rankshift.screen.preparation import TOKEN_BUDGET, resolve_genes
+from rankshift.screen.states import check_summary, summarise, write_states
+
+Say = Callable[[str], None]
+STATE = "state"  # column of the rows of genes with `by`: null where the row is of all cells
 
 
 def embed(
@@ -28,51 +36,173 @@ def embed(
     layer: int = -1,
     by: str | None = None,
     summary: str = "mean",
+    genes: str | Sequence[str] = "all",
+    per_cell: bool = False,
+    where: str | None = None,
     max_cells: int | None = None,
     dtype: str = "float32",
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> None:
-    """Embed the cells of a token table: rows in input order to .parquet, or with `by` {state: vector} to .json.
+    """Embed the cells of a token table, in input order, or its genes, to .parquet or .h5ad.
 
-    level: cell (mean over the genes' rows), cls, or auto. layer: -1 second to last, 0 last. Every file records model, layer
-    and level, because vectors of different ones have equal widths.
+    level: cell (mean over the genes' rows), cls, gene (a gene's mean or, as `summary`, median over the cells that have
+    it), or auto: cls where cells have it, else cell. layer: 0 of the last layer, -1 of the one before, and so on.
+    by: an obs column. Cells give one vector per value of it, {value: vector}, to .json; genes get further rows, one per
+    value. genes, per_cell: of level gene; the latter writes every hidden state, not aggregated. where, max_cells: a
+    condition over the obs columns, and a sample (per value of `by`).
     """
-    if (by is not None) != (out.suffix == ".json") or out.suffix not in (".json", ".parquet"):
-        raise InputError(f"--out {out} does not fit: give a .parquet, or with --by COLUMN a .json")
     opened = Bundle.open(bundle)
     layers = measured_layers(opened.config, layer)
-    table = Cells.read(cells, opened)
+    check_summary(summary)
+    of_genes = level == "gene"
+    if not of_genes and (per_cell or genes != "all"):
+        raise InputError(f"{'--per-cell' if per_cell else '--genes'} is for genes: add --level gene")
+    if (by is not None and not of_genes) != (out.suffix == ".json"):
+        raise InputError(f"--out {out} does not fit: give a .parquet or .h5ad, or, for cells with --by COLUMN, a .json")
+    if per_cell and (by is not None or out.suffix != ".parquet"):
+        raise InputError(
+            f"--per-cell rows go to .parquet and have no --by, --out is {out}: leave --by out, name a .parquet"
+        )
+    table = chosen_cells(cells, opened, where=where, by=by, max_cells=max_cells, say=say)
+    if level == "auto":
+        level = "cls" if table.framed else "cell"
+    if not of_genes:
+        check_level(level, table.framed)
+    if out.suffix != ".json":
+        check_file(out, [] if of_genes else [*table.obs.column_names])
+    wanted = _genes(genes, table, opened, say) if of_genes else None
+    encoder = Encoder(opened, device=default_device(), dtype=dtype)
+    about = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256, "dtype": dtype}
+    if wanted is None:
+        with progress("cells", len(table)) as done:
+            budget = TOKEN_BUDGET[encoder.device.type]
+            vectors = embed_cells(table, encoder, level=level, layer_count=layers, tokens=budget, done=done)
+        if by is not None:
+            states = summarise(vectors, _labels(table, by), summary)
+            write_states(states, out)
+            told = f"{len(states)} states ({', '.join(states)}), {summary} of {len(table)} cells"
+        else:
+            rows = table.obs.append_column("length", pa.array(table.lengths, pa.int32()))
+            Embeddings(rows=rows, key=("cell_id",), vectors=vectors, about=about).write(out)
+            told = f"{len(table)} cells"
+    elif per_cell:
+        count = _write_gene_rows(out, table, opened, encoder, wanted, layers, about)
+        told = f"{count} hidden states of {len(wanted)} genes in {len(table)} cells"
+    else:
+        found = _gene_embeddings(table, opened, encoder, wanted, layers, by, summary, about)
+        found.write(out)
+        told = f"{len(found.vectors)} rows of {len(wanted)} genes, {summary} over {len(table)} cells"
+    say(f"{out}: {told}, {encoder.width} dimensions, level {level}, layer {layer}")
+
+
+def chosen_cells(
+    path: Path, bundle: Bundle, *, where: str | None, by: str | None, max_cells: int | None, say: Say
+) -> Cells:
+    """The cells to embed: in input order; with `by` state after state, at most `max_cells` of each, none without state."""
+    table = Cells.read(path, bundle)
     for note in table.notes:
         say(note)
-    level = ("cls" if table.framed else "cell") if level == "auto" else level
-    check_level(level, table.framed)
+    if where is not None:
+        rows = rows_where(table.obs.append_column("length", pa.array(table.lengths)), where)
+        if not len(rows):
+            raise InputError(f"no cell is left after --where {where!r} (0 of {len(table)}): loosen it")
+        table = table.take(rows)
+    if by is None:
+        return table if max_cells is None else table.take(np.sort(select(table, max_cells=max_cells)))
+    if by not in table.obs.column_names:
+        raise InputError(f"--by {by!r} is not a column: the columns are {', '.join(table.obs.column_names)}")
+    states = dict.fromkeys(label for label in _labels(table, by) if label is not None)
+    if not states:
+        raise InputError(f"--by {by!r} is empty in all {len(table)} cells: name another column")
+    return table.take(
+        np.concatenate([select(table, state_key=by, start=state, max_cells=max_cells) for state in states])
+    )
+
+
+def _labels(cells: Cells, by: str) -> list:
+    return [None if x is None else str(x) for x in cells.obs.column(by).to_pylist()]
+
+
+def _genes(genes: str | Sequence[str], cells: Cells, bundle: Bundle, say: Say) -> np.ndarray:
+    """Tokens of the genes to embed: those named, that cells have; specials never are."""
+    named, unknown = resolve_genes(genes, bundle)
+    if unknown:
+        say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
+    return genes_of(cells, bundle.vocabulary.is_gene, named)
+
+
+def _gene_embeddings(
+    cells: Cells,
+    bundle: Bundle,
+    encoder: Encoder,
+    genes: np.ndarray,
+    layers: int,
+    by: str | None,
+    summary: str,
+    about: dict[str, str],
+) -> Embeddings:
+    """Rows of genes by Ensembl id of the vocabulary: of all cells, and with `by` of each state that has the gene."""
+    states: list[str] = []
+    group = None
     if by is not None:
-        table = _sample_by(table, by, max_cells)
-    elif max_cells is not None:
-        table = table.take(np.sort(select(table, max_cells=max_cells)))
-    device = default_device()
-    encoder = Encoder(opened, device=device, dtype=dtype)
-    with progress("cells", len(table)) as done:
-        vectors = embed_cells(table, encoder, level=level, layer_count=layers, tokens=TOKEN_BUDGET[device], done=done)
-    if by is not None:
-        states = summarise(vectors, [str(x) for x in table.obs.column(by).to_pylist()], summary)
-        write_states(states, out)
-        say(
-            f"{out}: {len(states)} states ({', '.join(states)}), {summary} of {len(table)} cells, {encoder.width} dimensions"
+        labels = _labels(cells, by)
+        states = list(dict.fromkeys(labels))
+        group = np.array([states.index(label) for label in labels])
+    budget = TOKEN_BUDGET[encoder.device.type]
+    compute = gene_sums if summary == "mean" else gene_medians
+    with progress("cells", len(cells)) as done:
+        found = compute(
+            cells,
+            encoder,
+            genes=genes,
+            layer_count=layers,
+            tokens=budget,
+            group=group,
+            groups=len(states) or 1,
+            done=done,
         )
-        return
-    stamp = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256}
-    fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.width)
-    result = table.obs.append_column("length", pa.array(table.lengths, pa.int32())).append_column("embedding", fixed)
-    result = result.replace_schema_metadata({f"rankshift.{k}": v for k, v in stamp.items()})
-    with replacing(out) as temporary:
-        pq.write_table(result, temporary, compression="zstd")
-    say(f"{out}: {len(table)} cells, {encoder.width} dimensions, level {level}, layer {layer}")
+    rows = found.means() if isinstance(found, GeneSums) else found
+    names = _names(bundle, rows.token)
+    if by is not None:
+        names[STATE] = pa.array([None if s < 0 else states[s] for s in rows.group.tolist()], pa.string())
+    names["cells"] = pa.array(rows.cells, pa.int32())
+    about = about | {"summary": summary} | ({} if by is None else {"by": by})
+    key = ("ensembl_id",) if by is None else ("ensembl_id", STATE)
+    return Embeddings(rows=pa.table(names), key=key, vectors=rows.vectors, about=about)
 
 
-def _sample_by(cells: Cells, by: str, max_cells: int | None) -> Cells:
-    if by not in cells.obs.column_names:
-        raise InputError(f"--by {by!r} is not a column: the columns are {', '.join(cells.obs.column_names)}")
-    states = dict.fromkeys(str(x) for x in cells.obs.column(by).to_pylist() if x is not None)
-    rows = [select(cells, state_key=by, start=state, max_cells=max_cells) for state in states]
-    return cells.take(np.concatenate(rows))
+def _names(bundle: Bundle, token: np.ndarray) -> dict[str, pa.Array]:
+    v = bundle.vocabulary
+    return {
+        "ensembl_id": pa.array([v.ensembl_id[t] for t in token.tolist()]),
+        "symbol": pa.array([v.symbol[t] for t in token.tolist()], pa.string()),
+    }
+
+
+def _write_gene_rows(
+    out: Path,
+    cells: Cells,
+    bundle: Bundle,
+    encoder: Encoder,
+    genes: np.ndarray,
+    layers: int,
+    about: dict[str, str],
+) -> int:
+    """Every hidden state of the genes as it is computed: cell_id, ensembl_id, symbol, rank (1 is the top), embedding."""
+    count, file = 0, None
+    ids = cells.obs["cell_id"].combine_chunks()
+    with replacing(out) as temporary, progress("cells", len(cells)) as done:
+        try:
+            for rows in gene_rows(cells, encoder, layer_count=layers, tokens=TOKEN_BUDGET[encoder.device.type]):
+                keep = np.flatnonzero(np.isin(rows.token, genes))
+                columns = {"cell_id": ids.take(pa.array(rows.cell[keep]))} | _names(bundle, rows.token[keep])
+                columns["rank"] = pa.array(rows.place[keep] + (0 if cells.framed else 1), pa.int32())
+                table = stamped(with_vectors(pa.table(columns), rows.hidden[keep]), about)
+                file = file or pq.ParquetWriter(temporary, table.schema, compression="zstd")
+                file.write_table(table)
+                count += len(keep)
+                done(len(np.unique(rows.cell)))
+        finally:
+            if file is not None:
+                file.close()
+    return count

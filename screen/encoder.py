@@ -103,10 +103,16 @@ def check_config(config: dict) -> None:
 
 
 def measured_layers(config: dict, layer: int) -> int:
-    """How many encoder layers run: `layer` 0 measures the last one's output, -1 the second to last's (semantics 3.1)."""
-    if layer not in (0, -1):
-        raise InputError(f"layer {layer} is not measured: use -1 (second to last) or 0 (last)")
-    return int(config["num_hidden_layers"]) + layer
+    """How many encoder layers run for the hidden states of `layer`, counted back from the last layer's output.
+
+    0 is that of the last layer, -1 of the second to last (semantics 3.1), -L for L layers the embeddings below the first.
+    """
+    count = int(config["num_hidden_layers"])
+    if not -count <= layer <= 0:
+        raise InputError(
+            f"layer {layer} is not measured: the model has {count} layers, give 0 (the last) down to -{count} (below the first)"
+        )
+    return count + layer
 
 
 def default_device() -> str:

@@ -53,13 +53,18 @@ def write_states(states: Mapping[str, np.ndarray], path: Path) -> None:
         temporary.write_text(json.dumps({name: [float(x) for x in vector] for name, vector in states.items()}))
 
 
+def check_summary(summary: str) -> None:
+    """Refuse a summary that is not computed."""
+    if summary not in ("mean", "median"):
+        raise InputError(f"summary {summary!r} is unknown: use mean or median")
+
+
 def summarise(embeddings: np.ndarray, labels: Sequence[str], summary: str = "mean") -> dict[str, np.ndarray]:
     """One vector per label over its cells, per dimension, float32; states in order of first appearance.
 
     The median is the lower middle value for an even count, as the published code's exact_median (semantics 3.7).
     """
-    if summary not in ("mean", "median"):
-        raise InputError(f"summary {summary!r} is unknown: use mean or median")
+    check_summary(summary)
     named = np.asarray(labels, dtype=object)
     out = {}
     for name in dict.fromkeys(labels):

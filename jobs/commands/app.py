@@ -15,7 +15,9 @@ app = typer.Typer(
 )
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder made by `rankshift bundle`.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
-LayerOption = Annotated[int, typer.Option("--layer", help="Layer to measure: -1 the second to last, 0 the last.")]
+LayerOption = Annotated[
+    int, typer.Option("--layer", help="Hidden states to measure: 0 of the last layer, -1 of the one before, and so on.")
+]
 
 
 def say(line: str) -> None:

@@ -30,13 +30,13 @@ from rankshift.compat.inputs import (
 )
 from rankshift.jobs.export import write_pickle
 from rankshift.screen.atomic import replacing
-from rankshift.screen.batches import Batch, batches
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells, select
 from rankshift.screen.encoder import Encoder, default_device, measured_layers
 from rankshift.screen.errors import InputError
+from rankshift.screen.gene_embeddings import gene_medians, gene_sums
 from rankshift.screen.genes import read_vocabulary
-from rankshift.screen.originals import embed, original_lists
+from rankshift.screen.originals import embed
 from rankshift.screen.preparation import TOKEN_BUDGET
 from rankshift.screen.states import summarise
 
@@ -158,8 +158,6 @@ class EmbExtractor:
             count(name, getattr(self, name))
         if isinstance(self.emb_label, str):
             raise InputError(f"emb_label is {self.emb_label!r}: give a list of columns")
-        if self.emb_mode == "gene" and self.summary_stat == "median":
-            raise InputError("the median of each gene over cells is not computed: use summary_stat None or 'mean'")
         lists(self.filter_data)
         vocabulary = read_vocabulary(token_file(self.token_dictionary_file))
         generation(self.model_version, vocabulary)
@@ -213,24 +211,14 @@ class EmbExtractor:
         return frame
 
     def _genes(self, cells: Cells, encoder: Encoder, bundle: Bundle) -> pd.DataFrame:
-        """The mean hidden state of every gene over the cells that have it; specials have their rows, too."""
-        size = bundle.vocabulary.size
-        sums, n = np.zeros((size, encoder.width)), np.zeros(size, np.int64)
-        arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.framed)
-        ids = torch.tensor(cells.ids)
-
-        def added(block: Batch, hidden: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-            base, length = block.arrays.base.tolist(), block.arrays.length.tolist()
-            token = np.concatenate([cells.ids[b : b + k] for b, k in zip(base, length, strict=True)])
-            return token, hidden.float().cpu().numpy()
-
-        parts = batches(ids, arrays, TOKEN_BUDGET[encoder.device.type])
-        for token, rows in encoder.map(parts, added, layers=measured_layers(encoder.config, self.emb_layer)):
-            np.add.at(sums, token, rows)
-            n += np.bincount(token, minlength=size)
-        there = np.flatnonzero(n)
-        means = (sums[there] / n[there, None]).astype(np.float32)
-        return pd.DataFrame(means, index=[bundle.vocabulary.ensembl_id[t] for t in there])
+        """The mean or median hidden state of every gene over the cells that have it; specials have their rows, too."""
+        layers, budget = measured_layers(encoder.config, self.emb_layer), TOKEN_BUDGET[encoder.device.type]
+        tokens = np.unique(cells.ids)
+        if self.summary_stat == "median":
+            found = gene_medians(cells, encoder, genes=tokens, layer_count=layers, tokens=budget)
+        else:
+            found = gene_sums(cells, encoder, genes=tokens, layer_count=layers, tokens=budget).means()
+        return pd.DataFrame(found.vectors, index=[bundle.vocabulary.ensembl_id[t] for t in found.token])
 
 
 def summary(vectors: np.ndarray, kind: str) -> np.ndarray:
