@@ -15,7 +15,9 @@ from time import perf_counter
 from rankshift.jobs.cluster import cluster
 from rankshift.jobs.embed import embed
 from rankshift.jobs.plots import plot_shifts
-from rankshift.jobs.pretrain import Pretraining, pretrain, summary
+from rankshift.jobs.pretrain import pretrain
+from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.pretraining.unigram import summary
 from rankshift.jobs.query import query
 from rankshift.jobs.screening import run_screen
 from rankshift.screen.atomic import replacing

@@ -5,18 +5,24 @@ worker of a gang lease. The torch.distributed group lives only as long as the tr
 """
 
 import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic, sleep
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from rankshift.screen.errors import InputError
 
 PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails: someone is gone
+ROLL_CALL = 5.0  # seconds that those who are left wait for each other, to learn who is not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,19 +50,115 @@ class Report(Protocol):
         """Should the training save itself and stop (raise KeyboardInterrupt) after this step?"""
 
 
+class WorkerGone(RuntimeError):
+    """A worker of the gang died; the message says which, and what is left of the training."""
+
+
+class Broken(Exception):
+    """A collective failed because a peer is gone. `left` says what is left; `group` turns it into WorkerGone."""
+
+    def __init__(self, left: str) -> None:
+        super().__init__(left)
+        self.left = left
+
+
+class Peers:
+    """The gang as one of its ranks sees it. Every method but `lost` is to be called by all ranks, in the same order."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+
+    @property
+    def first(self) -> bool:
+        """Is this rank 0, the one that writes and reports?"""
+        return self.seat.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks, in place."""
+        if self.seat.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Does any rank say yes? Answered over the network of the hosts, so a GPU is not waited for."""
+        if self.seat.world == 1:
+            return flag
+        return bool(self.total(torch.tensor(int(flag))))
+
+    def bounds(self, value: int) -> tuple[int, int]:
+        """The least and the greatest of the ranks' values."""
+        pair = torch.tensor([-value, value])
+        if self.seat.world > 1:
+            dist.all_reduce(pair, dist.ReduceOp.MAX)
+        return -int(pair[0]), int(pair[1])
+
+    def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module with gradients averaged over the ranks in the backward pass; rank 0's weights are everybody's."""
+        if self.seat.world == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def lost(self, error: BaseException) -> bool:
+        """Is this error that of a collective whose peer is gone? gloo raises plain RuntimeErrors that name itself."""
+        return self.seat.world > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
+
 @contextmanager
-def group(seat: Seat, device: torch.device) -> Iterator[None]:
+def group(seat: Seat, device: torch.device) -> Iterator[Peers]:
     """The process group of a training, NCCL on GPUs and gloo on CPUs; nothing for a gang of one.
 
-    Models wrapped for it must be gone when the block ends: a reducer that outlives its group hangs the process.
+    Models wrapped for it must be gone when the block ends: a reducer that outlives its group hangs the process. When the
+    block raises Broken, those who are left call the roll and raise WorkerGone, which names the ranks that did not answer.
     """
     if seat.world == 1:
-        yield
+        yield Peers(seat)
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=seat.meeting, rank=seat.rank, world_size=seat.world, timeout=PATIENCE)
+    store = _store(seat)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("group", store),
+        rank=seat.rank,
+        world_size=seat.world,
+        timeout=PATIENCE,
+    )
+    left = None
     try:
-        yield
+        yield Peers(seat)
+    except Broken as error:
+        left = error.left
+        traceback.clear_frames(error.__traceback__)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # frames that failed hold the wrapped model
+        raise
     finally:
         gc.collect()
         dist.destroy_process_group()
+    if left is not None:
+        ranks = _missing(store, seat)
+        who = (
+            f"worker of rank {ranks[0]} is" if len(ranks) == 1 else f"workers of ranks {', '.join(map(str, ranks))} are"
+        )
+        raise WorkerGone(f"{who if ranks else 'a worker is'} gone {left}")
+
+
+def _store(seat: Seat) -> dist.TCPStore:
+    where = urlsplit(str(seat.meeting))
+    if where.scheme != "tcp" or not where.hostname or not where.port:
+        raise InputError(f"{seat.meeting!r} is no meeting point: give tcp://host:port")
+    return dist.TCPStore(where.hostname, where.port, seat.world, is_master=seat.rank == 0, timeout=PATIENCE)
+
+
+def _missing(store: dist.TCPStore, seat: Seat) -> list[int]:
+    """Ranks that do not answer a roll call. Rank 0 keeps the roll; when it is silent, it is the one that is gone."""
+    waiting = {rank for rank in range(seat.world) if rank != seat.rank}
+    if seat.world == 2:
+        return list(waiting)
+    until = monotonic() + ROLL_CALL
+    try:
+        store.set(f"here/{seat.rank}", "")
+        while waiting and monotonic() < until:
+            waiting = {rank for rank in waiting if not store.check([f"here/{rank}"])}
+            sleep(0.05)
+    except dist.DistError:
+        return [0] if 0 in waiting else sorted(waiting)
+    return sorted(waiting)

@@ -64,8 +64,8 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
     """Masked-gene pretraining: a first bundle from a vocabulary and its cells."""
-    from rankshift.jobs.pretrain import Pretraining
     from rankshift.jobs.pretrain import pretrain as run_pretrain
+    from rankshift.jobs.pretraining.options import Pretraining
 
     given = {
         "layers": layers, "width": width, "heads": heads, "inner": inner, "input_size": input_size, "epochs": epochs,

@@ -4,7 +4,7 @@ import json
 import math
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertForMaskedLM
 
-from rankshift.jobs import pretrain as pretraining
 from rankshift.jobs.cli import run_command
-from rankshift.jobs.masking import hide, length_batches
-from rankshift.jobs.pretrain import (
-    JUDGE,
-    Pretraining,
-    held_out_loss,
-    masked_loss,
-    new_model,
-    pretrain,
-    schedule,
-    split,
-    unigram_entropy,
-    unigram_loss,
-)  # fmt: skip
+from rankshift.jobs.pretrain import pretrain
+from rankshift.jobs.pretraining.masking import hide, length_batches
+from rankshift.jobs.pretraining.objective import JUDGE, held_out_loss, masked_loss, new_model, split
+from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.pretraining.unigram import unigram_entropy, unigram_loss
+from rankshift.jobs.training import trainer
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells
 from rankshift.screen.encoder import Encoder
@@ -120,7 +112,8 @@ def test_transformers_opens_it_and_gives_the_recorded_loss(trained, files):
     labels[batch.hidden] = batch.genes
     with torch.no_grad():
         theirs = model(input_ids=batch.shown, attention_mask=batch.real, labels=labels).loss
-        assert float(masked_loss(model, batch)) == pytest.approx(float(theirs), abs=1e-5)
+        summed, count = masked_loss(model, batch)
+        assert float(summed) / count == pytest.approx(float(theirs), abs=1e-5)
 
 
 def test_our_encoder_reads_it(trained, files):
@@ -150,7 +143,7 @@ def test_a_seed_decides_everything(trained, files, tmp_path):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(trained, files, tmp_path, monkeypatch):
     out = tmp_path / "bundle"
-    save, saved = pretraining.save, []
+    save, saved = trainer.save, []
 
     def save_and_press(*arguments):
         save(*arguments)
@@ -159,10 +152,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(trained, files, tmp_path
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining, "SAVE_EVERY", 0.0)
-        patch.setattr(pretraining, "save", save_and_press)
+        patch.setattr(trainer, "save", save_and_press)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(*files, out, TINY, say=lambda line: None)
+            pretrain(*files, out, replace(TINY, save_every=0.0), say=lambda line: None)
     assert saved == [*range(1, 31), 30]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle.training"]
     with pytest.raises(InputError, match=r"bundle.training is an unfinished training: continue it with --resume"):
@@ -316,7 +308,7 @@ def test_padding_changes_no_loss():
     batch = hide(cells, np.array([0, 1]), table, 0.5, (0,))
     assert batch.real is not None
     with torch.no_grad():
-        both = float(masked_loss(model, batch)) * len(batch.genes)
+        both = float(masked_loss(model, batch)[0])
         alone = 0.0
         for row, size in ((0, 30), (1, 10)):
             shown, hidden = batch.shown[row : row + 1, :size], batch.hidden[row : row + 1, :size]
@@ -346,11 +338,6 @@ def test_unigram_entropy_and_loss():
     known = np.repeat(genes, 10_000)
     assert unigram_loss(known, np.array([2, *genes]), table) == pytest.approx(math.log(len(genes)), abs=1e-3)
     assert unigram_loss(known[:-10_000], genes[-1:], table) > 12  # never seen, and yet finite
-
-
-def test_schedule_rises_and_falls():
-    assert [schedule(x, 0.2) for x in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
-    assert schedule(0.0, 0.0) == 1.0
 
 
 def test_held_out_cells_are_not_trained_on():

@@ -29,6 +29,19 @@ class Batch:
     hidden: Tensor
     genes: Tensor
 
+    def take(self, cells: np.ndarray) -> "Batch":
+        """These cells of the batch, in rising order, without the padding that only the others needed."""
+        which = torch.from_numpy(cells)
+        owner = self.hidden.nonzero()[:, 0]
+        real = None if self.real is None else self.real[which]
+        longest = self.shown.shape[1] if real is None else int(real.sum(1).max())
+        return Batch(
+            shown=self.shown[which, :longest],
+            real=None if real is None or real[:, :longest].all() else real[:, :longest],
+            hidden=self.hidden[which, :longest],
+            genes=self.genes[torch.isin(owner, which)],
+        )
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         real = None if self.real is None else self.real.to(device)

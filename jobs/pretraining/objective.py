@@ -1,0 +1,125 @@
+"""The objective: a model with a head for genes, batches with hidden genes, and the loss of naming them.
+
+Shapes: B cells of a batch, N places of its longest list, M hidden genes, D hidden size, V tokens.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BertForMaskedLM
+
+from rankshift.jobs.gang import Peers, Seat
+from rankshift.jobs.pretraining.masking import Batch, hide, length_batches
+from rankshift.jobs.pretraining.options import Pretraining, bert_config
+from rankshift.jobs.pretraining.unigram import unigram_logs
+from rankshift.jobs.training import Step, mean_loss, shares
+from rankshift.screen.cells import Cells
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes import Vocabulary
+
+SPLIT, ORDER, HIDE, JUDGE = 0, 1, 2, 4  # streams of random numbers; 3 is dropout's, in the trainer
+ALONE = Peers(Seat())
+
+
+def new_model(options: Pretraining, vocabulary: Vocabulary, ids: np.ndarray, places: int) -> BertForMaskedLM:
+    """Random weights, and in the head's bias the log frequencies of the genes in `ids`.
+
+    The first loss is then about the unigram entropy, and no step is spent on learning how common genes are.
+    """
+    model = BertForMaskedLM(bert_config(options, vocabulary, places))
+    with torch.no_grad():
+        model.cls.predictions.bias.copy_(torch.from_numpy(unigram_logs(ids, vocabulary)))
+    return model
+
+
+def masked_loss(model: BertForMaskedLM, batch: Batch) -> tuple[Tensor, int]:
+    """Summed cross-entropy over the hidden genes in nats, and how many those are.
+
+    The head sees their rows only: (M, V) logits, never (B, N, V).
+    """
+    hidden_BND = model.bert(input_ids=batch.shown, attention_mask=batch.real).last_hidden_state
+    logits_MV = model.cls(hidden_BND[batch.hidden])
+    return F.cross_entropy(logits_MV.float(), batch.genes, reduction="sum"), len(batch.genes)
+
+
+class MaskedBatches:
+    """Steps of pretraining: the cells of `rows` in batches of like length, anew in every epoch, genes hidden in each.
+
+    A batch and what is hidden in it depend on the seed, the epoch and the number of the step alone. The gang hides the
+    genes of a whole batch on every rank, and each rank takes its cells of it.
+    """
+
+    def __init__(
+        self,
+        table: Cells,
+        rows: np.ndarray,
+        vocabulary: Vocabulary,
+        options: Pretraining,
+        device: torch.device,
+        peers: Peers = ALONE,
+    ) -> None:
+        self._table, self._rows, self._vocabulary, self._options = table, rows, vocabulary, options
+        self._device, self._peers, self._lengths = device, peers, table.lengths
+        self._epoch, self._batches = -1, list[np.ndarray]()
+
+    def steps(self) -> list[int]:
+        """Batches of each epoch."""
+        return self._steps
+
+    @cached_property
+    def _steps(self) -> list[int]:
+        return [len(self._of(epoch)) for epoch in range(self._options.epochs)]
+
+    def step(self, epoch: int, index: int) -> Step:
+        """This rank's share of a batch, hidden genes and all."""
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._of(epoch)
+        rows, options = self._batches[index], self._options
+        seed = (options.seed, HIDE, epoch, index)
+        batch = hide(self._table, rows, self._vocabulary, options.hidden_share, seed)
+        parts = shares(np.arange(len(rows)), self._peers, options.accumulate)
+        return Step(
+            cells=len(rows),
+            tokens=int(self._lengths[rows].sum()),
+            passes=[batch.take(part).to(self._device) if len(part) else None for part in parts],
+        )
+
+    def _of(self, epoch: int) -> list[np.ndarray]:
+        options = self._options
+        return length_batches(self._rows, self._lengths, options.batch_tokens, (options.seed, ORDER, epoch))
+
+
+def held_out_loss(
+    model: BertForMaskedLM,
+    table: Cells,
+    rows: np.ndarray,
+    vocabulary: Vocabulary,
+    options: Pretraining,
+    peers: Peers = ALONE,
+) -> float:
+    """Mean loss over the hidden genes of cells that were not trained on; the same genes are hidden every time.
+
+    The model is in eval mode. In a gang all ranks call it, and share the cells.
+    """
+
+    def passes() -> Iterator[Batch]:
+        for i, some in enumerate(length_batches(rows, table.lengths, options.batch_tokens, (options.seed, JUDGE))):
+            batch = hide(table, some, vocabulary, options.hidden_share, (options.seed, JUDGE, i))
+            for part in shares(np.arange(len(some)), peers, options.accumulate):
+                if len(part):
+                    yield batch.take(part).to(model.device)
+
+    return mean_loss(model, masked_loss, passes(), peers)
+
+
+def split(cells: int, options: Pretraining) -> tuple[np.ndarray, np.ndarray]:
+    """Random rows to train on and rows held out, each in rising order."""
+    if cells < 2:
+        raise InputError(f"{cells} cell cannot be split into training and held-out cells: give at least 2")
+    order = np.random.default_rng((options.seed, SPLIT)).permutation(cells)
+    n = min(max(1, round(options.held_out * cells)), cells - 1)
+    return np.sort(order[n:]), np.sort(order[:n])

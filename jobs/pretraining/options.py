@@ -1,0 +1,85 @@
+"""What to pretrain and how: shape of the model, sizes of the data, and the recipe of the steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import BertConfig
+
+from rankshift.jobs.training.recipe import Recipe
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes import Vocabulary
+
+# Shapes of the published models (semantics 1) and, where it is known, how they were trained (semantics 2.5). The recipes
+# of the 20-layer and the V2 models were not published: they have that of the 95M series, which is nearest.
+_SERIES_95M = {"learning_rate": 5e-4, "schedule": "cosine"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "v1-10m": {"layers": 6, "heads": 4, "width": 256, "inner": 512, "input_size": 2048},
+    "12l-30m": {"layers": 12, "heads": 8, "width": 512, "inner": 1024, "input_size": 2048},
+    "12l-95m": {"layers": 12, "heads": 8, "width": 512, "inner": 1024, "input_size": 4096, **_SERIES_95M},
+    "20l-95m": {"layers": 20, "heads": 14, "width": 896, "inner": 1792, "input_size": 4096, **_SERIES_95M},
+    "v2-104m": {"layers": 12, "heads": 12, "width": 768, "inner": 3072, "input_size": 4096, **_SERIES_95M},
+    "v2-316m": {"layers": 18, "heads": 18, "width": 1152, "inner": 4608, "input_size": 4096, **_SERIES_95M},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretraining(Recipe):
+    """How to pretrain. The shape is that of the smallest published model, V1-10M (semantics 1)."""
+
+    layers: int = 6
+    width: int = 256
+    heads: int = 4  # of 64 dimensions, as in every published model
+    inner: int = 512  # twice the width, as in the 30M and 95M series
+    input_size: int | None = None  # positions; None: the longest list, because a place no cell reaches is never trained
+    dropout: float = 0.02  # hidden and attention, as published
+    initializer: float = 0.02  # standard deviation of new weights, as published; narrow models learn sooner with more
+    config: Mapping[str, Any] | None = None  # values of a BertConfig instead of these six
+    hidden_share: float = 0.15  # of the genes, as published
+    epochs: int = 3  # as published
+    batch_tokens: int = 24_576  # places of a step, padding included: 12 cells of 2048, the published batch of one GPU
+    held_out: float = 0.05  # share of the cells that is never trained on; the published trainer keeps none
+
+    def __post_init__(self) -> None:
+        Recipe.__post_init__(self)
+        for name in ("layers", "width", "heads", "inner", "epochs", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: give at least 1")
+        if self.width % self.heads:
+            raise InputError(f"width {self.width} is no multiple of {self.heads} heads: give 64 dimensions a head")
+        for name in ("hidden_share", "held_out"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: give a share between 0 and 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}: give a share from 0 to below 1")
+        if not 0 < self.initializer < float("inf"):
+            raise InputError(f"initializer is {self.initializer}: give a positive number")
+
+    @staticmethod
+    def preset(name: str, **given: Any) -> "Pretraining":
+        """Options of a published model, with others in place of its own where `given`.
+
+        >>> Pretraining.preset("v2-104m", epochs=1).width
+        768
+        """
+        if name not in PRESETS:
+            raise InputError(f"preset {name!r} is unknown: use {', '.join(PRESETS)}")
+        return Pretraining(**{**PRESETS[name], **given})
+
+
+def bert_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> BertConfig:
+    """The model's configuration; what the options do not name is as in every published model (semantics 1)."""
+    shape = {
+        "hidden_size": options.width,
+        "num_hidden_layers": options.layers,
+        "num_attention_heads": options.heads,
+        "intermediate_size": options.inner,
+        "max_position_embeddings": places,
+        "hidden_act": "relu",
+        "hidden_dropout_prob": options.dropout,
+        "attention_probs_dropout_prob": options.dropout,
+        "layer_norm_eps": 1e-12,
+        "initializer_range": options.initializer,
+    }
+    given = shape if options.config is None else {"max_position_embeddings": places, **options.config}
+    return BertConfig(**{**given, "vocab_size": vocabulary.size, "pad_token_id": vocabulary.special.pad})

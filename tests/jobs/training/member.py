@@ -1,0 +1,48 @@
+"""A process that trains on the seats it is told to, one after the other: commands as JSON lines, answers likewise.
+
+A script of its own, because a gang's members must be processes, and what a test file defines they cannot import.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from rankshift.jobs.gang import Seat
+from rankshift.jobs.pretrain import PretrainJob, train
+from rankshift.jobs.pretraining.options import Pretraining
+
+
+class Script:
+    """A report that asks for a stop, or kills its process, when it has been asked often enough; it is asked every step."""
+
+    def __init__(self, stop_at: int | None = None, die_at: int | None = None) -> None:
+        self.stop_at, self.die_at, self.asked, self.cells = stop_at, die_at, 0, 0
+
+    def __call__(self, n: int, note: str = "") -> None:
+        self.cells += n
+
+    def stopped(self) -> bool:
+        self.asked += 1
+        if self.asked == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.asked == self.stop_at
+
+
+def obey(command: dict) -> dict:
+    job = PretrainJob(**{k: Path(v) for k, v in command["paths"].items()}, options=Pretraining(**command["options"]))
+    report = Script(**command["script"])
+    try:
+        return {"losses": train(Seat(**command["seat"]), job, report), "cells": report.cells}
+    except (Exception, KeyboardInterrupt) as error:
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+torch.set_num_threads(1)
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what libraries print is no answer
+for line in sys.stdin:
+    print(json.dumps(obey(json.loads(line))), file=answers, flush=True)

@@ -1,0 +1,191 @@
+"""Gangs of real processes over gloo: they agree on the numbers, come and go, stop together, and survive a death."""
+
+import json
+import math
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import BertForMaskedLM
+
+from rankshift.jobs.pretrain import pretrain
+from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.training.checkpoint import read_record
+from rankshift.jobs.training.metrics import read as read_metrics
+from rankshift.screen.bundle import Bundle
+from rankshift.screen.cells import Cells
+from rankshift.screen.genes import make_vocabulary
+
+# No dropout: which units it drops is the one thing that depends on who computes.
+OPTIONS = Pretraining(
+    layers=1, width=32, heads=2, inner=32, epochs=2, batch_tokens=400, dropout=0.0, learning_rate=5e-3, warmup=3,
+    schedule="cosine", hidden_share=0.3, held_out=0.1, log_every=1, save_every=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, Path]:
+    """(cells.parquet, vocabulary.parquet): cells of 3 to 40 genes, every gene near its neighbours."""
+    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
+    table = make_vocabulary({n: i for i, n in enumerate(["<pad>", "<mask>", *(f"ENSG{i:011d}" for i in range(60))])})
+    lists = [2 + (rng.integers(60) + rng.permutation(n)) % 60 for n in rng.integers(3, 41, 150)]
+    offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
+    obs = pa.table({"cell_id": [f"c{i}" for i in range(len(lists))]})
+    table.write(folder / "vocabulary.parquet")
+    Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs).write(folder / "cells.parquet", table)
+    return folder / "cells.parquet", folder / "vocabulary.parquet"
+
+
+@pytest.fixture(scope="module")
+def alone(files, tmp_path_factory) -> Bundle:
+    """The training by this process alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return pretrain(*files, tmp_path_factory.mktemp("alone") / "bundle", OPTIONS, say=lambda line: None)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Member:
+    """A process that may be told to train, again and again."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("member.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def tell(self, command: dict) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict:
+        """What came of it; {} when the process died."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline() or "{}")
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[list[Member]]:
+    """Three living processes; a test that kills one puts another in its place."""
+    some = [Member() for _ in range(3)]
+    yield some
+    for member in some:
+        member.end()
+
+
+def gang(members: list[Member], files: tuple[Path, Path], out: Path, *scripts: dict, **options) -> list[dict]:
+    """Train on these members; `scripts`, by rank, say who stops or dies when."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    paths = {"cells": str(files[0]), "vocabulary": str(files[1]), "out": str(out)}
+    for rank, member in enumerate(members):
+        seat = {"rank": rank, "world": len(members), "meeting": meeting if len(members) > 1 else None}
+        script = scripts[rank] if rank < len(scripts) else {}
+        member.tell({"seat": seat, "paths": paths, "options": {**asdict(OPTIONS), **options}, "script": script})
+    return [member.answer() for member in members]
+
+
+def curve(folder: Path) -> list[list[float]]:
+    """Step, learning rate, loss and gradient norm of every row."""
+    columns = ("step", "learning_rate", "loss", "gradient_norm")
+    return [[float(row[name]) for name in columns] for row in read_metrics(folder / "metrics" / "metrics.csv")]
+
+
+def test_gangs_of_two_one_two_and_three_in_the_same_processes_give_the_same_training(alone, members, files, tmp_path):
+    a, b, c = members
+    curves = [curve(alone.path)]
+    cells = 2 * alone.config["pretraining"]["train_cells"]
+    for number, who in enumerate(([a, b], [a], [b, a], [c, b, a])):
+        out = tmp_path / f"bundle{number}"
+        answers = gang(who, files, out)
+        for answer in answers:
+            assert answer["losses"] == pytest.approx(
+                {name: alone.config["pretraining"][name] for name in answer["losses"]}, abs=2e-6
+            )
+        assert [answer["cells"] for answer in answers] == [cells, *[0] * (len(who) - 1)]  # rank 0 reports for all
+        curves.append(curve(out))
+        Bundle.open(out).verify()
+    for other in curves[1:]:
+        np.testing.assert_allclose(other, curves[0], rtol=2e-5, atol=1e-6)
+    assert curves[2] == curves[0]  # alone again, bit for bit
+    assert len(curves[0]) > 15
+
+
+def test_passes_change_nothing(alone, members, files, tmp_path):
+    gang(members[:2], files, tmp_path / "b", accumulate=3)  # six shares, of batches that have fewer cells, too
+    np.testing.assert_allclose(curve(tmp_path / "b"), curve(alone.path), rtol=2e-5, atol=1e-6)
+    gang(members[2:], files, tmp_path / "c", accumulate=50)
+    np.testing.assert_allclose(curve(tmp_path / "c"), curve(alone.path), rtol=2e-5, atol=1e-6)
+
+
+def test_a_rank_that_stops_stops_all_and_fewer_can_go_on(alone, members, files, tmp_path):
+    out = tmp_path / "bundle"
+    answers = gang(members[:2], files, out, {}, {"stop_at": 7})
+    assert [answer["error"] for answer in answers] == ["KeyboardInterrupt"] * 2
+    assert read_record(tmp_path / "bundle.training")["step"] == 7
+    (answer,) = gang(members[2:], files, out)
+    assert answer["losses"]["held_out_loss"] == pytest.approx(alone.config["pretraining"]["held_out_loss"], abs=1e-6)
+    np.testing.assert_allclose(curve(out), curve(alone.path), rtol=2e-5, atol=1e-6)
+    assert not (tmp_path / "bundle.training").exists()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_dies_is_named_and_the_last_step_is_kept(alone, members, files, tmp_path, victim):
+    out, died = tmp_path / "bundle", 5
+    scripts = [{"die_at": died} if rank == victim else {} for rank in range(3)]
+    # Saved by no clock: what is there afterwards was saved by those who were left.
+    answers = gang(members, files, out, *scripts, save_every=1e9)
+    assert answers[victim] == {}
+    members[victim].end()
+    members[victim] = Member()
+    folder = tmp_path / "bundle.training"
+    for rank in {0, 1, 2} - {victim}:
+        assert answers[rank] == {
+            "error": "WorkerGone",
+            "message": f"worker of rank {victim} is gone after step {died}: {folder} keeps it, go on with --resume",
+        }
+    assert read_record(folder)["step"] == died
+    assert not out.exists()
+    resumed = gang([members[2], members[1]], files, out)
+    for answer in resumed:
+        assert answer["losses"]["loss"] == pytest.approx(alone.config["pretraining"]["loss"], abs=1e-6)
+    np.testing.assert_allclose(curve(out), curve(alone.path), rtol=2e-5, atol=1e-6)
+
+
+def test_the_bundle_of_a_gang_opens_in_transformers(members, files, tmp_path):
+    gang(members[:2], files, tmp_path / "bundle")
+    with torch.no_grad():
+        logits = BertForMaskedLM.from_pretrained(tmp_path / "bundle")(torch.tensor([[2, 1, 4]])).logits
+    assert math.isfinite(float(logits.sum()))
+
+
+def test_ranks_that_see_different_folders_are_refused(members, files, tmp_path):
+    gang(members[:1], files, tmp_path / "bundle", {"stop_at": 3})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    for rank, out in enumerate(("bundle", "elsewhere")):
+        paths = {"cells": str(files[0]), "vocabulary": str(files[1]), "out": str(tmp_path / out)}
+        seat = {"rank": rank, "world": 2, "meeting": meeting}
+        members[rank].tell({"seat": seat, "paths": paths, "options": asdict(replace(OPTIONS)), "script": {}})
+    for member in members[:2]:
+        answer = member.answer()
+        assert answer["error"] == "InputError"
+        assert "ranks are at steps 0 to 3" in answer["message"]
