@@ -20,9 +20,9 @@ from benchmarks.tokenizer import draw, loop_over_cells
 from rankshift.screen.columns import match_columns
 from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.ranks import tokenize
-from rankshift.screen.results import EMPTY_PART
 from rankshift.screen.screening import Screener
 from rankshift.screen.shards import commit, part_path
+from rankshift.screen.views import EMPTY_PART
 
 QUERY = """
     SELECT gene_ids, count(*) AS n, avg(similarity) AS similarity, stddev(similarity) AS spread

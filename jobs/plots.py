@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
-from rankshift.screen.results import Run, literal, quoted
+from rankshift.screen.results import Run
+from rankshift.screen.views import literal, quoted
 
 MANY, FEW = "#b8c4ce", "#c2410c"  # all genes, the labelled ones
 INK = "#1f2933"

@@ -1,5 +1,6 @@
 """`rankshift stats`: one table of statistics of a run, in a file; what holds for all of it is said on the terminal."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
 from rankshift.screen.stats.effects import Judging
-from rankshift.screen.stats.tables import check_out, statistics
+from rankshift.screen.stats.tables import check_out, record, statistics
+from rankshift.screen.views import own_mode
 
 
 def stats(
     run: Path,
-    out: Path,
+    out: Path | None,
     *,
     mode: str,
     null: Path | None = None,
@@ -20,22 +22,34 @@ def stats(
     judging: Judging | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write the statistics of a run to the .csv or .parquet `out`; the options are those of `statistics`."""
-    check_out(out)
+    """Write the statistics of a run to the .csv or .parquet `out`; the options are those of `statistics`.
+
+    In the mode that is the run's own the run keeps them, too, for its views `statistics` and `hits`; then `out` may be None.
+    """
     opened = Run.open(run)
     other = None if null is None else Run.open(null)
+    keeps = mode == own_mode(opened) and not reference_names
+    if out is not None:
+        check_out(out)
+    elif not keeps:
+        own = f"--mode {own_mode(opened)} in our columns"
+        raise InputError(f"{opened.path} keeps {own} only: say where to write with --out FILE.parquet")
     for one in (opened, other):
-        if one is not None and one.path.resolve() in out.resolve().parents:
-            raise InputError(f"{out} lies inside the run, which statistics never write to: give another --out")
+        if one is not None and out is not None and one.holds(out):
+            raise InputError(f"{out} lies inside the run, which keeps its own table: give another --out")
         if one is not None and not one.complete:
             say(
                 f"{one.path}: {len(one.committed)} of {one.manifest['shards']} shards are there, the rest is not counted"
             )
     result = statistics(opened, mode, null=other, reference_names=reference_names, judging=judging)
-    rows = result.write(out)
+    if keeps and (out is None or os.access(opened.path, os.W_OK)):
+        result = record(opened, result)
+        say(f"{opened.path} keeps them: ask its views statistics and hits")
+    rows = None if out is None else result.write(out)
     for line in told(result.summary):
         say(line)
-    say(f"{out}: {rows:,} rows")
+    if rows is not None:
+        say(f"{out}: {rows:,} rows")
 
 
 def told(summary: dict[str, Any]) -> Iterator[str]:

@@ -16,8 +16,9 @@ from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import SEED, Cells
 from rankshift.screen.edits import Perturb, eligible
 from rankshift.screen.encoder import Encoder, one_thread
-from rankshift.screen.results import Run, quoted
+from rankshift.screen.results import Run
 from rankshift.screen.shifts import Measure, Shifts, shifts_of
+from rankshift.screen.views import quoted
 
 CELLS = 8  # a sample draws from few cells, because each costs its original
 SHARE = 100  # one list in so many is recomputed, within these bounds

@@ -26,11 +26,12 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.gene_shifts import gene_table
 from rankshift.screen.noise import Sample, choose_dtype
 from rankshift.screen.originals import check_level, embed
-from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
+from rankshift.screen.results import SCHEMA_VERSION, Run
 from rankshift.screen.shards import genes_path, part_path, plan
 from rankshift.screen.shifts import Measure, Shifts
 from rankshift.screen.states import check_route, read_states, summarise
 from rankshift.screen.versions import versions
+from rankshift.screen.views import EMPTY_PART
 
 TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
 SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}  # ten seconds or so: little is lost with a worker, and markers stay few

@@ -88,21 +88,37 @@ def screen(
 @app.command()
 def query(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    sql: Annotated[str, typer.Argument(help="One SELECT over shifts, cells and perturbations.")],
-    format: Annotated[str, typer.Option(help="table, csv, parquet or json.")] = "table",
+    sql: Annotated[
+        str | None, typer.Argument(help="One SELECT over shifts, cells, perturbations, hits … (docs/sql.md).")
+    ] = None,
+    others: Annotated[
+        list[str] | None, typer.Option("--with", metavar="NAME=RUN", help="Another run: its views are NAME.shifts, ….")
+    ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", metavar="NAME=FILE", help="A .csv, .tsv, .parquet or .json to join, as NAME."),
+    ] = None,
+    views: Annotated[
+        bool, typer.Option("--views", help="Print the CREATE VIEW statements for another DuckDB client.")
+    ] = False,
+    format: Annotated[
+        str | None, typer.Option(help="table, csv, parquet or json. Default: the ending of --out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
     """Ask a run in SQL."""
     from rankshift.jobs.query import query as ask
 
-    ask(run, sql, format=format, out=out, say=say)
+    ask(run, sql, others=others or (), tables=tables or (), views=views, format=format, out=out, say=say)
 
 
 @app.command()
 def stats(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: OutOption,
     mode: Annotated[str, typer.Option(help="goal, null, mixture, aggregate or genes.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv or .parquet. Without, the run keeps the table for its view hits.")
+    ] = None,
     null: Annotated[Path | None, typer.Option(help="Run to compare with, of --mode null.")] = None,
     reference_names: Annotated[
         bool, typer.Option("--reference-names", help="Columns, order and numbers as published.")

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
 from rankshift.screen.mappings import read_pickle
-from rankshift.screen.results import EMPTY_PART, SCHEMA_VERSION, Run
+from rankshift.screen.results import SCHEMA_VERSION, Run
 from rankshift.screen.shards import genes_path, part_path
+from rankshift.screen.views import EMPTY_PART
 
 Tokens = tuple[int, ...]
 SHARD = "shard-000000"

@@ -13,7 +13,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "symbols": ("", "their names"),
     "cells": ("cells", "cells in which the perturbation was made, one value each"),
     "enough_cells": ("yes or no", "at least --min-cells; without, nothing is tested and there is no rank"),
-    "hit": ("yes or no", "enough cells, FDR below 0.05 (balanced_fdr with --by), not below the noise floor"),
+    "hit": ("yes or no", "enough cells, FDR below 0.05 (balanced_fdr with --by), above the noise floor, an effect of its own"),
     "below_noise_floor": ("yes or no", "the mean effect is smaller than the p99 of the run's noise floor"),
     "<m>_mean": ("cosine", "mean over cells"),
     "<m>_sd": ("cosine", "standard deviation over cells, of the sample"),

@@ -98,7 +98,7 @@ def null_effects(run: Run, null: Run, judging: Judging) -> tuple[pa.Table, dict[
     columns = {**_identity(test), "enough_cells": tested, "null_cells": null_count, "similarity_mean": mean}
     columns |= {"null_similarity_mean": null_mean, "difference_mean": difference, "superiority": result.superiority}
     columns |= {"p_value": p, "fdr": fdr(p)}
-    columns |= _hits(run, columns["fdr"], "similarity", np.abs(difference))
+    columns |= _hits(run, columns["fdr"], "similarity", 1 - mean, acts=difference < 0)
     summary = _summary(test, columns, judging) | {"null": str(null.path), "null_cells": other.cells}
     return described(_sorted(columns, -columns["hit"].astype(int), difference)), summary
 
@@ -130,7 +130,10 @@ def _effects(
         columns |= {"groups": groups.groups, "balanced_mean": groups.mean, "balanced_difference": groups.difference}
         columns |= {"balanced_p_value": q, "balanced_fdr": fdr(q)}
     decides = columns["fdr" if groups is None else "balanced_fdr"]
-    columns |= _hits(run, decides, column, np.abs(mean if first else 1 - mean))
+    away = columns["superiority"] - centre if groups is None else groups.difference - difference
+    # What moves cells away, only less than the typical gene, is different from it and still no effect towards the goal.
+    acts = away * ranked > 0 if first else away < 0
+    columns |= _hits(run, decides, column, np.abs(ranked) if first else 1 - ranked, acts=acts)
     summary = _summary(seen, columns, judging) | {"typical_superiority": centre}
     if groups is not None:
         summary["typical_difference"] = difference
@@ -203,13 +206,16 @@ def _units(seen: Observations, values: np.ndarray, groups: Balanced | None) -> U
     return Units.of_rows(values, seen.cell, seen.offsets, seen.cells)
 
 
-def _hits(run: Run, q: np.ndarray, column: str, size: np.ndarray) -> Columns:
-    """Marks of hits by FDR `q` and by the `size` of the mean effect beside the noise floor of the run's `column`."""
+def _hits(run: Run, q: np.ndarray, column: str, size: np.ndarray, *, acts: np.ndarray) -> Columns:
+    """Marks of hits by FDR `q` and by the `size` of the mean effect beside the noise floor of the run's `column`.
+
+    acts: bool [G], does the perturbation differ from the others by what it does, and not by what it does not do?
+    """
     floor = (run.manifest.get("noise_floor") or {}).get(column, {}).get("p99")
     below = np.zeros(len(q), bool) if floor is None else size < floor
     return {
         "below_noise_floor": pa.nulls(len(q), pa.bool_()) if floor is None else below,
-        "hit": (q < SIGNIFICANT) & ~below,
+        "hit": (q < SIGNIFICANT) & ~below & acts & (size > 0),
     }
 
 

@@ -1,21 +1,19 @@
 """Tables with a row per cell or per pair of genes, too long to hold: made and sorted by DuckDB within a memory limit."""
 
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.results import Run, literal, quoted
+from rankshift.screen.results import Run
 from rankshift.screen.shards import genes_path, part_path
+from rankshift.screen.sql import limited
+from rankshift.screen.views import literal, quoted
 
-MEMORY = "2GB"  # of DuckDB, beside the interpreter and the libraries; what is longer goes through temporary files
 BATCH = 100_000
 CELL = -1  # stands for the cell itself among affected tokens
 INDEX = ""  # name of the first column of published tables: the number of a row before sorting
@@ -165,7 +163,7 @@ def _named(
     schema = pa.table(columns(empty)).schema
 
     def rows() -> Iterator[pa.RecordBatch]:
-        with _limited() as connection:
+        with limited() as connection:
             connection.register("named", names.order)
             for statement in statements[:-1]:
                 connection.execute(statement)
@@ -173,15 +171,6 @@ def _named(
                 yield from pa.table(columns(batch), schema=schema).combine_chunks().to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, rows())
-
-
-@contextmanager
-def _limited() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that goes through temporary files beyond MEMORY."""
-    with tempfile.TemporaryDirectory() as folder:
-        config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": MEMORY, "temp_directory": folder}
-        with duckdb.connect(":memory:", config=config) as connection:
-            yield connection
 
 
 def _reader(run: Run, query: str) -> pa.RecordBatchReader:
@@ -192,7 +181,7 @@ def _reader(run: Run, query: str) -> pa.RecordBatchReader:
         schema = pa.schema([f.with_name(INDEX) if f.name == "row" else f for f in schema])
 
     def rows() -> Iterator[pa.RecordBatch]:
-        with _limited() as connection:
+        with limited() as connection:
             connection.execute(run.views)
             for batch in connection.sql(query).to_arrow_reader(BATCH):
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)

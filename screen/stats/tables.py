@@ -1,7 +1,7 @@
 """`statistics`: the table of a run by mode, in the published columns or in ours, and the file it is written to."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from rankshift.screen.results import Run
 from rankshift.screen.stats import published
 from rankshift.screen.stats.effects import Judging, goal_effects, null_effects, similarity_effects
 from rankshift.screen.stats.streams import INDEX, cell_rows, gene_rows
+from rankshift.screen.views import RECORDED, STAMP, committed_mark, own_mode
 
 MODES = ("goal", "null", "mixture", "aggregate", "genes")
-STAMP = b"rankshift.statistics"  # Parquet metadata: the summary as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +87,34 @@ def statistics(
     if reference_names:
         table = published.against_null(run, null) if null else getattr(published, mode)(run)
         return Statistics(rows=table.to_reader())
+    mark = {"committed": committed_mark(run.committed), "options": _given(judging)}  # before reading: never too new
     if null is not None:
         table, summary = null_effects(run, null, judging)
     else:
         table, summary = (goal_effects if mode == "goal" else similarity_effects)(run, judging)
-    return Statistics(rows=table.to_reader(), summary={"mode": mode, **summary})
+    return Statistics(rows=table.to_reader(), summary={"mode": mode, **summary, **mark})
+
+
+def record(run: Run, found: Statistics) -> Statistics:
+    """Keep the statistics of a run's own mode in the run, as its views `statistics` and `hits`; returns them to be read again.
+
+    Views count them as long as no further shard is committed. Raises InputError for a mode that is not the run's own, or
+    where the run cannot be written to.
+    """
+    if found.summary.get("mode") != own_mode(run):
+        raise InputError(f"{run.path} keeps statistics of mode {own_mode(run)} only: write others with --out FILE")
+    table = found.table()
+    try:
+        Statistics(rows=table.to_reader(), summary=found.summary).write(run.path / RECORDED)
+    except PermissionError as error:
+        raise InputError(f"{run.path} cannot be written to ({error.strerror}): write to --out FILE instead") from error
+    return Statistics(rows=table.to_reader(), summary=found.summary)
+
+
+def _given(judging: Judging) -> dict[str, Any]:
+    """The options that are not the defaults."""
+    plain = asdict(Judging())
+    return {name: value for name, value in asdict(judging).items() if value != plain[name]}
 
 
 def _check(mode: str, reference_names: bool, judging: Judging | None) -> None:
