@@ -117,7 +117,7 @@ class _Data:
     @staticmethod
     def read(job: PretrainJob) -> "_Data":
         options = job.options
-        draft = Draft.open(job.vocabulary, options.input_size or NO_LIMIT)
+        draft = Draft.open(job.vocabulary, options.positions or NO_LIMIT)
         table = Cells.read(job.cells, draft)
         train, judged = split(len(table), options)
         known = table.take(train).ids
@@ -141,7 +141,7 @@ def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> dict[st
     device = torch.device(default_device())
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
-        places = options.input_size or int(table.lengths.max())
+        places = options.positions or int(table.lengths.max())
         model = new_model(options, vocabulary, table.take(data.train).ids, places).to(device)
     with group(seat, device) as peers:
         trainer = Trainer(

@@ -1,4 +1,4 @@
-"""Batches for masked-gene training: cells of like length together, a share of their genes hidden. Seeded, and numpy only.
+"""Batches for masked-gene training: cells of like length together, a share of their genes hidden. Seeded; made by numpy.
 
 Shapes: B cells of a batch, N places of its longest list, M hidden genes.
 """
@@ -21,32 +21,40 @@ class Batch:
     """Padded lists with hidden genes.
 
     shown: int64 (B, N). real: bool (B, N), False on padding, None where nothing is padded (which is faster).
-    hidden: bool (B, N) with M places. genes: int64 (M,), what stood there, row after row.
+    places: int64 (M,), where genes are hidden, in the flattened (B * N), rising. genes: int64 (M,), what stood there.
     """
 
     shown: Tensor
     real: Tensor | None
-    hidden: Tensor
+    places: Tensor
     genes: Tensor
+
+    @property
+    def hidden(self) -> Tensor:
+        """bool (B, N): where genes are hidden. The loss takes `places`: a GPU would have to count the True ones first."""
+        flags = torch.zeros(self.shown.numel(), dtype=torch.bool, device=self.shown.device)
+        flags[self.places] = True
+        return flags.view_as(self.shown)
 
     def take(self, cells: np.ndarray) -> "Batch":
         """These cells of the batch, in rising order, without the padding that only the others needed."""
-        which = torch.from_numpy(cells)
-        owner = self.hidden.nonzero()[:, 0]
+        which, wide = torch.from_numpy(cells), self.shown.shape[1]
+        owner, column = self.places // wide, self.places % wide
+        mine = torch.isin(owner, which)
         real = None if self.real is None else self.real[which]
-        longest = self.shown.shape[1] if real is None else int(real.sum(1).max())
+        longest = wide if real is None else int(real.sum(1).max())
         return Batch(
             shown=self.shown[which, :longest],
             real=None if real is None or real[:, :longest].all() else real[:, :longest],
-            hidden=self.hidden[which, :longest],
-            genes=self.genes[torch.isin(owner, which)],
+            places=torch.searchsorted(which, owner[mine]) * longest + column[mine],
+            genes=self.genes[mine],
         )
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         real = None if self.real is None else self.real.to(device)
         return replace(
-            self, shown=self.shown.to(device), real=real, hidden=self.hidden.to(device), genes=self.genes.to(device)
+            self, shown=self.shown.to(device), real=real, places=self.places.to(device), genes=self.genes.to(device)
         )
 
 
@@ -74,7 +82,7 @@ def hide(table: Cells, rows: np.ndarray, vocabulary: Vocabulary, share: float, s
     return Batch(
         shown=torch.from_numpy(shown),
         real=None if real.all() else torch.from_numpy(real),
-        hidden=torch.from_numpy(hidden),
+        places=torch.from_numpy(np.flatnonzero(hidden)),
         genes=torch.from_numpy(ids[hidden]),
     )
 

@@ -42,7 +42,7 @@ def masked_loss(model: BertForMaskedLM, batch: Batch) -> tuple[Tensor, int]:
     The head sees their rows only: (M, V) logits, never (B, N, V).
     """
     hidden_BND = model.bert(input_ids=batch.shown, attention_mask=batch.real).last_hidden_state
-    logits_MV = model.cls(hidden_BND[batch.hidden])
+    logits_MV = model.cls(hidden_BND.flatten(0, 1)[batch.places])
     return F.cross_entropy(logits_MV.float(), batch.genes, reduction="sum"), len(batch.genes)
 
 

@@ -1,14 +1,18 @@
 """What to pretrain and how: shape of the model, sizes of the data, and the recipe of the steps."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import BertConfig
 
 from rankshift.jobs.training.recipe import Recipe
+from rankshift.screen.encoder import check_config
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
+from rankshift.screen.mappings import first_line, readable
 
 # Shapes of the published models (semantics 1) and, where it is known, how they were trained (semantics 2.5). The recipes
 # of the 20-layer and the V2 models were not published: they have that of the 95M series, which is nearest.
@@ -21,6 +25,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "v2-104m": {"layers": 12, "heads": 12, "width": 768, "inner": 3072, "input_size": 4096, **_SERIES_95M},
     "v2-316m": {"layers": 18, "heads": 18, "width": 1152, "inner": 4608, "input_size": 4096, **_SERIES_95M},
 }
+
+
+_NO_SHAPE = (
+    "vocab_size",
+    "pad_token_id",
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "model_type",
+    "_name_or_path",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +69,15 @@ class Pretraining(Recipe):
             raise InputError(f"dropout is {self.dropout}: give a share from 0 to below 1")
         if not 0 < self.initializer < float("inf"):
             raise InputError(f"initializer is {self.initializer}: give a positive number")
+        if self.input_size is not None and self.positions != self.input_size:
+            raise InputError(
+                f"input_size {self.input_size} is not the config's {self.positions} positions: give one of them"
+            )
+
+    @property
+    def positions(self) -> int | None:
+        """Positions of the model, from the config or the input size; None: as many as the longest list needs."""
+        return (self.config or {}).get("max_position_embeddings", self.input_size)
 
     @staticmethod
     def preset(name: str, **given: Any) -> "Pretraining":
@@ -65,6 +89,31 @@ class Pretraining(Recipe):
         if name not in PRESETS:
             raise InputError(f"preset {name!r} is unknown: use {', '.join(PRESETS)}")
         return Pretraining(**{**PRESETS[name], **given})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a BertConfig in a config.json, without those of a vocabulary or a checkpoint.
+
+    Raises InputError for another kind of model, or one that `rankshift screen` could not run.
+    """
+    try:
+        content = json.loads(readable(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not an object: give a config.json")
+    if content.get("model_type", "bert") != "bert":
+        raise InputError(
+            f"model_type of {path} is {content['model_type']!r}, not 'bert': give the config of a BERT model"
+        )
+    kept = {name: value for name, value in content.items() if name in BertConfig().to_dict() and name not in _NO_SHAPE}
+    try:
+        check_config(BertConfig(**kept).to_dict())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{path} is no BertConfig ({first_line(error)}): repair it") from error
+    return kept
 
 
 def bert_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> BertConfig:
@@ -81,5 +130,5 @@ def bert_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> Be
         "layer_norm_eps": 1e-12,
         "initializer_range": options.initializer,
     }
-    given = shape if options.config is None else {"max_position_embeddings": places, **options.config}
+    given = shape if options.config is None else {**options.config, "max_position_embeddings": places}
     return BertConfig(**{**given, "vocab_size": vocabulary.size, "pad_token_id": vocabulary.special.pad})
