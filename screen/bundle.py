@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rankshift.screen.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from rankshift.screen.adapter import is_adapter, merge
 from rankshift.screen.atomic import sync
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Special, Vocabulary, plain_id, read_vocabulary
@@ -105,13 +107,16 @@ def make_bundle(
     medians: Path | None = None,
     names: Path | None = None,
     aliases: Path | None = None,
+    base: Path | None = None,
 ) -> Bundle:
     """Make the bundle folder `out` from a Hugging Face checkpoint and a vocabulary (forms: `genes.read_vocabulary`).
 
-    checkpoint holds config.json and model.safetensors, sharded safetensors with their index, or pytorch_model.bin.
+    checkpoint holds config.json and model.safetensors, sharded safetensors with their index, or pytorch_model.bin. With
+    `base`, which is such a checkpoint, `checkpoint` is a LoRA adapter that is merged into its weights (module `adapter`).
     aliases is {alias: Ensembl id}. Making the same bundle again returns the one there; another `out` is never replaced.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    checkpoint, adapter = _base_and_adapter(checkpoint, None if base is None else Path(base))
     if out.exists() and not (out / "bundle.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not a bundle: give another --out")
     config = _check_config(checkpoint)
@@ -136,6 +141,7 @@ def make_bundle(
                 shutil.copyfile(source, making / source.name)
         weights = sorted(making.glob("*.safetensors"))
         _check_shapes(weights, config)
+        merged = {} if adapter is None else _merge(adapter, weights)
         table.write(making / "vocabulary.parquet")
         if targets is not None:
             columns = {"alias": pa.array(list(targets)), "ensembl_id": pa.array(list(targets.values()))}
@@ -153,6 +159,7 @@ def make_bundle(
             "weights_sha256": _weights_identity([files[path.name]["sha256"] for path in weights]),
             "vocabulary_sha256": files["vocabulary.parquet"]["sha256"],
             "files": files,
+            **merged,
         }
         (making / "bundle.json").write_text(json.dumps(record, indent=2) + "\n")
         sync(making / "bundle.json")
@@ -165,6 +172,23 @@ def make_bundle(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Bundle.open(out)
+
+
+def _base_and_adapter(checkpoint: Path, base: Path | None) -> tuple[Path, Path | None]:
+    if base is None and is_adapter(checkpoint) and not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint} is a LoRA adapter, which changes another model: name that with --base")
+    if base is None:
+        return checkpoint, None
+    if not is_adapter(checkpoint):
+        raise InputError(f"{checkpoint} has no adapter_config.json: with --base, give the folder of a LoRA adapter")
+    return base, checkpoint
+
+
+def _merge(adapter: Path, weights: list[Path]) -> dict[str, Any]:
+    """Merge the adapter into the weights; what bundle.json says about it: whose weights these were, and what came to them."""
+    before = _weights_identity([_sha256(path) for path in weights])
+    layers = merge(adapter, weights)
+    return {"adapter": {"sha256": _sha256(adapter / ADAPTER_WEIGHTS), "layers": layers, "base_weights_sha256": before}}
 
 
 def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:

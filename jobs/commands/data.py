@@ -17,11 +17,14 @@ def bundle(
     medians: Annotated[Path | None, typer.Option(help="{gene: median}, for tokenizing.")] = None,
     names: Annotated[Path | None, typer.Option(help="{symbol: gene}.")] = None,
     aliases: Annotated[Path | None, typer.Option(help="{alias or retired id: gene}.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Checkpoint that CHECKPOINT, a LoRA adapter, was trained on; they are merged.")
+    ] = None,
 ) -> None:
     """Tie a model and its vocabulary together in one folder."""
     from rankshift.screen.bundle import make_bundle
 
-    made = make_bundle(checkpoint, vocabulary, out, medians, names, aliases)
+    made = make_bundle(checkpoint, vocabulary, out, medians, names, aliases, base)
     c = made.config
     say(
         f"{out}: {made.generation}, {made.vocabulary.size} tokens, {c['num_hidden_layers']} layers of {c['hidden_size']}, "

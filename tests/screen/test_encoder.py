@@ -87,6 +87,29 @@ def test_any_checkpoint_of_the_family(kind, saving, tmp_path):
         torch.testing.assert_close(hidden, torch.cat(theirs(model, ids, offsets, layers)), atol=2e-6, rtol=1e-5)
 
 
+class MultiTask(torch.nn.Module):
+    """The layout of the published multi-task classifiers: an encoder beside a pool and several heads, saved by torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bert = BertModel(BertConfig(**SMALL), add_pooling_layer=False)
+        self.attention_pool = torch.nn.Linear(32, 1)
+        self.classification_heads = torch.nn.ModuleList([torch.nn.Linear(32, 3), torch.nn.Linear(32, 2)])
+
+
+def test_a_multi_task_classifier(tmp_path):
+    model = MultiTask().eval()
+    torch.nn.init.normal_(model.bert.embeddings.word_embeddings.weight)
+    model.bert.config.save_pretrained(tmp_path / "model")
+    torch.save(model.state_dict(), tmp_path / "model/pytorch_model.bin")
+    names = {"<pad>": 0, "<mask>": 1, "<cls>": 2, "<eos>": 3, **{f"ENSG{i:011d}": i for i in range(4, GENES)}}
+    (tmp_path / "vocabulary.json").write_text(json.dumps(names))
+    encoder = Encoder(make_bundle(tmp_path / "model", tmp_path / "vocabulary.json", tmp_path / "bundle"))
+    ids, offsets = cells_of([20, 7])
+    expected = torch.cat(theirs(model, ids, offsets, 3))
+    torch.testing.assert_close(ours(encoder, ids, offsets, 3), expected, atol=2e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "config",
     [
