@@ -33,7 +33,7 @@ def embed(
     out: Path,
     *,
     level: str = "auto",
-    layer: int = -1,
+    layer: int | str = -1,
     by: str | None = None,
     summary: str = "mean",
     genes: str | Sequence[str] = "all",
@@ -52,6 +52,8 @@ def embed(
     condition over the obs columns, and a sample (per value of `by`).
     """
     opened = Bundle.open(bundle)
+    if not isinstance(layer, int):
+        raise InputError(f"layer {layer} is for attention: name one, or add --level attention")
     layers = measured_layers(opened.config, layer)
     check_summary(summary)
     of_genes = level == "gene"
@@ -70,7 +72,7 @@ def embed(
         check_level(level, table.framed)
     if out.suffix != ".json":
         check_file(out, [] if of_genes else [*table.obs.column_names])
-    wanted = _genes(genes, table, opened, say) if of_genes else None
+    wanted = chosen_genes(genes, table, opened, say) if of_genes else None
     encoder = Encoder(opened, device=default_device(), dtype=dtype)
     about = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256, "dtype": dtype}
     if wanted is None:
@@ -123,8 +125,8 @@ def _labels(cells: Cells, by: str) -> list:
     return [None if x is None else str(x) for x in cells.obs.column(by).to_pylist()]
 
 
-def _genes(genes: str | Sequence[str], cells: Cells, bundle: Bundle, say: Say) -> np.ndarray:
-    """Tokens of the genes to embed: those named, that cells have; specials never are."""
+def chosen_genes(genes: str | Sequence[str], cells: Cells, bundle: Bundle, say: Say) -> np.ndarray:
+    """Tokens, ascending, of the genes named that cells have; specials never are among them."""
     named, unknown = resolve_genes(genes, bundle)
     if unknown:
         say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")

@@ -265,6 +265,27 @@ class Encoder:
             x = self._finish(layer, x, attended)
         return x[start] if first_rows else x
 
+    @torch.inference_mode()
+    def layer_inputs(self, block: Batch, layers: int) -> Iterator[Tensor]:
+        """What each of the first `layers` layers reads, float32 [T, D], one after the other; the next overwrites it."""
+        x = rank_shift(block.lists().to(self.device, non_blocking=True), self.tables, torch.float32)
+        for layer in self.layers[: layers - 1]:
+            yield x
+            x = self._finish(layer, x, self._attention(self._linear(x, layer.qkv, layer.qkv_bias), block.runs))
+        yield x
+
+    @torch.inference_mode()
+    def attention(self, layer: int, rows_ND: Tensor) -> Iterator[Tensor]:
+        """Attention weights of each head of layer number `layer` (from 0) in one list: float32 [N, N], query by key.
+
+        rows_ND: what the layer reads (`layer_inputs`). One head at a time is in memory.
+        """
+        d, size, weights = self.width, self.width // self.heads, self.layers[layer]
+        qk = self._linear(rows_ND, weights.qkv[:, : 2 * d], weights.qkv_bias[: 2 * d])
+        for at in range(0, d, size):
+            logits = (qk[:, at : at + size] @ qk[:, d + at : d + at + size].T).float()
+            yield logits.mul_(size**-0.5).softmax(-1)
+
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.addmm(bias, x.to(self.dtype), weight)
 

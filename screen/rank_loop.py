@@ -27,21 +27,22 @@ _NONE, _ONE = np.uint64(0), np.uint64(1)
 _MOST = np.uint64(2**64 - 1)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as machine code that lets other threads run."""
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder can be written, as in a read-only container: every process compiles anew
         return njit(nogil=True)(function)
 
 
-@_compiled
+@compiled
 def _after(bits: np.ndarray, x: int, y: int) -> bool:
     """Whether key x belongs behind key y: by falling value, ties by ascending place."""
     i, j = np.uint32(x), np.uint32(y)
     return bool(bits[i] < bits[j] or (bits[i] == bits[j] and i > j))
 
 
-@_compiled
+@compiled
 def _counting_pass(keys: np.ndarray, out: np.ndarray, bins: np.ndarray, shift: int) -> None:
     """Order keys by the digit at `shift`, keeping what is equal in order; bins holds how often each digit occurs."""
     start = np.uint32(0)
@@ -55,7 +56,7 @@ def _counting_pass(keys: np.ndarray, out: np.ndarray, bins: np.ndarray, shift: i
         bins[digit] += np.uint32(1)
 
 
-@_compiled
+@compiled
 def _merge_sort(bits: np.ndarray, keys: np.ndarray, spare: np.ndarray) -> None:
     n, width = len(keys), 1
     while width < n:
@@ -74,7 +75,7 @@ def _merge_sort(bits: np.ndarray, keys: np.ndarray, spare: np.ndarray) -> None:
         width *= 2
 
 
-@_compiled
+@compiled
 def _sort_falling(bits: np.ndarray, keys: np.ndarray, spare: np.ndarray, bins: np.ndarray) -> None:
     """Fill keys with those of the values of a row, by falling value; spare and bins are work space."""
     n, low, high, shift = len(bits), _MOST, _NONE, _NONE
@@ -105,7 +106,7 @@ def _sort_falling(bits: np.ndarray, keys: np.ndarray, spare: np.ndarray, bins: n
             return
 
 
-@_compiled
+@compiled
 def rank_rows_loop(
     data: np.ndarray,
     column: np.ndarray,

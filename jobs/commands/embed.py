@@ -1,0 +1,83 @@
+"""The verb `embed`: what a model makes of cells, genes, states and pairs of genes."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankshift.jobs.commands.app import BundleOption, OutOption, app, say
+from rankshift.screen.errors import InputError
+
+
+@app.command()
+def embed(
+    cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
+    bundle: BundleOption,
+    out: OutOption,
+    level: Annotated[
+        str, typer.Option(help="cell (mean over genes), cls, gene (over the cells that have it), attention, or auto.")
+    ] = "auto",
+    layer: Annotated[
+        str, typer.Option(help="0 the last layer, -1 the one before, and so on; --level attention: or all.")
+    ] = "-1",
+    by: Annotated[
+        str | None, typer.Option(help="obs column: one vector per state to a .json; of genes, rows per state.")
+    ] = None,
+    summary: Annotated[
+        str | None, typer.Option(help="mean (the default) or median over the cells of a state, or of a gene.")
+    ] = None,
+    genes: Annotated[
+        str, typer.Option(help="--level gene, attention: all, ids or symbols by commas, or a file of them.")
+    ] = "all",
+    per_cell: Annotated[
+        bool, typer.Option("--per-cell", help="--level gene: every gene of every cell, not aggregated.")
+    ] = False,
+    per_head: Annotated[bool, typer.Option("--per-head", help="--level attention: each head, too.")] = False,
+    normalise: Annotated[
+        str | None, typer.Option(help="--level attention: none, or length: times length over the model's limit.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="--level attention: edges of a source gene at most. 20.")] = None,
+    overall: Annotated[bool, typer.Option("--overall", help="--level attention: --top counts them all.")] = False,
+    rank_by: Annotated[
+        str | None, typer.Option(help="--level attention: mean, max, mean_both or max_both decides --top.")
+    ] = None,
+    min_cells: Annotated[int | None, typer.Option(help="--level attention: cells that share a pair. 10.")] = None,
+    memory: Annotated[float | None, typer.Option(help="--level attention: GiB of sums at most. 4.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
+    max_cells: Annotated[int | None, typer.Option(help="Sample of cells (per state with --by).")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 for matrix products.")] = "float32",
+) -> None:
+    """Embed cells, genes or states of cells, or add up attention between genes (docs/embeddings.md)."""
+    from rankshift.jobs.attention import embed_attention
+    from rankshift.jobs.embed import embed as run_embed
+    from rankshift.screen.attention import Choice
+
+    common: dict[str, Any] = {
+        "layer": _layer(layer), "genes": genes, "where": where, "max_cells": max_cells, "dtype": dtype, "say": say,
+    }  # fmt: skip
+    vectors = _given(by=by, per_cell=per_cell or None, summary=summary)
+    network = _given(per_head=per_head or None, normalise=normalise, memory=memory)
+    choice = _given(min_cells=min_cells, top=top, overall=overall or None, rank_by=rank_by)
+    misplaced = vectors if level == "attention" else network | choice
+    if misplaced:
+        name = next(iter(misplaced)).replace("_", "-")
+        raise InputError(f"--{name} does not go with --level {level}: leave it out, or give another level")
+    if level == "attention":
+        embed_attention(cells, bundle, out, choice=Choice(**choice), **network, **common)
+    else:
+        run_embed(cells, bundle, out, level=level, **vectors, **common)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _layer(text: str) -> int | str:
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(
+            f"--layer {text!r} is no whole number: give 0 for the last layer, -1 for the one before"
+        ) from None
