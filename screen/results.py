@@ -1,11 +1,11 @@
 """The run folder: manifest, cells, perturbations, committed parts, and SQL over them. Readers see committed parts only."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +15,9 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.shards import committed
 from rankshift.screen.sql import ask, connected, refusal
 from rankshift.screen.views import views_of
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 SCHEMA_VERSION = 1
 
@@ -98,3 +101,35 @@ class Run:
                 return ask(connection, query, self, runs).to_arrow_table()
             except duckdb.Error as error:
                 raise refusal(error, query, self, runs) from error
+
+    # Figures for notebooks, the same as in the report; `judging` by name: by, min_cells, bootstrap, seed (stats.Judging).
+
+    def plot_volcano(self, **judging: Any) -> "Figure":
+        """How far each perturbation moves the cells against how sure that is."""
+        from rankshift.screen.report import figures
+
+        return figures.volcano(self, **judging)
+
+    def plot_gene(self, gene: str, *, by: str | None = None) -> "Figure":
+        """The effect of perturbing `gene` (symbol or Ensembl id) in every cell, apart for the values of the obs column `by`."""
+        from rankshift.screen.report import figures
+
+        return figures.gene(self, gene, by=by)
+
+    def plot_states(self, genes: Sequence[str] | None = None, **options: Any) -> "Figure":
+        """The states and where `genes` (None: the strongest) push the cells; options bundle, cells, embed."""
+        from rankshift.screen.report import figures
+
+        return figures.states(self, genes, **options)
+
+    def plot_effects_network(self, **judging: Any) -> "Figure":
+        """The strongest perturbations and the genes they move most; needs gene shifts."""
+        from rankshift.screen.report import figures
+
+        return figures.effects_network(self, **judging)
+
+    def plot_noise_floor(self, **judging: Any) -> "Figure":
+        """The strongest effects beside the run's own numerical noise."""
+        from rankshift.screen.report import figures
+
+        return figures.noise_floor(self, **judging)

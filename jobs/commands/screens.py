@@ -1,11 +1,14 @@
 """Verbs of a screen: compute it, ask it, judge it, export it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankshift.jobs.commands.app import BundleOption, LayerOption, OutOption, app, say
+
+if TYPE_CHECKING:
+    from rankshift.screen.stats.effects import Judging
 
 
 @app.command()
@@ -130,11 +133,39 @@ def stats(
 ) -> None:
     """Statistics of a run, one row per perturbation (docs/stats.md)."""
     from rankshift.jobs.stats import stats as run_stats
+
+    judging = _judging(by, min_cells, bootstrap, seed)
+    run_stats(run, out, mode=mode, null=null, reference_names=reference_names, judging=judging, say=say)
+
+
+def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "Judging":
+    """The options given, the rest by default."""
     from rankshift.screen.stats.effects import Judging
 
     given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
-    judging = Judging(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    run_stats(run, out, mode=mode, null=null, reference_names=reference_names, judging=judging, say=say)
+    return Judging(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: OutOption,
+    by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
+    min_cells: Annotated[int | None, typer.Option(help="Perturbations in fewer cells are not tested. 10.")] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Where the run's bundle is now, for the map of states.")] = None,
+    cells: Annotated[Path | None, typer.Option(help="Where the screened token table is now, for that map.")] = None,
+    no_embed: Annotated[
+        bool, typer.Option("--no-embed", help="Load no model: draw that map from the stored cosines.")
+    ] = False,
+) -> None:
+    """A run to look at: one HTML file that loads nothing (docs/report.md)."""
+    from rankshift.screen.report import write_report
+    from rankshift.screen.results import Run
+
+    judging = _judging(by, min_cells, bootstrap, seed)
+    write_report(Run.open(run), out, judging=judging, bundle=bundle, cells=cells, embed=not no_embed, say=say)
 
 
 @app.command()

@@ -1,0 +1,60 @@
+"""The figures of a run, each from the run alone: what `Run.plot_…` calls. `judging`: the fields of `stats.Judging`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.report.distribution import plot_gene
+from rankshift.screen.report.findings import Findings
+from rankshift.screen.report.network import plot_effects_network
+from rankshift.screen.report.noise_floor import plot_noise_floor
+from rankshift.screen.report.state_map import plot_states, state_map
+from rankshift.screen.report.volcano import plot_volcano
+from rankshift.screen.results import Run
+from rankshift.screen.stats.effects import Judging
+
+
+def volcano(run: Run, **judging: Any) -> go.Figure:
+    """See `plot_volcano`."""
+    return plot_volcano(Findings.read(run, Judging(**judging)))
+
+
+def gene(run: Run, name: str, *, by: str | None = None) -> go.Figure:
+    """See `plot_gene`."""
+    return plot_gene(run, name, by=by)
+
+
+def states(
+    run: Run,
+    genes: Sequence[str] | None = None,
+    *,
+    bundle: Path | None = None,
+    cells: Path | None = None,
+    embed: bool = True,
+    **judging: Any,
+) -> go.Figure:
+    """See `state_map` and `plot_states`; what the map was made of stands below it."""
+    findings = Findings.read(run, Judging(**judging))
+    rows = None if genes is None else [_row(findings, name) for name in genes]
+    made = state_map(findings, rows, bundle=bundle, cells=cells, embed=embed)
+    return plot_states(made).update_layout(title={"text": f"arrows × {made.magnified:,.0f}", "font": {"size": 12}})
+
+
+def effects_network(run: Run, **judging: Any) -> go.Figure:
+    """See `plot_effects_network`."""
+    return plot_effects_network(Findings.read(run, Judging(**judging)))
+
+
+def noise_floor(run: Run, **judging: Any) -> go.Figure:
+    """See `plot_noise_floor`."""
+    return plot_noise_floor(Findings.read(run, Judging(**judging)))
+
+
+def _row(findings: Findings, name: str) -> int:
+    for column in ("symbols", "gene_ids"):
+        if name in (names := findings.strings(column)):
+            return names.index(name)
+    raise InputError(f"{findings.run.path} has no values of {name!r}: give a symbol or an Ensembl id it screened")

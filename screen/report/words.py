@@ -1,0 +1,204 @@
+"""What a run was and found, in sentences a biologist reads. Every number in them is one of the run's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from rankshift.screen.report.findings import Findings
+
+DOING = {
+    "delete": "Deleting",
+    "overexpress": "Overexpressing",
+    "activate": "Activating",
+    "inhibit": "Inhibiting",
+}
+NAMED = 5  # genes in a sentence
+AGREES = 0.5  # rank correlation of halves below which another sample of cells would give another list
+
+
+def title(findings: Findings) -> str:
+    """A headline: what was done to which cells."""
+    run = findings.run
+    route = run.manifest.get("route")
+    return f"{_doing(findings)} in {_cells(run.manifest)}" + (f", {route[0]} {route[1]} → {route[2]}" if route else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _doing(findings: Findings) -> str:
+    perturb = findings.run.manifest["perturb"]
+    what = {"each": "single genes", "together": "genes together", "pairs": "pairs of genes"}[perturb["how"]]
+    if perturb["how"] == "each" and len(findings) == 1:
+        what = findings.strings("symbols")[0]
+    return f"{DOING[perturb['kind']]} {what}"
+
+
+def _cells(manifest: dict[str, Any]) -> str:
+    count = (manifest.get("cells") or manifest.get("drawn") or {}).get("count")
+    return "cells" if count is None else f"{count:,} cell{'s' * (count != 1)}"
+
+
+def answer(findings: Findings) -> Iterator[str]:
+    """The main answer, then what limits it; a sentence each."""
+    tested, hits = int(findings.summary["tested"]), int(findings.summary["hits"])
+    noun = _noun(findings)
+    if not tested:
+        yield (
+            f"Nothing could be tested: no perturbation has both {findings.judging.min_cells} cells and others to be held "
+            f"against. {_largest(findings)}"
+        )
+    elif not hits:
+        yield f"No hits: none of {tested:,} tested {noun} stands out at a false discovery rate of 5 %. {_largest(findings)}"
+    elif findings.goal is None:
+        yield f"{hits:,} of {tested:,} tested {noun} change the cells more than others do: {_names(findings, findings.hit)}."
+    else:
+        up, down = findings.hit & (findings.effect > 0), findings.hit & (findings.effect <= 0)
+        parts = [
+            f"{int(some.sum()):,} {direction} it" + (f" ({_names(findings, some)})" if some.any() else "")
+            for some, direction in ((up, "towards"), (down, "away from"))
+        ]
+        yield f"{hits:,} of {tested:,} tested {noun} shift the cells with respect to {findings.goal}: {', '.join(parts)}."
+    yield from _limits(findings)
+
+
+def _noun(findings: Findings) -> str:
+    return {"each": "genes", "together": "joint perturbations", "pairs": "pairs of genes"}[
+        findings.run.manifest["perturb"]["how"]
+    ]
+
+
+def _names(findings: Findings, among: np.ndarray) -> str:
+    symbols = findings.strings("symbols")
+    rows = np.flatnonzero(among).tolist()
+    return ", ".join(symbols[i] for i in rows[:NAMED]) + (", …" if len(rows) > NAMED else "")
+
+
+def _largest(findings: Findings) -> str:
+    cells = int(findings.column("cells")[0])
+    return (
+        f"The largest {findings.axis} is {findings.effect[0]:.3g} ({findings.strings('symbols')[0]}, "
+        f"{cells:,} cell{'s' * (cells != 1)})."
+    )
+
+
+def _limits(findings: Findings) -> Iterator[str]:
+    run, summary = findings.run, findings.summary
+    if not run.complete:
+        there, planned = len(run.committed), run.manifest["shards"]
+        yield f"The run is not complete: {there:,} of {planned:,} shards are there, the rest is not counted."
+    for name in findings.ungrouped[:1]:
+        yield (
+            f"Cells count as independent here, but the column “{name}” tells groups of them apart: "
+            f"a report with --by {name} counts each group once and is safer."
+        )
+    if findings.judging.by is not None:
+        yield f"Each value of “{findings.judging.by}” counts once, whatever its number of cells."
+    if (halves := summary.get("stability")) is not None:
+        agrees = halves["rank_correlation"] is not None and halves["rank_correlation"] >= AGREES
+        yield (
+            f"Random halves of the cells {'agree' if agrees else 'agree little'}: rank correlation "
+            f"{halves['rank_correlation']:.2f}, {_percent(halves['top_overlap'])} of the top {halves['top']} in "
+            f"common (chance {_percent(halves['chance'])})."
+        )
+    if summary.get("dropped_rows"):
+        yield f"{summary['dropped_rows']:,} rows are not numbers and are left out."
+    yield "What a model predicts is a hypothesis: it shows what the model learnt, not what an experiment would find."
+
+
+def shown(findings: Findings) -> str:
+    """What the volcano's axes are, and which p-value stands behind."""
+    across = (
+        f"Across: the mean shift of the cells' embedding towards {findings.goal} (to the right) or away from it."
+        if findings.goal is not None
+        else "Across: how much the perturbation changes the cells, as 1 − mean cosine similarity."
+    )
+    return f"{across} Up: how unlikely that is by chance, as −log10 of the false discovery rate in column {findings.decides}."
+
+
+def method(findings: Findings) -> Iterator[str]:
+    """Which test, which p-value, what makes a hit."""
+    other = "the other genes" if findings.run.manifest["perturb"]["how"] == "each" else "the other perturbations"
+    if findings.judging.by is None:
+        yield (
+            f"The rate shown (fdr) is Benjamini and Hochberg's, of a rank-sum test of a perturbation's cells against the "
+            f"values of {other}, corrected for ties and centred on the typical one. It takes cells for independent."
+        )
+        yield "The adjusted rate of the table (adjusted_fdr) also takes out each cell's own level and the trend over rank."
+    else:
+        yield (
+            f"The rate shown (balanced_fdr) is Benjamini and Hochberg's, of a t test over the values of {findings.judging.by}, "
+            f"each counted once, against the typical perturbation."
+        )
+    yield (
+        f"A hit has at least {findings.judging.min_cells} cells, a rate below 5 % and a mean effect above the p99 of the "
+        f"run's own numerical noise. Intervals are 95 % bootstrap percentiles. docs/stats.md has the formulas."
+    )
+    if (base := summary_correlations(findings)) is not None:
+        yield f"Rank correlation of the size of effects with baselines that know no model: {base}."
+
+
+def summary_correlations(findings: Findings) -> str | None:
+    """The baselines beside the model, as words."""
+    found = findings.summary.get("baseline_correlation") or {}
+    named = {"rank": "mean rank of the gene", "detection": "share of cells that have it", "random": "a random number"}
+    known = [f"{named[name]} {value:.2f}" for name, value in found.items() if value is not None]
+    return ", ".join(known) or None
+
+
+def facts(findings: Findings) -> dict[str, str]:
+    """What was screened, as a list of terms."""
+    m = findings.run.manifest
+    perturb, cells, bundle = m["perturb"], m.get("cells") or {}, m.get("bundle") or {}
+    kind = perturb["kind"]
+    if perturb.get("rank_shift"):
+        kind += f" by {perturb['rank_shift']} quartile{'s' * (perturb['rank_shift'] > 1)} of rank"
+    if perturb.get("to") is not None:
+        kind += f" to {perturb['to']:g} of the ranks"
+    out = {
+        "Perturbation": f"{kind}, {perturb['how']}",
+        "Perturbations with values": f"{len(findings):,}",
+        "Cells": f"{findings.summary['cells']:,}",
+        "Values": f"{findings.summary['rows']:,} of {m['lists']:,} planned",
+    }
+    if route := m.get("route"):
+        out["States"] = f"{route[0]}: {route[1]} → {route[2]}" + (f"; also {', '.join(route[3:])}" if route[3:] else "")
+    elif m["states"]:
+        out["States"] = ", ".join(m["states"])
+    if cells.get("where"):
+        out["Chosen by"] = cells["where"]
+    depth = {-1: "second to last", 0: "last"}.get(m.get("layer", 1), "")
+    out["Embedding"] = f"{'<cls>' if m['embedding'] == 'cls' else 'mean of the genes'}" + (
+        f", {depth} layer" if depth else ""
+    )
+    if bundle:
+        out["Model"] = (
+            f"{bundle['generation']}, {bundle['vocab_size']:,} tokens, weights {bundle['weights_sha256'][:12]}"
+        )
+    out["Measured"] = m["quantity"]
+    return out
+
+
+def provenance(findings: Findings) -> dict[str, str]:
+    """How the run was made, so that it can be made again."""
+    m = findings.run.manifest
+    bundle, cells = m.get("bundle") or {}, m.get("cells") or {}
+    rows = {
+        "command": m.get("command"),
+        "date": m.get("date"),
+        "run": str(findings.run.path.resolve().name),
+        "cells": cells.get("path"),
+        "cells sha256": cells.get("sha256"),
+        "bundle": bundle.get("path"),
+        "weights sha256": bundle.get("weights_sha256"),
+        "vocabulary sha256": bundle.get("vocabulary_sha256"),
+        "dtype": m.get("dtype"),
+        "seed": m.get("seed"),
+        "statistics": f"seed {findings.judging.seed}, {findings.judging.bootstrap} resamples",
+        "shards": f"{len(findings.run.committed):,} of {m['shards']:,}",
+        "token budget": m.get("token_budget"),
+        **(m.get("versions") or {}),
+    }
+    return {name: f"{value}" for name, value in rows.items() if value is not None}
