@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from rankshift.jobs.commands import data, demo, embed, pretraining, screens  # noqa: F401 (registers the verbs)
+from rankshift.jobs.commands import data, demo, embed, finetuning, pretraining, screens  # noqa: F401 (registers the verbs)
 from rankshift.jobs.commands.app import app, say
 from rankshift.screen.errors import InputError
 

@@ -53,7 +53,6 @@ TINY = Pretraining(
     learning_rate=1.5e-3,
     warmup=0.1,
     held_out=0.1,
-    threads=1,  # its operations are so short that threads on a busy machine do little but wait for each other
 )
 TOP = f"""SELECT symbols AS gene, count(*) AS cells, avg(shift_{GOAL}) AS mean_shift,
        stddev_samp(shift_{GOAL}) / sqrt(count(*)) AS error

@@ -133,7 +133,7 @@ class _Data:
         return _Data(draft=draft, table=table, train=train, judged=judged, unigram=unigram, identity=identity)
 
 
-_FREE = ("accumulate", "threads", "judge_every", "log_every", "save_every")  # may be others when a training goes on
+_FREE = ("accumulate", "judge_every", "log_every", "save_every")  # may be others when a training goes on
 
 
 def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> dict[str, Any]:

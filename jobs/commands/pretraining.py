@@ -50,7 +50,6 @@ def pretrain(
     ] = None,
     log_every: Annotated[int | None, typer.Option(help="Steps a row of metrics.csv is the mean of.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU. Small models on busy machines: 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
@@ -63,7 +62,7 @@ def pretrain(
         "initializer": initializer, "epochs": epochs, "batch_tokens": batch_tokens, "accumulate": accumulate,
         "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup, "weight_decay": weight_decay,
         "hidden_share": hidden_share, "held_out": held_out, "judge_every": judge_every, "log_every": log_every,
-        "dtype": dtype, "threads": threads, "seed": seed,
+        "dtype": dtype, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     if config is not None:

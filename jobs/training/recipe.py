@@ -21,23 +21,13 @@ class Recipe:
     clip: float = 1.0  # length of the gradient at most, the default of the published trainer
     accumulate: int = 1  # passes a batch is cut into, for batches larger than the memory
     dtype: str = "auto"  # of matrix products: bfloat16 on a GPU, where it is about five times faster, else float32
-    threads: int | None = (
-        None  # of a CPU while it trains; None: as many as torch has. See docs/training.md for small models
-    )
     seed: int = 0
     judge_every: int | None = None  # steps between two judgements on held-out data; None: after every epoch
     log_every: int = 10  # steps that a row of the metrics is the mean of
     save_every: float = 600.0  # seconds between two saves of the unfinished training
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("accumulate", 1),
-            ("log_every", 1),
-            ("judge_every", 1),
-            ("threads", 1),
-            ("seed", 0),
-            ("save_every", 0),
-        ):
+        for name, least in (("accumulate", 1), ("log_every", 1), ("judge_every", 1), ("seed", 0), ("save_every", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise InputError(f"{name} is {value}: give at least {least}")

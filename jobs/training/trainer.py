@@ -122,7 +122,7 @@ class Trainer:
         """
         try:
             devices = [self.device] if self.device.type == "cuda" else []
-            with torch.random.fork_rng(devices), _threads(self.recipe.threads), self._metrics() as write:
+            with torch.random.fork_rng(devices), self._metrics() as write:
                 return self._fit(write)
         except Exception as error:
             if not self.peers.lost(error):
@@ -227,18 +227,12 @@ class Trainer:
             raise InputError(f"ranks are at steps {least} to {most}: {self.folder} must be a path all workers see")
 
     def _keep_what_is_left(self) -> str:
-        """Save the last complete step, which every rank holds, and say so; an older state never replaces a newer one.
-
-        On a GPU the weights cannot be trusted then: steps are queued there before the collectives they wait for are done.
-        What counts is what was saved by the clock.
-        """
-        kept = read_record(self.folder)["step"] if (self.folder / STATE).exists() else 0
-        if self.device.type == "cpu" and self.step > kept:
+        """Save the last complete step, which every rank holds, and say so; an older state never replaces a newer one."""
+        if self.step == 0:
+            return "before the first step was complete: start again"
+        if not (self.folder / STATE).exists() or read_record(self.folder)["step"] < self.step:
             self.save()
-            kept = self.step
-        if kept == 0:
-            return "before a step was saved: start again"
-        return f"after step {kept}: {self.folder} keeps it, go on with --resume"
+        return f"after step {self.step}: {self.folder} keeps it, go on with --resume"
 
 
 def check_identity(folder: Path, identity: Mapping[str, Any]) -> int:
@@ -313,17 +307,6 @@ class _Log:
         self._steps = self._cells = self._tokens = 0
         self._since = now
         return row
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many threads for torch, if any number is asked for, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _seed(*stream: int) -> int:

@@ -188,19 +188,6 @@ def test_the_callers_random_numbers_stay_as_they_were(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_threads_are_those_asked_for_while_it_trains(tmp_path):
-    seen = set()
-
-    class Watch(Report):
-        def stopped(self) -> bool:
-            seen.add(torch.get_num_threads())
-            return False
-
-    before = torch.get_num_threads()
-    trainer(tmp_path / "a", report=Watch(), threads=3).fit()
-    assert (seen, torch.get_num_threads()) == ({3}, before)
-
-
 def test_a_curve_is_appended_to(tmp_path):
     Metrics(tmp_path, ("error",)).write({"step": 1, "loss": 2.0})
     Metrics(tmp_path, ("error",), kept=1).write({"step": 2, "loss": 1.0, "error": 3.0})

@@ -1,0 +1,30 @@
+"""Rank 1 of a gang of two, as a process of its own: meeting point and job on the command line, as JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from rankshift.jobs.finetune import train
+from rankshift.jobs.finetuning.options import Finetuning
+from rankshift.jobs.finetuning.preparation import FinetuneJob
+from rankshift.jobs.gang import Seat
+
+
+class Deaf:
+    """A report that nobody reads and that never stops."""
+
+    def __call__(self, n: int, note: str = "") -> None:
+        pass
+
+    def stopped(self) -> bool:
+        return False
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    given = json.loads(sys.argv[1])
+    options = Finetuning(**{**given["options"], "label": tuple(given["options"]["label"])})
+    job = FinetuneJob(**{name: Path(path) for name, path in given["paths"].items()}, options=options)
+    assert train(Seat(rank=1, world=2, meeting=given["meeting"]), job, Deaf()) == {}
