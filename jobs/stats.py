@@ -7,7 +7,7 @@ from typing import Any
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
-from rankshift.screen.stats.effects import Judging
+from rankshift.screen.stats.judging import Judging
 from rankshift.screen.stats.tables import check_out, record, statistics
 from rankshift.screen.views import own_mode
 
@@ -74,3 +74,8 @@ def told(summary: dict[str, Any]) -> Iterator[str]:
     if (baselines := summary.get("baseline_correlation")) is not None:
         known = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items() if value is not None)
         yield f"rank correlation of the size of effects with baselines: {known or 'none'}"
+    if (signed := summary.get("baseline_correlation_signed")) is not None:
+        known = ", ".join(
+            f"{name.replace('_', ' ')} {value:.2f}" for name, value in signed.items() if value is not None
+        )
+        yield f"rank correlation of effects, with their sign, with baselines from the rank lists: {known or 'none'}"

@@ -24,6 +24,7 @@ from rankshift.screen.cost import list_flops
 from rankshift.screen.edits import Perturb, eligible
 from rankshift.screen.encoder import DTYPES, Encoder, check_config, default_device, measured_layers
 from rankshift.screen.errors import InputError
+from rankshift.screen.expression import expression_path, state_scores
 from rankshift.screen.gene_shifts import gene_table
 from rankshift.screen.noise import Sample, choose_dtype
 from rankshift.screen.originals import check_level, embed
@@ -238,7 +239,11 @@ def prepare(
         return Run(out, record)
     if there is not None:
         return _same(there, manifest)
-    _write(out, record, chosen, bundle, perturb, list(states))
+    expression = None
+    if options.state_key is not None and options.start is not None and options.goal is not None:
+        route = {"state_key": options.state_key, "start": options.start, "goal": options.goal}
+        expression = state_scores(table, bundle.vocabulary.size, where=options.where, **route)
+    _write(out, record, chosen, bundle, perturb, list(states), expression)
     return Run.open(out)
 
 
@@ -317,7 +322,13 @@ def _same(run: Run, manifest: dict[str, Any]) -> Run:
 
 
 def _write(
-    out: Path, record: dict[str, Any], cells: Cells, bundle: Bundle, perturb: Perturb, states: list[str]
+    out: Path,
+    record: dict[str, Any],
+    cells: Cells,
+    bundle: Bundle,
+    perturb: Perturb,
+    states: list[str],
+    expression: pa.Table | None,
 ) -> None:
     making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -325,6 +336,8 @@ def _write(
         (making / "commits").mkdir()
         cells.write(making / "cells.parquet", bundle.vocabulary)
         pq.write_table(_perturbations(cells, bundle, perturb), making / "perturbations.parquet")
+        if expression is not None:
+            pq.write_table(expression, expression_path(making))
         none = Shifts.none(len(states), perturb.how == "pairs")
         number = np.empty(0, np.int32)
         pq.write_table(none.table(states, number), part_path(making, EMPTY_PART))

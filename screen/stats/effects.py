@@ -4,48 +4,23 @@ Every number has its column in `columns`. A perturbation is judged against the o
 tested, for too few cells or groups, is empty and never 0 or 1.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import spearmanr
 
-from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
+from rankshift.screen.stats.baselines import against_likes
 from rankshift.screen.stats.columns import described
-from rankshift.screen.stats.groups import Balanced, Groups, balanced
-from rankshift.screen.stats.matched import against_matched
+from rankshift.screen.stats.groups import Groups, balanced
+from rankshift.screen.stats.judging import Columns, Judging, centre_of, hits_of, identity, in_order, summary_of
 from rankshift.screen.stats.mixture import Mixture
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.published import SIGNIFICANT, fdr, match, null_means, route
-from rankshift.screen.stats.rank_sum import RankSum, against_rest, between, two_sided, within_strata
+from rankshift.screen.stats.published import fdr, route
+from rankshift.screen.stats.rank_sum import against_rest, two_sided, within_strata
 from rankshift.screen.stats.ranks_in_cells import InCells, by_cell, in_cells, single_genes
-from rankshift.screen.stats.resampling import Units, bootstrap, ranks, stability
-from rankshift.screen.stats.typical import typical
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judging:
-    """How effects are judged; the fields are options of `rankshift stats`.
-
-    by: obs column whose values (donors, samples) count once each. min_cells: fewer are not tested; below 10 a rank-sum's
-    normal approximation is rough. bootstrap: resamples, 0 for no intervals; 200 give a 95 % end to about a tenth of its
-    distance. seed: of everything drawn.
-    """
-
-    by: str | None = None
-    min_cells: int = 10
-    bootstrap: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("min_cells", 1), ("bootstrap", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}: give at least {least}")
-
-
-Columns = dict[str, Any]
+from rankshift.screen.stats.resampling import bootstrap, ranks, stability, units_of
 
 
 def goal_effects(run: Run, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:
@@ -57,11 +32,11 @@ def goal_effects(run: Run, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:
     for s in others:
         values = seen.values[f"shift_{s}"]
         result = against_rest(seen.gene, values, len(seen.count))
-        p, centred = (np.where(tested, two_sided(result.z_around(c)), np.nan) for c in (0.5, _centre(result, tested)))
+        p, centred = (np.where(tested, two_sided(result.z_around(c)), np.nan) for c in (0.5, centre_of(result, tested)))
         columns |= {f"shift_mean_{s}": seen.mean(values), f"p_value_{s}": p, f"fdr_{s}": fdr(centred)}
     columns["similarity_mean"] = seen.mean(seen.values["similarity"])
     summary = {"goal": towards, "alternatives": others, **summary}
-    return described(_sorted(columns, -columns["hit"].astype(int), -columns["shift_mean"]), others), summary
+    return described(in_order(columns, -columns["hit"].astype(int), -columns["shift_mean"]), others), summary
 
 
 def similarity_effects(run: Run, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:
@@ -75,32 +50,7 @@ def similarity_effects(run: Run, judging: Judging) -> tuple[pa.Table, dict[str, 
         "impact_percent": 100 * seen.mean(model.impact(seen.values["similarity"]).astype(np.float32)),
     }
     summary["mixture"] = asdict(model)
-    return described(_sorted(columns, -columns["hit"].astype(int), columns["similarity_mean"])), summary
-
-
-def null_effects(run: Run, null: Run, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:
-    """Similarities against those of another run, gene by gene: hits first, then the strongest effect (lowest difference)."""
-    test, other = Observations.read(run, ["similarity"]), Observations.read(null, ["similarity"])
-    same = match(test, other)
-    count, null_count, mean, null_mean = null_means(test, other, same)
-    kept = same[other.gene] >= 0
-    result = between(
-        test.gene,
-        test.values["similarity"],
-        same[other.gene][kept],
-        other.values["similarity"][kept],
-        len(count),
-        ties=True,
-    )
-    tested = np.minimum(count, null_count) >= judging.min_cells
-    p = np.where(tested, result.p, np.nan)
-    difference = mean - null_mean
-    columns = {**_identity(test), "enough_cells": tested, "null_cells": null_count, "similarity_mean": mean}
-    columns |= {"null_similarity_mean": null_mean, "difference_mean": difference, "superiority": result.superiority}
-    columns |= {"p_value": p, "fdr": fdr(p)}
-    columns |= _hits(run, columns["fdr"], "similarity", 1 - mean, acts=difference < 0)
-    summary = _summary(test, columns, judging) | {"null": str(null.path), "null_cells": other.cells}
-    return described(_sorted(columns, -columns["hit"].astype(int), difference)), summary
+    return described(in_order(columns, -columns["hit"].astype(int), columns["similarity_mean"])), summary
 
 
 def _effects(
@@ -112,13 +62,13 @@ def _effects(
     tested = seen.count >= judging.min_cells
     mean = seen.mean(values)
     columns = {
-        **_identity(seen),
+        **identity(seen),
         "enough_cells": tested,
         f"{measure}_mean": mean,
         f"{measure}_sd": _sd(seen, values, mean),
     }
     result = against_rest(seen.gene, values, len(mean))
-    p, centre = np.where(tested, result.p, np.nan), _centre(result, tested)
+    p, centre = np.where(tested, result.p, np.nan), centre_of(result, tested)
     centred = np.where(tested, two_sided(result.z_around(centre)), np.nan)
     columns |= {"superiority": result.superiority, "p_value": p, "centred_p_value": centred, "fdr": fdr(centred)}
     groups = None if judging.by is None else balanced(seen, values, Groups.read(run, judging.by))
@@ -133,13 +83,15 @@ def _effects(
     away = columns["superiority"] - centre if groups is None else groups.difference - difference
     # What moves cells away, only less than the typical gene, is different from it and still no effect towards the goal.
     acts = away * ranked > 0 if first else away < 0
-    columns |= _hits(run, decides, column, np.abs(ranked) if first else 1 - ranked, acts=acts)
-    summary = _summary(seen, columns, judging) | {"typical_superiority": centre}
+    columns |= hits_of(run, decides, column, np.abs(ranked) if first else 1 - ranked, acts=acts)
+    summary = summary_of(seen, columns, judging) | {"typical_superiority": centre}
     if groups is not None:
         summary["typical_difference"] = difference
     if single_genes(seen):
-        columns |= _against_likes(seen, in_cells(run, seen, values), mean, tested, judging.seed, summary)
-    units = _units(seen, values, groups)
+        places = in_cells(run, seen, values)
+        columns |= _adjusted(seen, places, tested, summary)
+        columns |= against_likes(run, seen, places, mean, tested, judging.seed, summary)
+    units = units_of(seen, values, groups)
     if judging.bootstrap:
         interval = bootstrap(units, tested, judging.bootstrap, judging.seed, highest_first=first)
         columns |= {f"{measure}_low": interval.low, f"{measure}_high": interval.high}
@@ -149,96 +101,20 @@ def _effects(
     return columns, summary
 
 
-def _against_likes(
-    seen: Observations, places: InCells, mean: np.ndarray, tested: np.ndarray, seed: int, summary: dict[str, Any]
-) -> Columns:
-    """Adjusted effects, matched genes and baselines: what the rank of a gene in its cells explains."""
+def _adjusted(seen: Observations, places: InCells, tested: np.ndarray, summary: dict[str, Any]) -> Columns:
+    """What remains of the effects after the cell and its trend over rank, and the test of it."""
     order, _ = by_cell(seen)
     order = order[~np.isnan(places.adjusted[order])]
-    within = within_strata(seen.cell[order], seen.gene[order], places.adjusted[order], len(mean))
-    centre = _centre(within, tested)
+    within = within_strata(seen.cell[order], seen.gene[order], places.adjusted[order], len(tested))
+    centre = centre_of(within, tested)
     p = np.where(tested, two_sided(within.z_around(centre)), np.nan)
-    rank = seen.mean(np.where(places.rank > 0, places.rank, np.nan).astype(np.float32))
-    detection = places.detected / seen.cells
-    matched = against_matched(mean, rank, places.detected, tested)
-    floor = np.where(np.isnan(matched.p), np.nan, matched.floor)
-    random = np.random.default_rng(seed).random(len(mean))
     summary["typical_adjusted_superiority"] = centre
     if not np.isnan(places.removed[0]):
         summary["variance_removed"] = {"cell": places.removed[0], "cell_and_rank": places.removed[1]}
-    strength = np.abs(mean - np.median(mean[tested])) if tested.any() else mean
-    summary["baseline_correlation"] = {
-        name: _spearman(strength[tested], baseline[tested])
-        for name, baseline in (("rank", rank), ("detection", detection), ("random", random))
-    }
-    return {
-        "adjusted_mean": seen.mean(places.adjusted),
-        "adjusted_p_value": p,
-        "adjusted_fdr": fdr(p),
-        "matched_median": matched.median,
-        "matched_z": matched.z,
-        "matched_p_value": matched.p,
-        "matched_p_floor": floor,
-        "baseline_rank": rank,
-        "baseline_detection": detection,
-        "baseline_random": random,
-    }
-
-
-def _centre(result: RankSum, tested: np.ndarray) -> float:
-    """Superiority of the typical gene."""
-    return typical(result.superiority, result.error, tested, 0.5)
-
-
-def _identity(seen: Observations) -> Columns:
-    return {**seen.names, "cells": seen.count}
+    return {"adjusted_mean": seen.mean(places.adjusted), "adjusted_p_value": p, "adjusted_fdr": fdr(p)}
 
 
 def _sd(seen: Observations, values: np.ndarray, mean: np.ndarray) -> np.ndarray:
     squares = np.bincount(seen.gene, weights=(values - mean[seen.gene]) ** 2, minlength=len(mean))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(seen.count > 1, np.sqrt(squares / (seen.count - 1)), np.nan)
-
-
-def _units(seen: Observations, values: np.ndarray, groups: Balanced | None) -> Units:
-    if groups is not None:
-        return Units.of_groups(groups.by_group)
-    return Units.of_rows(values, seen.cell, seen.offsets, seen.cells)
-
-
-def _hits(run: Run, q: np.ndarray, column: str, size: np.ndarray, *, acts: np.ndarray) -> Columns:
-    """Marks of hits by FDR `q` and by the `size` of the mean effect beside the noise floor of the run's `column`.
-
-    acts: bool [G], does the perturbation differ from the others by what it does, and not by what it does not do?
-    """
-    floor = (run.manifest.get("noise_floor") or {}).get(column, {}).get("p99")
-    below = np.zeros(len(q), bool) if floor is None else size < floor
-    return {
-        "below_noise_floor": pa.nulls(len(q), pa.bool_()) if floor is None else below,
-        "hit": (q < SIGNIFICANT) & ~below & acts & (size > 0),
-    }
-
-
-def _summary(seen: Observations, columns: Columns, judging: Judging) -> dict[str, Any]:
-    return {
-        **asdict(judging),
-        "perturbations": len(seen.count),
-        "rows": len(seen),
-        "cells": seen.cells,
-        "dropped_rows": seen.dropped,
-        "tested": int(columns["enough_cells"].sum()),
-        "hits": int(columns["hit"].sum()),
-    }
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    known = ~np.isnan(a) & ~np.isnan(b)
-    if known.sum() < 3 or np.ptp(a[known]) == 0 or np.ptp(b[known]) == 0:
-        return None
-    return float(spearmanr(a[known], b[known]).statistic)
-
-
-def _sorted(columns: Columns, *keys: np.ndarray) -> pa.Table:
-    order = pa.array(np.lexsort(keys[::-1]))
-    table = pa.table({name: pa.array(c, from_pandas=True) for name, c in columns.items()})
-    return table.take(order)

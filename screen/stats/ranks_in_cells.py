@@ -54,7 +54,7 @@ def in_cells(run: Run, seen: Observations, values: np.ndarray) -> InCells:
     detected = np.zeros(len(token), np.int64)
     mean = float(values.mean(dtype=np.float64))
     left = np.zeros(3)  # sums of squares: of the values, after the cell, after cell and rank
-    for first, ids, size in _lists(run):
+    for first, ids, size in lists_of(run):
         rows = order[offsets[first] : offsets[first + len(size)]]
         place = np.full((len(size), len(token)), -1, np.int32)  # row of a gene in a cell
         place[seen.cell[rows] - first, seen.gene[rows]] = rows
@@ -119,7 +119,7 @@ def by_cell(seen: Observations) -> tuple[np.ndarray, np.ndarray]:
     return columns.data, columns.indptr
 
 
-def _lists(run: Run) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def lists_of(run: Run) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """First cell, tokens one list after the other, and lengths, of CELLS cells at a time."""
     first = 0
     for batch in pq.ParquetFile(run.path / "cells.parquet").iter_batches(CELLS, columns=["input_ids"]):

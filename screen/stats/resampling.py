@@ -10,6 +10,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
+from rankshift.screen.stats.groups import Balanced
+from rankshift.screen.stats.observations import Observations
+
 BLOCK = 32  # resamples per product: their weights stay in the cache
 THREADS = 2
 LEVEL = 0.95
@@ -66,6 +69,13 @@ class Units:
         return out[0], out[1]
 
 
+def units_of(seen: Observations, values: np.ndarray, groups: Balanced | None) -> Units:
+    """What is resampled: the cells, or the groups."""
+    if groups is not None:
+        return Units.of_groups(groups.by_group)
+    return Units.of_rows(values, seen.cell, seen.offsets, seen.cells)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Interval:
     """95 % intervals per gene, float64 [G]: of the mean, and of its rank among the genes taken part (1: first)."""
@@ -82,12 +92,20 @@ def bootstrap(units: Units, among: np.ndarray, draws: int, seed: int, *, highest
     All genes share the resampled units, so ranks keep the dependence between genes. A gene that a resample misses counts
     in neither (Efron, 1979).
     """
+    return intervals(resampled_means(units, draws, np.random.default_rng(seed)), among, highest_first=highest_first)
+
+
+def resampled_means(units: Units, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Means of every gene in `draws` resamples of the units, float32 [G, draws]; NaN where a resample misses the gene."""
     u = units.values.shape[1]
-    rng = np.random.default_rng(seed)
     weights = np.ascontiguousarray(rng.multinomial(u, np.full(u, 1 / u), size=draws).T.astype(np.float32))
     total, weight = units.sums(weights)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / weight
+        return total / weight
+
+
+def intervals(mean: np.ndarray, among: np.ndarray, *, highest_first: bool) -> Interval:
+    """Intervals of resampled means [G, B] and of their ranks among the genes `among`, bool [G]."""
     rank = np.full_like(mean, np.nan)
     rank[among] = ranks(mean[among], highest_first=highest_first)
     low, high = _quantiles(mean)
@@ -131,16 +149,28 @@ class Stability:
 
 def stability(units: Units, among: np.ndarray, seed: int, *, highest_first: bool) -> Stability | None:
     """Split the units in random halves, SPLITS times, and compare the gene means; None where they cannot be compared."""
+    halves = half_means(units, np.random.default_rng(seed))
+    return None if halves is None else agreement(halves, among, highest_first=highest_first)
+
+
+def half_means(units: Units, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+    """Means of every gene in both halves of SPLITS random splits of the units, float32 [G, SPLITS]; None below 4 units."""
     u = units.values.shape[1]
-    if u < 4 or among.sum() < 4:
+    if u < 4:
         return None
-    rng = np.random.default_rng(seed)
     weights = np.zeros((u, SPLITS), np.float32)
     for column in weights.T:
         column[rng.permutation(u)[: u // 2]] = 1
     one, two = (units.sums(w) for w in (weights, 1 - weights))
     with np.errstate(invalid="ignore", divide="ignore"):
-        halves = [(total / weight)[among] for total, weight in (one, two)]
+        return one[0] / one[1], two[0] / two[1]
+
+
+def agreement(halves: tuple[np.ndarray, np.ndarray], among: np.ndarray, *, highest_first: bool) -> Stability | None:
+    """How well the halves [G, SPLITS] rank the genes `among`, bool [G], alike; None where they cannot be compared."""
+    if among.sum() < 4:
+        return None
+    halves = (halves[0][among], halves[1][among])
     both = ~np.isnan(halves[0]) & ~np.isnan(halves[1])
     top = int(np.clip(among.sum() // 10, 1, TOP))
     correlation, overlap = [], []

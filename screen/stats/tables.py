@@ -13,7 +13,9 @@ from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
 from rankshift.screen.results import Run
 from rankshift.screen.stats import published
-from rankshift.screen.stats.effects import Judging, goal_effects, null_effects, similarity_effects
+from rankshift.screen.stats.contrast import null_effects
+from rankshift.screen.stats.effects import goal_effects, similarity_effects
+from rankshift.screen.stats.judging import Judging
 from rankshift.screen.stats.streams import INDEX, cell_rows, gene_rows
 from rankshift.screen.views import RECORDED, STAMP, committed_mark, own_mode
 
@@ -69,7 +71,7 @@ def statistics(
     """The statistics of a run in one of MODES, in the columns of `columns.COLUMNS`; docs/stats.md explains them.
 
     null: the run that mode null compares with. reference_names: columns, order and numbers of the published code instead.
-    judging: minimum of cells, groups, resamples; for goal and mixture, of null only the minimum.
+    judging: minimum of cells, groups, resamples; for goal, mixture and null.
     Raises InputError on what does not fit the run.
 
     >>> statistics(Run.open("run"), "goal", judging=Judging(by="donor")).table()  # doctest: +SKIP
@@ -124,5 +126,3 @@ def _check(mode: str, reference_names: bool, judging: Judging | None) -> None:
     if reference_names or mode in ("aggregate", "genes"):
         what = "the published columns have" if reference_names else f"mode {mode} has"
         raise InputError(f"{what} no --by, --min-cells, --bootstrap or --seed: leave them out")
-    if mode == "null" and judging != Judging(min_cells=judging.min_cells):
-        raise InputError("mode null knows --min-cells, no --by, --bootstrap or --seed: leave them out")
