@@ -188,4 +188,4 @@ def _noise(run: "Run") -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "NULL"
-    return literal(value) if isinstance(value, str) else repr(value)
+    return literal(str(value))  # a string, so that nan has a word, too

@@ -121,7 +121,7 @@ def test_what_changes_nothing_is_no_hit(tmp_path):
             assert row[q] < 1e-3, (mode, by)
             assert not row.hit, (mode, by)
             assert found.hit[found.gene_ids.str[4:].astype(int).map(lambda i: truth[i])].all(), (mode, by)
-    null, _ = Draw(cells=200, genes=100, per_cell=60, effect=2e-2, shifted=100, seed=1).run(tmp_path / "null")
+    null, _ = Draw(cells=200, genes=100, per_cell=60, seed=1).run(tmp_path / "null")
     found = statistics(run, "null", null=null).table().to_pandas().set_index("gene_ids")
     assert found.fdr[f"ENSG{still:011d}"] < 1e-6
     assert not found.hit[f"ENSG{still:011d}"]
@@ -289,4 +289,6 @@ def test_progress_and_noise_of_a_screen(bundles, tmp_path):
     (noise,) = run.sql("SELECT * FROM noise").to_pylist()
     floor = run.manifest["noise_floor"]["similarity"]
     assert noise == {"measure": "similarity", **{name: floor[name] for name in ("n", "median", "p99", "max")}}
+    nan = run.record(noise_floor={"similarity": {**floor, "p99": float("nan")}})
+    assert nan.sql("SELECT isnan(p99) AS nan, n FROM noise").to_pylist() == [{"nan": True, "n": floor["n"]}]
     assert run.record(noise_floor={}).sql("SELECT * FROM noise").num_rows == 0
