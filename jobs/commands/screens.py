@@ -8,7 +8,7 @@ import typer
 from rankshift.jobs.commands.app import BundleOption, LayerOption, OutOption, app, say
 
 if TYPE_CHECKING:
-    from rankshift.screen.stats.effects import Judging
+    from rankshift.screen.stats.judging import Judging
 
 
 @app.command()
@@ -140,7 +140,7 @@ def stats(
 
 def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "Judging":
     """The options given, the rest by default."""
-    from rankshift.screen.stats.effects import Judging
+    from rankshift.screen.stats.judging import Judging
 
     given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
     return Judging(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from rankshift.screen.report.noise_floor import plot_noise_floor
 from rankshift.screen.report.state_map import plot_states, state_map
 from rankshift.screen.report.volcano import plot_volcano
 from rankshift.screen.results import Run
-from rankshift.screen.stats.effects import Judging
+from rankshift.screen.stats.judging import Judging
 
 
 def volcano(run: Run, **judging: Any) -> go.Figure:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from rankshift.screen.results import Run
-from rankshift.screen.stats.effects import Judging, goal_effects, similarity_effects
+from rankshift.screen.stats.effects import goal_effects, similarity_effects
+from rankshift.screen.stats.judging import Judging
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.views import quoted
 

@@ -21,7 +21,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.report import distribution, network, noise_floor, state_map, theme, volcano, words
 from rankshift.screen.report.findings import Findings, judged_column
 from rankshift.screen.results import Run
-from rankshift.screen.stats.effects import Judging
+from rankshift.screen.stats.judging import Judging
 from rankshift.screen.views import quoted
 
 HERE = Path(__file__).parent
