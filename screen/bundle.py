@@ -53,7 +53,7 @@ class Bundle:
         if not (path / "bundle.json").is_file():
             fix = "make one with `rankshift bundle`" if (path / "config.json").is_file() else "check the path"
             raise InputError(f"{path} is not a bundle (no bundle.json): {fix}")
-        record = _read_object(path / "bundle.json")
+        record = read_object(path / "bundle.json")
         if record.get("schema") != SCHEMA:
             found = record.get("schema")
             raise InputError(
@@ -77,7 +77,7 @@ class Bundle:
         if _sha256(path / "vocabulary.parquet") != vocabulary_sha256:
             raise InputError(f"{path}/vocabulary.parquet was changed after the bundle was made: make the bundle again")
         vocabulary = Vocabulary.read(path / "vocabulary.parquet")
-        config = _read_object(path / "config.json")
+        config = read_object(path / "config.json")
         if vocabulary.special != special or vocabulary.size != config.get("vocab_size"):
             raise InputError(f"{path}/bundle.json and its vocabulary disagree: make the bundle again")
         return Bundle(
@@ -193,7 +193,7 @@ def _merge(adapter: Path, weights: list[Path]) -> dict[str, Any]:
 
 def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:
     there = Bundle.open(out)
-    if _read_object(out / "bundle.json") != record:
+    if read_object(out / "bundle.json") != record:
         raise InputError(f"{out} is another bundle: give another --out or remove it")
     there.verify()
     return there
@@ -202,7 +202,7 @@ def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:
 def _check_config(checkpoint: Path) -> dict[str, Any]:
     if not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint} has no config.json: give the folder of a Hugging Face checkpoint")
-    config = _read_object(checkpoint / "config.json")
+    config = read_object(checkpoint / "config.json")
     if config.get("model_type") != "bert":
         raise InputError(
             f"model_type of {checkpoint} is {config.get('model_type')!r}, not 'bert': give a Geneformer model"
@@ -245,7 +245,8 @@ def _read_aliases(path: Path) -> dict[str, str]:
         raise InputError(f"{path} is damaged ({first_line(error)}): make the bundle again") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises InputError for anything else."""
     try:
         content = json.loads(readable(path).read_text(encoding="utf-8"))
     except ValueError as error:

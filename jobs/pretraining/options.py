@@ -1,6 +1,5 @@
 """What to pretrain and how: shape of the model, sizes of the data, and the recipe of the steps."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 from transformers import BertConfig
 
 from rankshift.jobs.training.recipe import Recipe
+from rankshift.screen.bundle import read_object
 from rankshift.screen.encoder import check_config
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
-from rankshift.screen.mappings import first_line, readable
+from rankshift.screen.mappings import first_line
 
 # Shapes of the published models (semantics 1) and, where it is known, how they were trained (semantics 2.5). The recipes
 # of the 20-layer and the V2 models were not published: they have that of the 95M series, which is nearest.
@@ -96,12 +96,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises InputError for another kind of model, or one that `rankshift screen` could not run.
     """
-    try:
-        content = json.loads(readable(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not an object: give a config.json")
+    content = read_object(path)
     if content.get("model_type", "bert") != "bert":
         raise InputError(
             f"model_type of {path} is {content['model_type']!r}, not 'bert': give the config of a BERT model"

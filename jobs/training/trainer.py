@@ -81,15 +81,15 @@ class Trainer:
     loss (freeze what is not).
     loss: `loss(model, batch) -> (sum, count)`: the loss summed over the things counted in one pass's batch, and how many
     those are (or their summed weights). Both may be 0, as long as the sum hangs on the weights.
-    source: the steps. recipe: how to step. peers: the gang, from `gang.group`. report: is told of cells by rank 0; asked
-    on every rank whether to stop.
+    source: the steps. recipe: how to step. peers: the gang, from `gang.group`. report: is told of cells by rank 0 (first of
+    those seen before an interruption); asked on every rank whether to stop.
     folder: where the unfinished training lives, on a path all ranks see: STATE, and METRICS with the curve (see Metrics).
     identity: plain values that say which training this is; one with another identity does not go on from it.
     judge: measures the model on held-out data, in eval mode without gradients. Called on every rank at the same steps
     (`mean_loss` and `peers.total` share the work); every rank must return the same plain values. judged: their names.
     record: plain values of the caller's that are saved with the training, and restored.
 
-    step: steps done. recent: mean loss of the last RECENT of them.
+    step: steps done. cells: seen in them, by the whole gang. recent: mean loss of the last RECENT steps.
     """
 
     model: torch.nn.Module
@@ -104,6 +104,7 @@ class Trainer:
     judged: Sequence[str] = ()
     record: dict[str, Any] = field(default_factory=dict)
     step: int = 0
+    cells: int = 0
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -132,14 +133,14 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything that is needed to go on."""
-        state = {"step": self.step, "loss": float(self.recent), "log": self._log.state()}
+        state = {"step": self.step, "cells": self.cells, "loss": float(self.recent), "log": self._log.state()}
         record = {**state, "identity": self.identity, "record": self.record}
         save(self.folder, self.model, self.optimizer, record)
 
     def _load(self) -> None:
         check_identity(self.folder, self.identity)
         record = load(self.folder, self.model, self.optimizer)
-        self.step = record["step"]
+        self.step, self.cells = record["step"], record["cells"]
         self.record.update(record["record"])
         self.recent.fill_(record["loss"])
         self._log.restore(record["log"])
@@ -150,6 +151,8 @@ class Trainer:
         plan = self.source.steps()
         total, saved = sum(plan), monotonic()
         judged: Mapping[str, float] = {}
+        if self.peers.first and self.cells:
+            self.report(self.cells)
         self.model.train()
         for epoch, steps in enumerate(plan):
             for index in range(max(0, self.step - sum(plan[:epoch])), steps):
@@ -193,6 +196,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        self.cells += step.cells
         loss = counted[0] / counted[1]
         self.recent += (loss - self.recent) / min(self.step, RECENT)
         return loss, norm

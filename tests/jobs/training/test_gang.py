@@ -1,21 +1,21 @@
 """Gangs of real processes over gloo: they agree on the numbers, come and go, stop together, and survive a death."""
 
 import json
-import math
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, BertModel
 
 from rankshift.jobs.pretrain import pretrain
+from rankshift.jobs.pretraining.objective import held_out_loss, split
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.training.checkpoint import read_record
 from rankshift.jobs.training.metrics import read as read_metrics
@@ -169,11 +169,19 @@ def test_a_rank_that_dies_is_named_and_the_last_step_is_kept(alone, members, fil
     np.testing.assert_allclose(curve(out), curve(alone.path), rtol=2e-5, atol=1e-6)
 
 
-def test_the_bundle_of_a_gang_opens_in_transformers(members, files, tmp_path):
+def test_the_bundle_of_a_gang_opens_in_transformers_and_gives_the_recorded_loss(members, files, tmp_path):
     gang(members[:2], files, tmp_path / "bundle")
-    with torch.no_grad():
-        logits = BertForMaskedLM.from_pretrained(tmp_path / "bundle")(torch.tensor([[2, 1, 4]])).logits
-    assert math.isfinite(float(logits.sum()))
+    bundle = Bundle.open(tmp_path / "bundle")
+    cells = Cells.read(files[0], bundle)
+    _, judged = split(len(cells), OPTIONS)
+    model = BertForMaskedLM.from_pretrained(bundle.path).eval()
+    loss = held_out_loss(model, cells, judged, bundle.vocabulary, OPTIONS)
+    assert loss == pytest.approx(bundle.config["pretraining"]["held_out_loss"], abs=1e-6)
+    encoder = BertModel.from_pretrained(bundle.path, add_pooling_layer=False).eval()
+    ids = torch.from_numpy(cells.ids_of(0)[None].astype(np.int64))
+    with torch.no_grad():  # the head over the encoder's own output is the whole model
+        logits = model.cls(encoder(ids).last_hidden_state)
+        torch.testing.assert_close(model(ids).logits, logits, atol=1e-5, rtol=0)
 
 
 def test_ranks_that_see_different_folders_are_refused(members, files, tmp_path):
@@ -184,7 +192,7 @@ def test_ranks_that_see_different_folders_are_refused(members, files, tmp_path):
     for rank, out in enumerate(("bundle", "elsewhere")):
         paths = {"cells": str(files[0]), "vocabulary": str(files[1]), "out": str(tmp_path / out)}
         seat = {"rank": rank, "world": 2, "meeting": meeting}
-        members[rank].tell({"seat": seat, "paths": paths, "options": asdict(replace(OPTIONS)), "script": {}})
+        members[rank].tell({"seat": seat, "paths": paths, "options": asdict(OPTIONS), "script": {}})
     for member in members[:2]:
         answer = member.answer()
         assert answer["error"] == "InputError"

@@ -106,9 +106,11 @@ def test_the_curve_is_the_same_after_a_stop_anywhere(tmp_path):
         folder = tmp_path / str(stop)
         with pytest.raises(KeyboardInterrupt):
             trainer(folder, report=Report(stop_at=stop)).fit()
-        again = trainer(folder, report=Report())
-        assert again.step == stop
+        report = Report()
+        again = trainer(folder, report=report)
+        assert (again.step, again.cells) == (stop, 4 * stop)
         assert again.fit() == result
+        assert report.cells == 48  # those seen before the stop, too
         assert columns(folder, *names) == curve
         assert torch.equal(again.model[1].weight, whole.model[1].weight)  # type: ignore[index]
 
