@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rankshift.jobs.embedding_plots import Colouring, Pictures, draw_heat_map, draw_map
 from rankshift.jobs.progress import progress
 from rankshift.screen.atomic import replacing
 from rankshift.screen.bundle import Bundle
@@ -41,6 +42,7 @@ def embed(
     where: str | None = None,
     max_cells: int | None = None,
     dtype: str = "float32",
+    pictures: Pictures | None = None,
     say: Say = print,
 ) -> None:
     """Embed the cells of a token table, in input order, or its genes, to .parquet or .h5ad.
@@ -49,14 +51,66 @@ def embed(
     it), or auto: cls where cells have it, else cell. layer: 0 of the last layer, -1 of the one before, and so on.
     by: an obs column. Cells give one vector per value of it, {value: vector}, to .json; genes get further rows, one per
     value. genes, per_cell: of level gene; the latter writes every hidden state, not aggregated. where, max_cells: a
-    condition over the obs columns, and a sample (per value of `by`).
+    condition over the obs columns, and a sample (per value of `by`). pictures: of the rows written.
     """
+    pictures = pictures or Pictures()
     opened = Bundle.open(bundle)
     if not isinstance(layer, int):
         raise InputError(f"layer {layer} is for attention: name one, or add --level attention")
     layers = measured_layers(opened.config, layer)
     check_summary(summary)
     of_genes = level == "gene"
+    _check_output(out, of_genes=of_genes, by=by, per_cell=per_cell, genes=genes, pictures=pictures)
+    table = chosen_cells(cells, opened, where=where, by=by, max_cells=max_cells, say=say)
+    if level == "auto":
+        level = "cls" if table.framed else "cell"
+    if not of_genes:
+        check_level(level, table.framed)
+    columns = _gene_columns(by) if of_genes else [*table.obs.column_names, "length"]
+    pictures.check(columns)
+    if out.suffix != ".json":
+        check_file(out, columns)
+    wanted = chosen_genes(genes, table, opened, say) if of_genes else None
+    encoder = Encoder(opened, device=default_device(), dtype=dtype)
+    about = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256, "dtype": dtype}
+    if wanted is None:
+        found = _cell_embeddings(table, encoder, level, layers, about)
+        told = f"{len(table)} cells"
+    elif not per_cell:
+        found = _gene_embeddings(table, opened, encoder, wanted, layers, by, summary, about)
+        told = f"{len(found.vectors)} rows of {len(wanted)} genes, {summary} over {len(table)} cells"
+    else:
+        count = _write_gene_rows(out, table, opened, encoder, wanted, layers, about)
+        told = f"{count} hidden states of {len(wanted)} genes in {len(table)} cells"
+    if out.suffix == ".json":
+        states = summarise(found.vectors, _labels(table, str(by)), summary)
+        write_states(states, out)
+        told = f"{len(states)} states ({', '.join(states)}), {summary} of {told}"
+    elif not per_cell:
+        found.write(out)
+    say(f"{out}: {told}, {encoder.width} dimensions, level {level}, layer {layer}")
+    if pictures:
+        draw(found, pictures, say)
+
+
+def draw(found: Embeddings, pictures: Pictures, say: Say) -> None:
+    """The pictures of embeddings that were asked for."""
+    name = pictures.color
+    colouring = None if name is None else Colouring(title=name, values=found.rows[name].to_pylist())
+    what = "genes" if found.about["level"] == "gene" else "cells"
+    title = f"{len(found.vectors):,} {what}, layer {found.about['layer']}"
+    if pictures.map is not None:
+        draw_map(found.vectors, colouring, pictures.map, projection=pictures.projection, title=title)
+        say(f"{pictures.map}: {pictures.projection} of {title}")
+    if pictures.heat_map is not None:
+        draw_heat_map(found.vectors, colouring, pictures.heat_map, title=title)
+        say(f"{pictures.heat_map}: clustered heat map of {title}")
+
+
+def _check_output(
+    out: Path, *, of_genes: bool, by: str | None, per_cell: bool, genes: str | Sequence[str], pictures: Pictures
+) -> None:
+    """Refuse options that do not go together, before anything is read."""
     if not of_genes and (per_cell or genes != "all"):
         raise InputError(f"{'--per-cell' if per_cell else '--genes'} is for genes: add --level gene")
     if (by is not None and not of_genes) != (out.suffix == ".json"):
@@ -65,36 +119,17 @@ def embed(
         raise InputError(
             f"--per-cell rows go to .parquet and have no --by, --out is {out}: leave --by out, name a .parquet"
         )
-    table = chosen_cells(cells, opened, where=where, by=by, max_cells=max_cells, say=say)
-    if level == "auto":
-        level = "cls" if table.framed else "cell"
-    if not of_genes:
-        check_level(level, table.framed)
-    if out.suffix != ".json":
-        check_file(out, [] if of_genes else [*table.obs.column_names])
-    wanted = chosen_genes(genes, table, opened, say) if of_genes else None
-    encoder = Encoder(opened, device=default_device(), dtype=dtype)
-    about = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256, "dtype": dtype}
-    if wanted is None:
-        with progress("cells", len(table)) as done:
-            budget = TOKEN_BUDGET[encoder.device.type]
-            vectors = embed_cells(table, encoder, level=level, layer_count=layers, tokens=budget, done=done)
-        if by is not None:
-            states = summarise(vectors, _labels(table, by), summary)
-            write_states(states, out)
-            told = f"{len(states)} states ({', '.join(states)}), {summary} of {len(table)} cells"
-        else:
-            rows = table.obs.append_column("length", pa.array(table.lengths, pa.int32()))
-            Embeddings(rows=rows, key=("cell_id",), vectors=vectors, about=about).write(out)
-            told = f"{len(table)} cells"
-    elif per_cell:
-        count = _write_gene_rows(out, table, opened, encoder, wanted, layers, about)
-        told = f"{count} hidden states of {len(wanted)} genes in {len(table)} cells"
-    else:
-        found = _gene_embeddings(table, opened, encoder, wanted, layers, by, summary, about)
-        found.write(out)
-        told = f"{len(found.vectors)} rows of {len(wanted)} genes, {summary} over {len(table)} cells"
-    say(f"{out}: {told}, {encoder.width} dimensions, level {level}, layer {layer}")
+    if pictures and (per_cell or out.suffix == ".json"):
+        raise InputError("pictures are of rows of cells or genes: leave out --by for cells, and --per-cell")
+
+
+def _cell_embeddings(cells: Cells, encoder: Encoder, level: str, layers: int, about: dict[str, str]) -> Embeddings:
+    """A row per cell, in the order of the cells."""
+    budget = TOKEN_BUDGET[encoder.device.type]
+    with progress("cells", len(cells)) as done:
+        vectors = embed_cells(cells, encoder, level=level, layer_count=layers, tokens=budget, done=done)
+    rows = cells.obs.append_column("length", pa.array(cells.lengths, pa.int32()))
+    return Embeddings(rows=rows, key=("cell_id",), vectors=vectors, about=about)
 
 
 def chosen_cells(
@@ -171,6 +206,10 @@ def _gene_embeddings(
     about = about | {"summary": summary} | ({} if by is None else {"by": by})
     key = ("ensembl_id",) if by is None else ("ensembl_id", STATE)
     return Embeddings(rows=pa.table(names), key=key, vectors=rows.vectors, about=about)
+
+
+def _gene_columns(by: str | None) -> list[str]:
+    return ["ensembl_id", "symbol", *([] if by is None else [STATE]), "cells"]
 
 
 def _names(bundle: Bundle, token: np.ndarray) -> dict[str, pa.Array]:

@@ -43,6 +43,10 @@ def embed(
     ] = None,
     min_cells: Annotated[int | None, typer.Option(help="--level attention: cells that share a pair. 10.")] = None,
     memory: Annotated[float | None, typer.Option(help="--level attention: GiB of sums at most. 4.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a map of the rows to a .png, .pdf or .svg.")] = None,
+    heat_map: Annotated[Path | None, typer.Option(help="Draw a clustered heat map of the rows, likewise.")] = None,
+    color: Annotated[str | None, typer.Option(help="Column that colours the pictures.")] = None,
+    projection: Annotated[str, typer.Option(help="Of --plot: umap (needs rankshift[plots]) or pca.")] = "umap",
     where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
     max_cells: Annotated[int | None, typer.Option(help="Sample of cells (per state with --by).")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 for matrix products.")] = "float32",
@@ -50,22 +54,25 @@ def embed(
     """Embed cells, genes or states of cells, or add up attention between genes (docs/embeddings.md)."""
     from rankshift.jobs.attention import embed_attention
     from rankshift.jobs.embed import embed as run_embed
+    from rankshift.jobs.embedding_plots import Pictures
     from rankshift.screen.attention import Choice
 
     common: dict[str, Any] = {
         "layer": _layer(layer), "genes": genes, "where": where, "max_cells": max_cells, "dtype": dtype, "say": say,
     }  # fmt: skip
     vectors = _given(by=by, per_cell=per_cell or None, summary=summary)
+    drawing = _given(plot=plot, heat_map=heat_map, color=color)
     network = _given(per_head=per_head or None, normalise=normalise, memory=memory)
     choice = _given(min_cells=min_cells, top=top, overall=overall or None, rank_by=rank_by)
-    misplaced = vectors if level == "attention" else network | choice
+    misplaced = vectors | drawing if level == "attention" else network | choice
     if misplaced:
         name = next(iter(misplaced)).replace("_", "-")
         raise InputError(f"--{name} does not go with --level {level}: leave it out, or give another level")
     if level == "attention":
         embed_attention(cells, bundle, out, choice=Choice(**choice), **network, **common)
     else:
-        run_embed(cells, bundle, out, level=level, **vectors, **common)
+        pictures = Pictures(map=plot, heat_map=heat_map, color=color, projection=projection)
+        run_embed(cells, bundle, out, level=level, pictures=pictures, **vectors, **common)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""`EmbExtractor` with the published options: embeddings of cells, genes and cell states, without the heads' work.
-
-It does not plot: the data frame of `extract_embs` goes to any plotting library.
-"""
+"""`EmbExtractor` with the published options: embeddings of cells, genes and cell states, and pictures of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -28,6 +25,7 @@ from rankshift.compat.inputs import (
     token_file,
     workplace,
 )
+from rankshift.jobs.embedding_plots import PALETTE, Colouring, draw_heat_map, draw_map, sample
 from rankshift.jobs.export import write_pickle
 from rankshift.screen.atomic import replacing
 from rankshift.screen.bundle import Bundle
@@ -40,6 +38,7 @@ from rankshift.screen.originals import embed
 from rankshift.screen.preparation import TOKEN_BUDGET
 from rankshift.screen.states import summarise
 
+KEYWORDS = {"umap": ("size", "palette"), "heatmap": ("cmap",)}  # of kwargs_dict that have an effect
 SUMMARIES = (None, "mean", "median", "exact_mean", "exact_median")
 
 
@@ -47,8 +46,8 @@ SUMMARIES = (None, "mean", "median", "exact_mean", "exact_median")
 class EmbExtractor:
     """Embeddings with the published options (docs/migrating.md has a table of them).
 
-    Without effect here: num_classes, cell_emb_style, gene_emb_style, labels_to_plot, forward_batch_size, nproc. Summaries
-    named mean and median are exact, too. Our own: dtype of matrix products; substring_states, to collect the cells of a
+    Without effect here: num_classes, cell_emb_style, gene_emb_style, forward_batch_size, nproc. Summaries named mean and
+    median are exact, too. Our own: dtype of matrix products; substring_states, to collect the cells of a
     state as the published code does, whose label is any part of the state's name (semantics B4).
     """
 
@@ -145,6 +144,46 @@ class EmbExtractor:
             states = {state: self._state(cells, encoder, key, state) for state in (start, goal, *others)}
         write_pickle(states, output_file(out, output_prefix, ".pkl"))
         return states
+
+    def plot_embs(
+        self,
+        embs: pd.DataFrame,
+        plot_style: str,
+        output_directory: PathLike,
+        output_prefix: str,
+        max_ncells_to_plot: int | None = 1000,
+        kwargs_dict: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Draw a "umap" or "heatmap" of the frame of `extract_embs`: {output_prefix}_{style}_{label}.pdf for each label.
+
+        The labels are those of labels_to_plot, columns behind the dimensions (emb_label). Of more than max_ncells_to_plot
+        rows a sample is drawn, the same every time. kwargs_dict: size and palette (a list of colours) of a UMAP, cmap of a
+        heat map; the other keywords of scanpy and seaborn have no effect, with a warning.
+        """
+        one_of("plot_style", plot_style, tuple(KEYWORDS))
+        count("max_ncells_to_plot", max_ncells_to_plot, none=True)
+        if not self.labels_to_plot or isinstance(self.labels_to_plot, str):
+            raise InputError(f"labels_to_plot is {self.labels_to_plot!r}: give a list of the columns to colour by")
+        dimensions = embs.shape[1] - len(self.emb_label or ())
+        labels = list(embs.columns[dimensions:])
+        given = dict(kwargs_dict or {})
+        idle = [name for name in given if name not in KEYWORDS[plot_style]]
+        if idle:
+            deviates(f"kwargs_dict: {', '.join(idle)} of the published plot has no effect here")
+        rows = sample(len(embs), max_ncells_to_plot)
+        vectors = embs.iloc[rows, :dimensions].to_numpy(np.float32)
+        for label in self.labels_to_plot:
+            if label not in labels:
+                logger.warning("label %s of labels_to_plot is not in the frame and is not drawn", label)
+                continue
+            out = output_file(output_directory, f"{output_prefix}_{plot_style}_{label}", ".pdf")
+            values = [None if pd.isna(value) else value for value in embs[label].iloc[rows].tolist()]
+            palette = tuple(given.get("palette", PALETTE))
+            colouring = Colouring(title=str(label), values=values, palette=palette)
+            if plot_style == "umap":
+                draw_map(vectors, colouring, out, size=given.get("size"))
+            else:
+                draw_heat_map(vectors, colouring, out, cmap=given.get("cmap", "magma"))
 
     def _check(self) -> None:
         model_type(self.model_type)

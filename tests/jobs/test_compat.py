@@ -250,6 +250,23 @@ def test_embeddings_of_genes_are_means_over_their_cells(generation, tmp_path):
     np.testing.assert_allclose(one, want, atol=1e-5)
 
 
+def test_pictures_of_embeddings_have_the_published_names(tmp_path):
+    extractor = extract("v1", emb_label=["disease", "cell_id"], labels_to_plot=["disease", "nowhere"])
+    frame = extractor.extract_embs(*paths("v1", tmp_path))
+    given = frame.copy()
+    extractor.plot_embs(frame, "heatmap", tmp_path, "p", max_ncells_to_plot=6)
+    with pytest.warns(Deviation, match="kwargs_dict: linewidths of the published plot has no effect here"):
+        extractor.plot_embs(frame, "heatmap", tmp_path, "q", kwargs_dict={"linewidths": 2, "cmap": "viridis"})
+    pd.testing.assert_frame_equal(frame, given)
+    files = {f.name: f.read_bytes() for f in tmp_path.iterdir() if f.suffix == ".pdf"}
+    assert sorted(files) == ["p_heatmap_disease.pdf", "q_heatmap_disease.pdf"]
+    assert all(content.startswith(b"%PDF") for content in files.values())
+    with pytest.raises(InputError, match="plot_style is 'tsne': use one of 'umap', 'heatmap'"):
+        extractor.plot_embs(frame, "tsne", tmp_path, "p")
+    with pytest.raises(InputError, match="labels_to_plot is None: give a list"):
+        extract("v1").plot_embs(frame, "umap", tmp_path, "p")
+
+
 def test_medians_of_genes_lie_between_their_cells(generation, tmp_path):
     mean, median = (
         extract(generation, emb_mode="gene", summary_stat=kind).extract_embs(*paths(generation, tmp_path))
