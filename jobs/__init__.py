@@ -5,10 +5,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rankshift.jobs.token import use_token
+
 if TYPE_CHECKING:
     from rankshift.jobs.screening import screen
 
 __all__ = ["screen"]
+
+use_token()
 
 
 def __getattr__(name: str) -> Any:

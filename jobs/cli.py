@@ -4,11 +4,20 @@ The verbs are in `commands`; here is what becomes of their errors.
 """
 
 import errno
+import signal
 import sys
 
 import typer
 
-from rankshift.jobs.commands import data, demo, embed, finetuning, pretraining, screens  # noqa: F401 (registers the verbs)
+from rankshift.jobs.commands import (  # noqa: F401 (registers the verbs)
+    cluster,
+    data,
+    demo,
+    embed,
+    finetuning,
+    pretraining,
+    screens,
+)
 from rankshift.jobs.commands.app import app, say
 from rankshift.screen.errors import InputError
 
@@ -18,6 +27,8 @@ INTERRUPTED = 128 + 2  # what typer makes of Ctrl-C
 
 def main() -> None:
     """The entry point of the command."""
+    # A job that is stopped, or a machine that is taken away, sends SIGTERM: the same as Ctrl-C to us.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from rankshift.jobs.cluster import cluster
+from rankshift.jobs.cluster import connected
 from rankshift.jobs.embed import embed
 from rankshift.jobs.plots import plot_shifts
 from rankshift.jobs.pretrain import pretrain
@@ -202,7 +202,7 @@ def _screened(run: Path) -> bool:
 
 def _cluster_for(workers: int, runs: list[Path]) -> AbstractContextManager:
     """One cluster for both screens; none when they are done or need none."""
-    return cluster(workers) if workers and not all(map(_screened, runs)) else nullcontext()
+    return connected(workers) if workers and not all(map(_screened, runs)) else nullcontext()
 
 
 def _say_next(out: Path, say: Say) -> None:

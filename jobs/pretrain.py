@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class PretrainJob:
         """Where the training lives until the bundle is there."""
         return self.out.with_name(self.out.name + ".training")
 
+    def anywhere(self) -> "PretrainJob":
+        """The job with absolute paths: workers have working directories of their own."""
+        return replace(self, cells=self.cells.resolve(), vocabulary=self.vocabulary.resolve(), out=self.out.resolve())
+
 
 # Runs `train` on a gang, given the job and how many cells it will report in all; returns what rank 0 returned.
 Launch = Callable[[Callable[[Seat, PretrainJob, Report], dict[str, Any]], PretrainJob, int], dict[str, Any]]
@@ -85,10 +89,10 @@ def pretrain(
     try:
         if launch is None:
             with alone("cells", total) as report:
-                losses = _train(Seat(), job, data, report)
+                losses, _ = _train(Seat(), job, data, report)
         else:
             del data  # the workers read their own
-            losses = launch(train, job, total)
+            losses = launch(train, job.anywhere(), total)
     except KeyboardInterrupt:
         say(f"stopped: {job.unfinished} keeps the training for --resume")
         raise
@@ -99,8 +103,9 @@ def pretrain(
 
 
 def train(seat: Seat, job: PretrainJob, report: Report) -> dict[str, Any]:
-    """Train on one seat of a gang; rank 0 writes the bundle. Returns the losses (see `summary`)."""
-    return _train(seat, job, _Data.read(job), report)
+    """Train on one seat of a gang; rank 0 writes the bundle. Returns the losses (see `summary`), bundle and weights."""
+    losses, model = _train(seat, job, _Data.read(job), report)
+    return {**losses, "bundle": str(job.out), "weights": model.state_dict()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +141,7 @@ class _Data:
 _FREE = ("accumulate", "judge_every", "log_every", "save_every")  # may be others when a training goes on
 
 
-def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> dict[str, Any]:
+def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], BertForMaskedLM]:
     options, vocabulary, table = job.options, data.draft.vocabulary, data.table
     device = torch.device(default_device())
     with torch.random.fork_rng([]):
@@ -162,7 +167,7 @@ def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> dict[st
             facts = {"steps": trainer.step, "train_cells": len(data.train), **data.identity}
             model.config.pretraining = {**losses, **facts}
             _write(model, job)
-    return losses
+    return losses, model
 
 
 def _write(model: BertForMaskedLM, job: PretrainJob) -> None:

@@ -10,6 +10,7 @@ from rankshift.screen.bundle import Bundle
 from rankshift.screen.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder import DTYPES, default_device
 from rankshift.screen.preparation import Options, prepare
+from rankshift.screen.remote import fetched
 from rankshift.screen.results import Run
 from rankshift.screen.screening import Screener, finish, load_encoder, missing
 
@@ -49,12 +50,12 @@ def run_screen(
 
     With `dry_run` the cost is said and nothing is written. Stopped or crashed, it goes on with `resume`.
     """
-    opened = Bundle.open(Path(bundle))
-    run = prepare(Path(cells), opened, Path(out), options, resume=resume, say=say, dry=dry_run)
+    opened = Bundle.open(fetched(bundle))
+    run = prepare(fetched(cells), opened, out, options, resume=resume, say=say, dry=dry_run)
     if dry_run:
         _say_cost(opened, run, say)
         return run
-    screener = Screener.open(run.path, opened)
+    screener = Screener.open(run.place, opened)
     left = list(missing(screener))
     rows = run.manifest["lists"]
     already = rows - sum(shard.lists for shard in left)
@@ -70,11 +71,11 @@ def run_screen(
                 for shard in left:
                     screener.compute(shard, encoder, done)
             else:
-                from rankshift.jobs.cluster import cluster
+                from rankshift.jobs.cluster import lent
                 from rankshift.jobs.fanout import fan_out
 
-                with cluster(workers):
-                    fan_out(screener, opened.path, workers, done)
+                with lent(workers, what=f"screen {Path(out).name}") as lease:
+                    fan_out(screener, bundle, lease, done)
     run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already
@@ -87,7 +88,7 @@ def run_screen(
             f"over {floor['n']} lists, beside a spread of {floor['spread']:.1e}"
         )
     ask = "SELECT symbols, avg(similarity) AS s FROM shifts GROUP BY ALL ORDER BY s LIMIT 10"
-    say(f'next: rankshift query {run.path} "{ask}"')
+    say(f'next: rankshift query {out} "{ask}"')
     return run
 
 

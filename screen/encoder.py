@@ -7,7 +7,7 @@ Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H he
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ Runs = list[tuple[int, int]]
 BLOCK_TOKENS = 2400  # rows that run through a layer together on a CPU: its activations stay in the second-level cache
 QUERY_BLOCK = 256  # queries whose logits over a list's keys are in cache together
 PREFIXES = ("bert.", "", "model.bert.", "base_model.model.bert.")
+ANCHOR = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +71,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 found |= {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is not a mapping)
         except Exception as e:
             raise InputError(f"{folder / name} cannot be read as safetensors ({e}): copy the checkpoint again") from e
-    anchor = "embeddings.word_embeddings.weight"
-    prefix = next((p for p in PREFIXES if p + anchor in found), None)
+    encoder = encoder_weights(found)
+    if encoder is None:
+        raise InputError(f"{folder} holds no BERT encoder ({ANCHOR} is missing): use a BERT checkpoint")
+    return encoder
+
+
+def encoder_weights(found: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The encoder's tensors among those of a model, without the prefix of the model around it; None if it has none."""
+    prefix = next((p for p in PREFIXES if p + ANCHOR in found), None)
     if prefix is None:
-        raise InputError(f"{folder} holds no BERT encoder ({anchor} is missing): use a BERT checkpoint")
+        return None
     modern = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
     encoder = {}
     for key, value in found.items():
@@ -151,10 +159,17 @@ class Encoder:
 
     `dtype` is that of the matrix products and of attention; embeddings, residual stream and LayerNorm stay float32,
     because cosine shifts are small (1e-4 to 1e-2) and bfloat16 alone is about thirty times noisier on 1 - cos.
+    weights: those of the bundle where they are in memory already (`encoder_weights`), else they are read.
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "cpu", dtype: str = "float32", share_first_layer: bool = True
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        share_first_layer: bool = True,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         check_config(bundle.config)
         if dtype not in DTYPES:
@@ -169,7 +184,7 @@ class Encoder:
         threads = torch.get_num_threads()
         self._threads = ThreadPoolExecutor(threads, initializer=_alone) if self.device.type == "cpu" else None
         self._activate = ACTIVATIONS[self.config["hidden_act"]]
-        weights = read_weights(bundle.path)
+        weights = read_weights(bundle.path) if weights is None else weights
         self.tables = self._tables(weights)
         try:
             self.layers = [self._layer(weights, i) for i in range(self.config["num_hidden_layers"])]
@@ -181,7 +196,7 @@ class Encoder:
     def _float(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32, copy=True).contiguous()  # else it keeps the whole file mapped
 
-    def _tables(self, w: dict[str, Tensor]) -> EmbeddingTables:
+    def _tables(self, w: Mapping[str, Tensor]) -> EmbeddingTables:
         e = "embeddings."
         return EmbeddingTables(
             word=self._float(w[e + "word_embeddings.weight"]),
@@ -192,7 +207,7 @@ class Encoder:
             eps=self.eps,
         )
 
-    def _layer(self, w: dict[str, Tensor], i: int) -> Layer:
+    def _layer(self, w: Mapping[str, Tensor], i: int) -> Layer:
         at = f"encoder.layer.{i}."
 
         def matrix(*names: str) -> Tensor:

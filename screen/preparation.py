@@ -28,6 +28,7 @@ from rankshift.screen.expression import expression_path, state_scores
 from rankshift.screen.gene_shifts import gene_table
 from rankshift.screen.noise import Sample, choose_dtype
 from rankshift.screen.originals import check_level, embed
+from rankshift.screen.remote import Mirror
 from rankshift.screen.results import SCHEMA_VERSION, Run
 from rankshift.screen.shards import genes_path, part_path, plan
 from rankshift.screen.shifts import Measure, Shifts
@@ -126,7 +127,7 @@ def gene_names(text: str) -> list[str]:
 def prepare(
     cells: Path,
     bundle: Bundle,
-    out: Path,
+    out: Path | str,
     options: Options,
     *,
     resume: bool = False,
@@ -135,6 +136,7 @@ def prepare(
 ) -> Run:
     """Check everything and write the run folder, whole or not at all; with `resume`, hold it against the one there.
 
+    out: a path, or the URL of a folder in an object store (module `remote`).
     Raises InputError on whatever does not fit, before anything is computed but state vectors. `dry`: write nothing.
     """
     check_config(bundle.config)
@@ -142,8 +144,12 @@ def prepare(
     genes, unknown = resolve_genes(options.genes, bundle)
     if unknown:
         say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
-    if out.exists() and not resume and not dry:
-        raise InputError(f"run folder {out} exists: continue it with --resume, or give another --out")
+    mirror = Mirror.of(out)
+    out = Path(out) if mirror is None else mirror.local
+    exists = out.exists() if mirror is None else bool(mirror.objects())
+    if exists and not resume and not dry:
+        where = out if mirror is None else mirror.url
+        raise InputError(f"run folder {where} exists: continue it with --resume, or give another --out")
     table = Cells.read(cells, bundle, below=options.refill)
     for note in table.notes:
         say(note)
@@ -181,7 +187,7 @@ def prepare(
     device = default_device()
     budget = options.token_budget or TOKEN_BUDGET[device]
     shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device)
-    there = Run.open(out) if out.exists() and not dry else None
+    there = Run.open(out if mirror is None else mirror.url) if exists and not dry else None
     states = _states(table, bundle, options, level, layers, budget)
     vectors = np.array(list(states.values()), np.float32) if states else None
     measure = Measure(level=level, layers=layers, states=vectors, tokens=budget)
@@ -229,6 +235,7 @@ def prepare(
         )
     record = {
         **manifest,
+        "id": uuid.uuid4().hex,
         "dtype_choice": choice,
         "command": " ".join(sys.argv),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -243,8 +250,15 @@ def prepare(
     if options.state_key is not None and options.start is not None and options.goal is not None:
         route = {"state_key": options.state_key, "start": options.start, "goal": options.goal}
         expression = state_scores(table, bundle.vocabulary.size, where=options.where, **route)
+    if mirror is not None:
+        mirror.drop()
     _write(out, record, chosen, bundle, perturb, list(states), expression)
-    return Run.open(out)
+    if mirror is None:
+        return Run.open(out)
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    mirror.push(name for name in files if name != "run.json")
+    mirror.push(["run.json"])  # last: it makes a run of what is there
+    return Run.open(mirror.url)
 
 
 def _with_below(cells: Cells, perturb: Perturb, path: Path, say: Callable[[str], None]) -> Cells:

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
-from rankshift.screen.shards import committed
+from rankshift.screen.remote import Mirror
+from rankshift.screen.shards import committed, committed_names
 from rankshift.screen.sql import ask, connected, refusal
-from rankshift.screen.views import views_of
+from rankshift.screen.views import EMPTY_PART, views_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -24,15 +25,22 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run on disk. `path` is the folder, `manifest` what run.json says."""
+    """A run on disk. `path` is the folder, `manifest` what run.json says; `mirror` is set where the folder mirrors a URL."""
 
     path: Path
     manifest: dict[str, Any]
+    mirror: Mirror | None = None
 
     @staticmethod
-    def open(path: Path) -> "Run":
-        """Open the run folder at `path`; raises InputError when it is none or was written by another schema."""
-        path = Path(path)
+    def open(place: Path | str) -> "Run":
+        """Open the run at a path or a URL; raises InputError when it is none or was written by another schema.
+
+        Of a URL, manifest, cells and perturbations are fetched at once, and parts when `committed` is asked.
+        """
+        mirror = Mirror.of(place)
+        if mirror is not None:
+            _fetch(mirror)
+        path = Path(place) if mirror is None else mirror.local
         try:
             manifest = json.loads((path / "run.json").read_text())
         except FileNotFoundError as e:
@@ -44,14 +52,26 @@ class Run:
             raise InputError(
                 f"{path} has schema {found}, this version reads {SCHEMA_VERSION}: use the version that wrote it"
             )
-        return Run(path, manifest)
+        return Run(path, manifest, mirror)
+
+    @property
+    def place(self) -> str:
+        """Where the run is, for any process of any machine: its URL, or its absolute path."""
+        return str(self.path.resolve()) if self.mirror is None else self.mirror.url
+
+    def share(self, *names: str) -> None:
+        """Put files just written to the run's folder where the run is, in this order; a path has them already."""
+        if self.mirror is not None:
+            for name in names:
+                self.mirror.push([name])
 
     def record(self, **entries: Any) -> "Run":
         """The run with entries added to its manifest, written at once."""
         manifest = {**self.manifest, **entries}
         with replacing(self.path / "run.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=2))
-        return Run(self.path, manifest)
+        self.share("run.json")
+        return Run(self.path, manifest, self.mirror)
 
     @property
     def states(self) -> list[str]:
@@ -60,13 +80,25 @@ class Run:
 
     @property
     def committed(self) -> dict[str, dict]:
-        """Marker of every committed shard by name."""
+        """Marker of every committed shard by name; their parts are at hand."""
+        if self.mirror is not None:
+            objects = self.mirror.objects()
+            done = {Path(name).stem for name in objects if name.startswith("commits/")}
+            self.mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem in done})
+            return {name: marker for name, marker in committed(self.path).items() if name in done}
         return committed(self.path)
+
+    @property
+    def done(self) -> set[str]:
+        """Names of the committed shards, without reading them."""
+        if self.mirror is not None:
+            return {Path(name).stem for name in self.mirror.objects("commits")}
+        return committed_names(self.path)
 
     @property
     def complete(self) -> bool:
         """Are all shards committed?"""
-        return len(self.committed) == self.manifest["shards"]
+        return len(self.done) == self.manifest["shards"]
 
     @property
     def views(self) -> str:
@@ -133,3 +165,14 @@ class Run:
         from rankshift.screen.report import figures
 
         return figures.noise_floor(self, **judging)
+
+
+def _fetch(mirror: Mirror) -> None:
+    """Bring manifest, cells and names of a run to its mirror; a mirror of another run that was there before is dropped."""
+    manifest, here = mirror.read("run.json"), mirror.local / "run.json"
+    if manifest is None:
+        raise InputError(f"{mirror.url} is not a run (no run.json): give the --out of a screen")
+    if here.exists() and json.loads(here.read_text()).get("id") != json.loads(manifest).get("id"):
+        mirror.drop()
+    objects = mirror.objects()
+    mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem == EMPTY_PART})

@@ -21,6 +21,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.gene_shifts import gene_table
 from rankshift.screen.noise import Sample, noise_floor
 from rankshift.screen.preparation import Options, prepare
+from rankshift.screen.remote import fetched
 from rankshift.screen.results import Run
 from rankshift.screen.shards import Shard, commit, plan
 from rankshift.screen.shifts import Done, Measure, Shifts, shifts_of
@@ -35,14 +36,14 @@ class Screener:
     perturb: Perturb
 
     @staticmethod
-    def open(path: Path, bundle: Bundle) -> "Screener":
-        """Open the run at `path` for computing."""
-        run = Run.open(path)
+    def open(place: Path | str, bundle: Bundle) -> "Screener":
+        """Open the run at a path or URL for computing."""
+        run = Run.open(place)
         fields = {**run.manifest["perturb"]}
         genes = fields.pop("genes")
         perturb = Perturb(**fields, genes=None if genes is None else tuple(genes))
         return Screener(
-            run=run, cells=Cells.read(path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
+            run=run, cells=Cells.read(run.path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
         )
 
     @cached_property
@@ -93,7 +94,7 @@ class Screener:
         table = shifts.table(self.run.states, self.perturbation_of)
         genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest["gene_shifts"])
         record = {"encode_seconds": round(encoded - began, 4), "device": str(encoder.device)}
-        commit(self.run.path, shard, table, record, genes)
+        self.run.share(*commit(self.run.path, shard, table, record, genes))
         return table.num_rows
 
 
@@ -111,10 +112,10 @@ def run(
 
     >>> run("cells.parquet", "bundle", "run", perturb="delete").sql("SELECT count(*) FROM shifts")  # doctest: +SKIP
     """
-    opened = Bundle.open(Path(bundle))
-    prepared = prepare(Path(cells), opened, Path(out), Options(perturb=perturb, **options), resume=resume)
+    opened = Bundle.open(fetched(bundle))
+    prepared = prepare(fetched(cells), opened, out, Options(perturb=perturb, **options), resume=resume)
     encoder = load_encoder(prepared, opened)
-    screener = Screener.open(prepared.path, opened)
+    screener = Screener.open(prepared.place, opened)
     for shard in missing(screener):
         screener.compute(shard, encoder, done)
     return finish(screener, opened)
@@ -122,21 +123,26 @@ def run(
 
 def finish(screener: Screener, bundle: Bundle) -> Run:
     """The run with its noise floor in the manifest, measured here unless it is there already."""
-    run = Run.open(screener.run.path)
+    run = Run.open(screener.run.place)
     return run if "noise_floor" in run.manifest else run.record(noise_floor=screener.noise_floor(bundle))
 
 
 def missing(screener: Screener) -> Iterator[Shard]:
     """Shards of a run that are not committed yet."""
-    there = screener.run.committed
+    there = screener.run.done
     return (shard for shard in screener.shards if shard.name not in there)
 
 
-def load_encoder(run: Run, bundle: Bundle, device: str | None = None) -> Encoder:
-    """The encoder a run asks for, after checking that the bundle is the one the run was prepared with."""
+def check_bundle(run: Run, bundle: Bundle) -> None:
+    """Refuse a bundle that is not the one the run was prepared with."""
     recorded = run.manifest["bundle"]["weights_sha256"]
     if bundle.weights_sha256 != recorded:
         raise InputError(
             f"{bundle.path} has weights {bundle.weights_sha256[:12]}, the run {recorded[:12]}: use that bundle"
         )
+
+
+def load_encoder(run: Run, bundle: Bundle, device: str | None = None) -> Encoder:
+    """The encoder a run asks for, after checking that the bundle is the one the run was prepared with."""
+    check_bundle(run, bundle)
     return Encoder(bundle, device=device or default_device(), dtype=run.manifest["dtype"])

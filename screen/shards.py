@@ -74,14 +74,20 @@ def genes_path(run: Path, name: str) -> Path:
     return run / "genes" / f"{name}.parquet"
 
 
-def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> None:
-    """Write a shard's parts, then its marker. Each is there whole or not at all; doing it twice changes nothing."""
-    _write(shifts, part_path(run, shard.name))
+def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> list[str]:
+    """Write a shard's parts, then its marker, and return their names in this order.
+
+    Each is there whole or not at all; doing it twice changes nothing.
+    """
+    written = [part_path(run, shard.name)]
+    _write(shifts, written[0])
     if genes is not None:
-        _write(genes, genes_path(run, shard.name))
+        written.append(genes_path(run, shard.name))
+        _write(genes, written[1])
     marker = run / "commits" / f"{shard.name}.json"
     with replacing(marker) as temporary:
         temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
+    return [path.relative_to(run).as_posix() for path in (*written, marker)]
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -102,3 +108,8 @@ def committed(run: Path) -> dict[str, dict]:
     """Marker of every committed shard, by shard name. Temporary files of writers that died do not match."""
     folder = run / "commits"
     return {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("shard-*.json"))} if folder.exists() else {}
+
+
+def committed_names(run: Path) -> set[str]:
+    """Names of the committed shards, without reading their markers."""
+    return {path.stem for path in (run / "commits").glob("shard-*.json")}

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,12 @@ app = typer.Typer(
 )
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder made by `rankshift bundle`.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
+GangOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Ray workers that train together; 0: this process. Default: the pool's, or GPUs, else 0."
+    ),
+]
 LayerOption = Annotated[
     int, typer.Option("--layer", help="Hidden states to measure: 0 of the last layer, -1 of the one before, and so on.")
 ]
@@ -23,3 +29,15 @@ LayerOption = Annotated[
 def say(line: str) -> None:
     """A line for the user, beside the data."""
     print(line, file=sys.stderr, flush=True)
+
+
+def gang_launch(workers: int | None) -> Any:
+    """What runs a training on a gang of `workers`, None where it runs in this process."""
+    from rankshift.jobs.cluster import default_workers
+
+    count = default_workers() if workers is None else workers
+    if count == 0:
+        return None
+    from rankshift.jobs.gang_training import launcher
+
+    return launcher(count)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankshift.jobs.commands.app import OutOption, app, say
+from rankshift.jobs.commands.app import GangOption, OutOption, app, gang_launch, say
 from rankshift.screen.errors import InputError
 
 SHAPE = ("layers", "width", "heads", "inner", "dropout", "initializer")
@@ -51,6 +51,7 @@ def pretrain(
     log_every: Annotated[int | None, typer.Option(help="Steps a row of metrics.csv is the mean of.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    workers: GangOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
     """Masked-gene pretraining: a first bundle from a vocabulary and its cells (docs/training.md)."""
@@ -71,4 +72,4 @@ def pretrain(
             raise InputError(f"--config and --{twice[0]} both give the shape: use one of them")
         given["config"] = read_config(config)
     options = Pretraining.preset(preset, **given) if preset is not None else Pretraining(**given)
-    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say)
+    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say, launch=gang_launch(workers))

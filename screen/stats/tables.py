@@ -108,6 +108,7 @@ def record(run: Run, found: Statistics) -> Statistics:
     table = found.table()
     try:
         Statistics(rows=table.to_reader(), summary=found.summary).write(run.path / RECORDED)
+        run.share(RECORDED)
     except PermissionError as error:
         raise InputError(f"{run.path} cannot be written to ({error.strerror}): write to --out FILE instead") from error
     return Statistics(rows=table.to_reader(), summary=found.summary)
