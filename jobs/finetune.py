@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers.utils import logging
 
-from rankshift.jobs.cluster import cluster
+from rankshift.jobs.cluster import connected
 from rankshift.jobs.finetuning import judgements, tuning
 from rankshift.jobs.finetuning.learning import learn, stage
 from rankshift.jobs.finetuning.models import Classifier, label_slices, reading
@@ -82,7 +82,7 @@ def finetune(
             job = prepared.job
         if launch is None:
             with alone("cells", prepared.work()) as report:
-                metrics = _train(Seat(), prepared, report)
+                metrics, _ = _train(Seat(), prepared, report)
         else:
             metrics = launch(train, job, prepared.work())
     except KeyboardInterrupt:
@@ -96,8 +96,12 @@ def finetune(
 
 
 def train(seat: Seat, job: FinetuneJob, report: Report) -> dict[str, Any]:
-    """Fine-tune on one seat of a gang; rank 0 writes the bundle. Returns what metrics.json holds (see `judgements`)."""
-    return _train(seat, prepare(job), report)
+    """Fine-tune on one seat of a gang; rank 0 writes the bundle.
+
+    Returns what metrics.json holds (see `judgements`), with the bundle's path and the model's weights.
+    """
+    metrics, model = _train(seat, prepare(job), report)
+    return {**metrics, "bundle": str(job.out), "weights": model.cpu().state_dict()}
 
 
 def tell(prepared: Prepared, say: Callable[[str], None]) -> None:
@@ -116,7 +120,7 @@ def tell(prepared: Prepared, say: Callable[[str], None]) -> None:
     say(f"{len(splits.final.train):,} {units} to learn from, {len(splits.final.judged):,} held out{folds}")
 
 
-def _train(seat: Seat, prepared: Prepared, report: Report) -> dict[str, Any]:
+def _train(seat: Seat, prepared: Prepared, report: Report) -> tuple[dict[str, Any], Classifier]:
     """All stages, one after the other: the folds of the cross-validation, then the model that is kept."""
     device = torch.device(default_device())
     logits: dict[str, np.ndarray] = {}
@@ -127,9 +131,7 @@ def _train(seat: Seat, prepared: Prepared, report: Report) -> dict[str, Any]:
         model = learn(prepared, final, device, peers, report)
         if len(final.judged):
             logits[final.name] = predict(model, prepared.exam(final), prepared.job.options.batch_tokens, peers)
-    if seat.rank:
-        return {}
-    return _write(prepared, model, logits)
+    return {} if seat.rank else _write(prepared, model, logits), model
 
 
 def _fold_logits(prepared: Prepared, fold: Fold, device: torch.device, peers: Peers, report: Report) -> np.ndarray:
@@ -150,7 +152,7 @@ def _tuned(job: FinetuneJob, trials: int, say: Callable[[str], None]) -> Finetun
     """The job with the settings that a search found best; one that is done is not done again."""
     table = job.unfinished / tuning.TRIALS
     if not table.exists():
-        with cluster(trials if torch.cuda.is_available() else 1), progress("trials", trials) as done:
+        with connected(trials if torch.cuda.is_available() else 1), progress("trials", trials) as done:
             found = tuning.search(job, trials, job.unfinished / "search", done)
         with replacing(table) as temporary:
             pq.write_table(found, temporary, compression="zstd")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rankshift.jobs.commands.app import BundleOption, OutOption, app, say
+from rankshift.jobs.commands.app import BundleOption, GangOption, OutOption, app, gang_launch, say
 
 
 @app.command()
@@ -53,6 +53,7 @@ def finetune(
     dropout: Annotated[float | None, typer.Option(help="Default: as the encoder was pretrained.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    workers: GangOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
     """Teach a pretrained encoder labels of cells or genes; the result is a bundle (docs/training.md)."""
@@ -86,4 +87,4 @@ def finetune(
         baseline=baseline,
         **{name: value for name, value in recipe.items() if value is not None},  # type: ignore[arg-type]
     )
-    run_finetune(cells, bundle, out, options, trials=tune, resume=resume, say=say)
+    run_finetune(cells, bundle, out, options, trials=tune, resume=resume, say=say, launch=gang_launch(workers))
