@@ -35,7 +35,7 @@ def test_from_counts_to_statistics(organism, tmp_path):
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=GENES + 2, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=32, hidden_act="relu", initializer_range=0.3,
+        max_position_embeddings=GENES, hidden_act="relu", initializer_range=0.3,
     )  # fmt: skip
     BertForMaskedLM(config).save_pretrained(tmp_path / "model")
     make_bundle(tmp_path / "model", tmp_path / "vocabulary.parquet", tmp_path / "bundle")
