@@ -1,6 +1,7 @@
 """`rankshift submit`: verbs as jobs of a Ray cluster, from any machine that reaches its dashboard."""
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -20,11 +21,13 @@ HERE = "http://127.0.0.1:8265"  # where `ray start --head` puts the dashboard
 PREFIX = "rankshift-"
 OVER = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 POLL = 0.5  # seconds between looks at a job that ends
+FRESH = 60.0  # seconds in which a cluster that was just started begins to take jobs
 STOPPED = 3  # exit code: stopped, resumable
 
 
 def connect(address: str | None = None) -> JobSubmissionClient:
     """A client of the cluster's jobs; `address` is that of its dashboard."""
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every log line it fetches
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or HERE
     try:
         return JobSubmissionClient(where)
@@ -60,6 +63,19 @@ def submit(
         say(f"rankshift submit --logs {job} follows it, --stop {job} ends it")
         return 0
     return _follow(client, job, say)
+
+
+def _send(client: JobSubmissionClient, entry: str, job: str) -> None:
+    """Send a job; a cluster that has just been started may not take it yet."""
+    until = time.monotonic() + FRESH
+    while True:
+        try:
+            client.submit_job(entrypoint=entry, submission_id=job)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(POLL)
 
 
 def follow(client: JobSubmissionClient, job: str, *, say: Say = print) -> int:
