@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ NAMESPACE = "rankshift"
 POOL = "rankshift-pool"  # the name of the running pool; private ones have names of their own
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
 OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
+_own: ContextVar[Any] = ContextVar("own_pool", default=None)
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NAMESPACE}
 
 
@@ -33,6 +35,17 @@ def lent(workers: int | None, *, gang: bool = False, what: str = "") -> Iterator
         stack.enter_context(connected(workers or 1))
         pool = running_pool() or stack.enter_context(private_pool(workers or cluster_size()))
         yield stack.enter_context(Lease(pool, workers or pool_size(pool), gang=gang, what=what))
+
+
+@contextmanager
+def one_pool(workers: int) -> Iterator[None]:
+    """One pool for every lease of the block: the running one, or a private one of `workers` that ends with it."""
+    with ExitStack() as stack:
+        stack.enter_context(connected(workers))
+        if running_pool() is None:
+            token = _own.set(stack.enter_context(private_pool(workers)))
+            stack.callback(_own.reset, token)
+        yield
 
 
 @contextmanager
@@ -79,9 +92,11 @@ def _join() -> bool:
 
 
 def running_pool() -> Any | None:
-    """The pool on the cluster that Ray is connected to, if one was started."""
+    """The pool on the cluster that Ray is connected to, if one was started, or that of `one_pool`."""
     import ray
 
+    if (own := _own.get()) is not None:
+        return own
     try:
         return ray.get_actor(POOL, namespace=NAMESPACE)
     except ValueError:

@@ -6,14 +6,17 @@ It shows the tool at work. What its tiny encoder says about single genes is not 
 import json
 import shlex
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from rankshift.jobs.cluster import connected
+from rankshift.jobs.cluster import one_pool
 from rankshift.jobs.embed import embed
+from rankshift.jobs.finetune import finetune
+from rankshift.jobs.finetuning.options import Finetuning
+from rankshift.jobs.gang_training import launcher
 from rankshift.jobs.plots import plot_shifts
 from rankshift.jobs.pretrain import pretrain
 from rankshift.jobs.pretraining.options import Pretraining
@@ -54,6 +57,16 @@ TINY = Pretraining(
     warmup=0.1,
     held_out=0.1,
 )
+TUNED = "finetuned"  # the folders of what the fine-tuned encoder says
+TUNING = Finetuning(
+    task="cell",
+    label=(KEY,),
+    where=f"{KEY} IN ('{START}', '{GOAL}')",
+    epochs=4,
+    learning_rate=5e-4,  # ten times the published one, because the encoder is a hundredth of the published size
+    batch_tokens=4096,
+    test=0.2,
+)
 TOP = f"""SELECT symbols AS gene, count(*) AS cells, avg(shift_{GOAL}) AS mean_shift,
        stddev_samp(shift_{GOAL}) / sqrt(count(*)) AS error
 FROM shifts GROUP BY gene_ids, symbols HAVING count(*) >= {LEAST_CELLS} ORDER BY mean_shift - error DESC LIMIT 10"""
@@ -70,10 +83,10 @@ def demo(
     epochs: int = TINY.epochs,
     say: Say = print,
 ) -> None:
-    """Pretrain an encoder on the myoblasts, screen 0 h cells for genes that move them towards 72 h, ask, and plot.
+    """Pretrain an encoder on the myoblasts and fine-tune it, screen 0 h cells for genes that move them towards 72 h, ask, plot.
 
-    Everything is in the folder `out`; what is there and whole is not done again, so a stopped demo goes on. workers: Ray
-    workers on this machine, 0 for none. max_cells: cells to screen. input_size: genes of a cell. epochs: of pretraining.
+    Everything is in the folder `out`; what is there and whole is not done again, so a stopped demo goes on. workers: of the
+    pool that trains and screens, 0 for none. max_cells: cells to screen. input_size: genes of a cell. epochs: of pretraining.
     """
     out, began = Path(out), perf_counter()
     training = replace(TINY, epochs=epochs)
@@ -81,8 +94,11 @@ def demo(
     vocabulary, cells, bundle, states, plot = (
         out / name for name in ("vocabulary.parquet", "cells.parquet", "bundle", "states.json", "shifts.png")
     )
+    tuned, tuned_states = out / TUNED / "bundle", out / TUNED / "states.json"
     runs = [out / kind for kind in KINDS]
-    step = _Steps(say, 7)
+    screens = [(kind, run, bundle, states) for kind, run in zip(KINDS, runs, strict=True)]
+    screens.append((KINDS[1], out / TUNED / KINDS[1], tuned, tuned_states))
+    step = _Steps(say, 10)
     say(f"271 human skeletal muscle myoblasts, {START} to {GOAL} hours into differentiation ({PAPER}; {SOURCE}).")
     say(CAVEAT)
 
@@ -99,26 +115,35 @@ def demo(
         check=lambda: Cells.read(cells, draft),
         make=lambda: step.tell(tokenize(MYOBLASTS, draft, cells, keep=[KEY, "media"])),
     )
-    step(
-        f"pretraining: {training.layers} layers of {training.width}, every cell seen {epochs} times",
-        bundle,
-        check=lambda: _pretrained(bundle, step.tell),
-        make=lambda: pretrain(cells, vocabulary, bundle, training, resume=True, say=step.tell),
-    )
-    step(
-        "state vectors: the mean embedding of the cells of each time",
-        states,
-        check=lambda: read_states(states, training.width, [START, GOAL]),
-        make=lambda: embed(cells, bundle, states, by=KEY, say=step.tell),
-    )
-    with _cluster_for(workers, runs):
-        for kind, run in zip(KINDS, runs, strict=True):
-            options = Options(perturb=kind, states=states, state_key=KEY, start=START, goal=GOAL, max_cells=max_cells)
+    left = not (bundle.exists() and tuned.exists() and all(_screened(run) for _, run, _, _ in screens))
+    with one_pool(workers) if workers and left else nullcontext():
+        launch = launcher(workers) if workers else None
+        step(
+            f"pretraining: {training.layers} layers of {training.width}, every cell seen {epochs} times",
+            bundle,
+            check=lambda: _pretrained(bundle, step.tell),
+            make=lambda: pretrain(cells, vocabulary, bundle, training, resume=True, say=step.tell, launch=launch),
+        )
+        step(
+            f"fine-tuning: {START} h against {GOAL} h",
+            tuned,
+            check=lambda: Bundle.open(tuned).verify(),
+            make=lambda: finetune(cells, bundle, tuned, TUNING, resume=True, say=step.tell, launch=launch),
+        )
+        for model, vectors in ((bundle, states), (tuned, tuned_states)):
             step(
-                f"screen: {kind} every gene of {max_cells} cells of {START} h, measure the shift towards {GOAL} h",
+                f"state vectors: the mean embedding of the cells of each time, by {model}",
+                vectors,
+                check=partial(read_states, vectors, training.width, [START, GOAL]),
+                make=partial(embed, cells, model, vectors, by=KEY, say=step.tell),
+            )
+        for kind, run, model, vectors in screens:
+            options = Options(perturb=kind, states=vectors, state_key=KEY, start=START, goal=GOAL, max_cells=max_cells)
+            step(
+                f"screen by {model}: {kind} every gene of {max_cells} cells of {START} h, measure the shift towards {GOAL} h",
                 run if _screened(run) else None,
                 check=lambda: None,
-                make=partial(run_screen, cells, bundle, run, options, workers=workers, resume=True, say=step.tell),
+                make=partial(run_screen, cells, model, run, options, workers=workers, resume=True, say=step.tell),
             )
     step(
         "plot",
@@ -128,7 +153,7 @@ def demo(
             [Run.open(run) for run in runs], GOAL, plot, least_cells=LEAST_CELLS, note=f"{PAPER}. {CAVEAT}"
         ),
     )
-    for run in runs:
+    for run in (*runs, screens[-1][1]):
         say(f'\n$ rankshift query {shlex.quote(str(run))} "{TOP}"')
         query(run, TOP, say=say)
     _say_next(out, say)
@@ -198,11 +223,6 @@ def _screened(run: Path) -> bool:
         return False
     opened = Run.open(run)
     return opened.complete and "noise_floor" in opened.manifest
-
-
-def _cluster_for(workers: int, runs: list[Path]) -> AbstractContextManager:
-    """One cluster for both screens; none when they are done or need none."""
-    return connected(workers) if workers and not all(map(_screened, runs)) else nullcontext()
 
 
 def _say_next(out: Path, say: Say) -> None:

@@ -12,7 +12,7 @@ from rankshift.jobs.commands.app import app, say
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder to work in.")] = Path("demo"),
-    workers: Annotated[int, typer.Option(help="Ray workers that screen; 0: in this process.")] = 2,
+    workers: Annotated[int, typer.Option(help="Ray workers that train and screen; 0: this process.")] = 2,
     max_cells: Annotated[int, typer.Option(help="Cells of 0 h to screen.")] = 30,
     input_size: Annotated[int, typer.Option(help="Genes of a cell, from the top of its rank list.")] = 512,
     epochs: Annotated[int, typer.Option(help="Times the encoder sees every cell.")] = 5,

@@ -41,7 +41,8 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_files(finished):
     assert sorted(p.name for p in finished.iterdir()) == [
-        "bundle", "cells.parquet", "delete", "demo.json", "overexpress", "shifts.png", "states.json", "vocabulary.parquet",
+        "bundle", "cells.parquet", "delete", "demo.json", "finetuned", "overexpress", "shifts.png", "states.json",
+        "vocabulary.parquet",
     ]  # fmt: skip
     bundle = Bundle.open(finished / "bundle")
     bundle.verify()
@@ -67,6 +68,17 @@ def test_every_gene_of_the_sampled_cells_is_screened(finished):
         ).to_pylist()[0]
         assert (row["n"], row["cells"], row["first"], row["last"], row["sane"]) == (lists, CELLS, "0", "0", True)
         assert row["spread"] > 3 * run.manifest["noise_floor"]["shift_72"]["median"]
+
+
+def test_the_fine_tuned_encoder_screens_too(finished):
+    tuned = Bundle.open(finished / "finetuned" / "bundle")
+    assert tuned.config["id2label"] == {"0": "0", "1": "72"}
+    run = Run.open(finished / "finetuned" / "overexpress")
+    assert run.complete
+    assert run.manifest["bundle"]["weights_sha256"] == tuned.weights_sha256
+    assert tuned.weights_sha256 != Bundle.open(finished / "bundle").weights_sha256
+    metrics = json.loads((finished / "finetuned" / "bundle" / "evaluation" / "metrics.json").read_text())
+    assert metrics
 
 
 def test_the_plot_is_a_picture_of_both_runs(finished):
@@ -112,7 +124,7 @@ def test_a_second_run_does_nothing_again_and_shows_the_same(finished, capfd):
     assert run_demo(finished) == 0
     assert contents(finished) == before
     shown = capfd.readouterr()
-    assert shown.err.count("there already") == 7
+    assert shown.err.count("there already") == 10
     assert "unigram entropy" in shown.err
     assert "Trapnell et al." in shown.err
     assert "not biology" in shown.err
@@ -133,7 +145,7 @@ def test_it_goes_on_where_it_stopped(finished, tmp_path, capfd):
     before = contents(finished / "bundle")
     assert run_demo(out, "--workers", "0") == 0
     said = capfd.readouterr().err
-    assert said.count("there already") == 4
+    assert said.count("there already") == 7
     assert contents(finished / "bundle") == before
     for kind in KINDS:
         again, first = (Run.open(folder / kind).sql(TOP) for folder in (out, finished))
