@@ -5,6 +5,7 @@ It reads, chooses cells, writes and tells; what it computes is in screen: `origi
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +20,9 @@ from rankshift.screen.embeddings import Embeddings, check_file, stamped, with_ve
 from rankshift.screen.encoder import Encoder, default_device, measured_layers
 from rankshift.screen.errors import InputError
 from rankshift.screen.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
-from rankshift.screen.gene_lists import resolve_genes
 from rankshift.screen.originals import check_level
 from rankshift.screen.originals import embed as embed_cells
-from rankshift.screen.preparation import TOKEN_BUDGET
+from rankshift.screen.preparation import TOKEN_BUDGET, resolve_genes
 from rankshift.screen.states import check_summary, summarise, write_states
 
 Say = Callable[[str], None]
@@ -44,6 +44,7 @@ def embed(
     max_cells: int | None = None,
     dtype: str = "float32",
     pictures: Pictures | None = None,
+    workers: int = 0,
     say: Say = print,
 ) -> None:
     """Embed the cells of a token table, in input order, or its genes, to .parquet or .h5ad.
@@ -52,7 +53,8 @@ def embed(
     it), or auto: cls where cells have it, else cell. layer: 0 of the last layer, -1 of the one before, and so on.
     by: an obs column. Cells give one vector per value of it, {value: vector}, to .json; genes get further rows, one per
     value. genes, per_cell: of level gene; the latter writes every hidden state, not aggregated. where, max_cells: a
-    condition over the obs columns, and a sample (per value of `by`). pictures: of the rows written.
+    condition over the obs columns, and a sample (per value of `by`). pictures: of the rows written. workers: Ray workers that
+    embed cells, 0 for none; genes are always done in this process, because their sums would have to travel.
     """
     pictures = pictures or Pictures()
     opened = Bundle.open(bundle)
@@ -72,15 +74,16 @@ def embed(
     if out.suffix != ".json":
         check_file(out, columns)
     wanted = chosen_genes(genes, table, opened, say) if of_genes else None
-    encoder = Encoder(opened, device=default_device(), dtype=dtype)
     about = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256, "dtype": dtype}
     if wanted is None:
-        found = _cell_embeddings(table, encoder, level, layers, about)
+        found = _cell_embeddings(table, opened, level, layers, about, workers)
         told = f"{len(table)} cells"
-    elif not per_cell:
+    else:
+        encoder = Encoder(opened, device=default_device(), dtype=dtype)
+    if wanted is not None and not per_cell:
         found = _gene_embeddings(table, opened, encoder, wanted, layers, by, summary, about)
         told = f"{len(found.vectors)} rows of {len(wanted)} genes, {summary} over {len(table)} cells"
-    else:
+    elif wanted is not None:
         count = _write_gene_rows(out, table, opened, encoder, wanted, layers, about)
         told = f"{count} hidden states of {len(wanted)} genes in {len(table)} cells"
     if out.suffix == ".json":
@@ -89,7 +92,7 @@ def embed(
         told = f"{len(states)} states ({', '.join(states)}), {summary} of {told}"
     elif not per_cell:
         found.write(out)
-    say(f"{out}: {told}, {encoder.width} dimensions, level {level}, layer {layer}")
+    say(f"{out}: {told}, {opened.config['hidden_size']} dimensions, level {level}, layer {layer}")
     if pictures:
         draw(found, pictures, say)
 
@@ -124,11 +127,21 @@ def _check_output(
         raise InputError("pictures are of rows of cells or genes: leave out --by for cells, and --per-cell")
 
 
-def _cell_embeddings(cells: Cells, encoder: Encoder, level: str, layers: int, about: dict[str, str]) -> Embeddings:
-    """A row per cell, in the order of the cells."""
-    budget = TOKEN_BUDGET[encoder.device.type]
+def _cell_embeddings(
+    cells: Cells, bundle: Bundle, level: str, layers: int, about: dict[str, str], workers: int
+) -> Embeddings:
+    """A row per cell, in the order of the cells; computed by leased workers, or here where there are none."""
+    how: dict[str, Any] = {"level": level, "layer_count": layers}
     with progress("cells", len(cells)) as done:
-        vectors = embed_cells(cells, encoder, level=level, layer_count=layers, tokens=budget, done=done)
+        if workers:
+            from rankshift.jobs.cluster import lent
+            from rankshift.jobs.embedding_work import embed_on
+
+            with lent(workers, what="embed") as lease:
+                vectors = embed_on(lease, cells, bundle.path, dtype=about["dtype"], done=done, **how)
+        else:
+            encoder = Encoder(bundle, device=default_device(), dtype=about["dtype"])
+            vectors = embed_cells(cells, encoder, tokens=TOKEN_BUDGET[encoder.device.type], done=done, **how)
     rows = cells.obs.append_column("length", pa.array(cells.lengths, pa.int32()))
     return Embeddings(rows=rows, key=("cell_id",), vectors=vectors, about=about)
 

@@ -1,130 +1,120 @@
-"""Fan-out: the driver's loop that gives missing shards to leased workers until all are committed.
+"""Fan-out: the driver's loop that gives pieces of work to leased workers until all are done.
 
-The commit on disk decides whether a shard is done, never a return value; a worker that died goes back to the pool, which
-lends it again when it answers, and a shard that lost three workers ends the run.
+A worker that died goes back to the pool, which lends it again when it answers; its piece is given to another, and a piece
+that lost three workers ends the loop. What the pieces are is the business of the `Work`.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from rankshift.jobs.lease import Grant, Lease, cause
 from rankshift.jobs.worker import StaleLease
-from rankshift.screen.remote import everywhere
-from rankshift.screen.screening import Screener, missing
 
 TRIES = 3
 POLL = 0.5  # seconds between looks at progress
 Done = Callable[[int], None]
 
 
-def fan_out(screener: Screener, bundle: Path | str, lease: Lease, done: Done = lambda n: None) -> None:
-    """Compute the missing shards of a run, and its noise floor, on the workers of a lease; `done` is told rows as they come."""
-    FanOut(screener, bundle, lease).drive(done)
-    if "noise_floor" not in screener.run.manifest:
-        screener.run.record(noise_floor=_noise_floor(screener, bundle, lease))
+class Work(Protocol):
+    """Pieces of work by number, and the calls that do them."""
+
+    todo: deque[int]
+
+    def open(self, grant: Grant) -> "ray.ObjectRef":
+        """Make a worker ready for any piece."""
+
+    def start(self, grant: Grant, piece: int) -> "ray.ObjectRef":
+        """Give a piece to a worker that is ready."""
+
+    def keep(self, piece: int, result: Any) -> None:
+        """Take the result of a piece."""
+
+    def survived(self, piece: int) -> bool:
+        """Is a piece done although its worker died before it said so?"""
+
+    def name(self, piece: int) -> str:
+        """A piece in words, for errors."""
 
 
 class FanOut:
-    """Shards to do and workers to do them. A worker opens the run first, then computes one shard after the other."""
+    """The loop over some work on the workers of a lease."""
 
-    def __init__(self, screener: Screener, bundle: Path | str, lease: Lease) -> None:
-        self._screener, self._lease = screener, lease
-        self._run, self._bundle = screener.run.place, everywhere(bundle)
-        self._weights = lease.weights(screener.run.manifest["bundle"]["weights_sha256"])
-        self._todo = deque(shard.index for shard in missing(screener))
-        self._tries: Counter[int] = Counter()
-        self._busy: dict[
-            Any, tuple[Grant, int | None]
-        ] = {}  # call -> its worker, and the shard unless it opens the run
+    def __init__(self, lease: Lease, work: Work) -> None:
+        self._lease, self._work = lease, work
+        self._tries: Counter[int | None] = Counter()
+        self._told: dict[Grant, int] = {}  # steps of a worker, as far as heard
+        self._busy: dict[Any, tuple[Grant, int | None]] = {}  # call -> its worker, and the piece, None while it opens
 
     def drive(self, done: Done = lambda n: None) -> None:
-        """The loop; it returns when every shard is committed."""
-        asking = self._lease.ask() if self._todo else None
-        while self._todo or self._shards_under_way():
+        """Until every piece is done; `done` is told the steps that workers report."""
+        todo = self._work.todo
+        asking = self._lease.ask() if todo else None
+        while todo or self._under_way():
             calls = [*self._busy] if asking is None else [asking, *self._busy]
             ready, _ = ray.wait(calls, num_returns=1, timeout=POLL)
             for call in ready:
                 if call == asking:
                     for grant in self._lease.granted(call):
-                        self._open(grant)
-                    asking = self._lease.ask() if self._todo else None
+                        self._busy[self._work.open(grant)] = grant, None
+                    asking = self._lease.ask() if todo else None
                 else:
                     self._finish(call)
             self._report(done)
         for grant, _ in self._busy.values():
-            self._lease.give(grant, suspect=True)  # still opening a run that is done
+            self._lease.give(grant, suspect=True)  # still opening what is done
 
-    def _shards_under_way(self) -> bool:
-        return any(shard is not None for _, shard in self._busy.values())
-
-    def _open(self, grant: Grant) -> None:
-        call = grant.handle.ready.remote(grant.epoch, self._run, self._bundle, self._weights)
-        self._busy[call] = grant, None
+    def _under_way(self) -> bool:
+        return any(piece is not None for _, piece in self._busy.values())
 
     def _finish(self, call: Any) -> None:
-        """A call has ended: give its worker the next shard, or back to the pool."""
-        grant, shard = self._busy.pop(call)
+        """A call has ended: give its worker the next piece, or back to the pool."""
+        grant, piece = self._busy.pop(call)
         try:
-            ray.get(call)
+            result = ray.get(call)
         except StaleLease:
-            self._lost(grant, shard)
+            self._lost(grant, piece)
         except RayActorError as error:
-            self._lost(grant, shard)
-            self._count(shard, error)
+            self._lost(grant, piece)
+            self._count(piece, error)
         except RayTaskError as error:
             raise cause(error) from error
         else:
-            if self._todo and not self._lease.recalled():
-                shard = self._todo.popleft()
-                self._busy[grant.handle.compute.remote(grant.epoch, self._run, shard)] = grant, shard
+            if piece is not None:
+                self._work.keep(piece, result)
+            if self._work.todo and not self._lease.recalled():
+                piece = self._work.todo.popleft()
+                self._busy[self._work.start(grant, piece)] = grant, piece
             else:
                 self._lease.give(grant)
 
-    def _lost(self, grant: Grant, shard: int | None) -> None:
-        """A worker is no longer ours: its shard is done again, unless it was committed."""
+    def _lost(self, grant: Grant, piece: int | None) -> None:
+        """A worker is no longer ours: its piece is done again, unless it survived."""
         self._lease.give(grant, suspect=True)
-        if shard is not None and self._screener.shards[shard].name not in self._screener.run.done:
-            self._todo.append(shard)
+        if piece is not None and not self._work.survived(piece):
+            self._work.todo.append(piece)
 
-    def _count(self, shard: int | None, error: RayActorError) -> None:
-        key = -1 if shard is None else shard
-        self._tries[key] += 1
-        if self._tries[key] >= TRIES:
-            name = "" if shard is None else self._screener.shards[shard].name
-            what = f"{name} lost its worker" if name else "workers die while they open the run"
+    def _count(self, piece: int | None, error: RayActorError) -> None:
+        self._tries[piece] += 1
+        if self._tries[piece] >= TRIES:
+            what = "workers die while they open it" if piece is None else f"{self._work.name(piece)} lost its worker"
             raise RuntimeError(
                 f"{what}, {TRIES} times ({error}): see Ray's logs, then continue with --resume"
             ) from error
 
     def _report(self, done: Done) -> None:
-        calls = [grant.handle.told.remote() for grant, _ in self._busy.values()]
-        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=POLL) if calls else ([], [])
+        """Tell `done` of steps that workers made since they were last heard."""
+        calls = {grant.handle.told.remote(): grant for grant, piece in self._busy.values() if piece is not None}
+        ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=POLL) if calls else ([], [])
         for call in ready:
             try:
                 steps, _ = ray.get(call)
             except RayActorError:
                 continue
-            if steps:
-                done(steps)
-
-
-def _noise_floor(screener: Screener, bundle: Path | str, lease: Lease) -> dict:
-    """From a worker: it has the device, the driver may have none."""
-    run = screener.run.place
-    for _ in range(TRIES):
-        for grant in lease.wait():
-            try:
-                ray.get(grant.handle.ready.remote(grant.epoch, run, everywhere(bundle), []))
-                floor = ray.get(grant.handle.noise_floor.remote(grant.epoch, run))
-                lease.give(grant)
-                return dict(floor)
-            except (RayActorError, StaleLease):
-                lease.give(grant, suspect=True)
-            except RayTaskError as error:
-                raise cause(error) from error
-    raise RuntimeError("no worker was left to measure the noise floor: run again with --resume")
+            fresh = steps - self._told.get(calls[call], 0)
+            if fresh > 0:
+                self._told[calls[call]] = steps
+                done(fresh)

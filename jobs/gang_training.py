@@ -49,7 +49,7 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
     }
     results: dict[int, dict] = {}
     failures: dict[int, Exception] = {}
-    asked = False
+    asked, steps = False, 0
     while calls:
         ready, _ = ray.wait(list(calls), num_returns=1, timeout=GRACE if failures else POLL)
         if failures and not ready:
@@ -60,7 +60,7 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
                 results[rank] = ray.get(call)
             except (RayActorError, RayTaskError) as error:
                 failures[rank] = error
-        _pass_on(grants[0], report)
+        steps = _pass_on(grants[0], report, steps)
         if report.stopped() and not asked:
             asked = True
             for grant in grants:
@@ -85,13 +85,15 @@ def _seats(grants: list[Grant]) -> list[Seat]:
     return [Seat(rank=rank, world=len(grants), meeting=meeting) for rank in range(len(grants))]
 
 
-def _pass_on(first: Grant, report: Report) -> None:
+def _pass_on(first: Grant, report: Report, known: int) -> int:
+    """Pass on what rank 0 has told beyond the steps known; returns the steps known now."""
     try:
         steps, note = ray.get(first.handle.told.remote(), timeout=POLL)
     except (RayActorError, ray.exceptions.GetTimeoutError):
-        return
-    if steps:
-        report(steps, note)
+        return known
+    if steps > known:
+        report(steps - known, note)
+    return max(steps, known)
 
 
 def _raise(failures: dict[int, Exception], grants: list[Grant]) -> None:

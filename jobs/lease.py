@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +25,7 @@ class Grant:
     """A worker that a lease holds. Its calls carry the epoch."""
 
     worker: str
-    handle: Any
+    handle: Any = field(compare=False)
     epoch: int
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from rankshift.jobs.progress import progress
 from rankshift.screen.bundle import Bundle
-from rankshift.screen.cell_source import CellSource
 from rankshift.screen.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder import DTYPES, default_device
 from rankshift.screen.preparation import Options, prepare
@@ -19,7 +18,7 @@ Say = Callable[[str], None]
 
 
 def screen(
-    cells: CellSource,
+    cells: Path | str,
     bundle: Path | str,
     out: Path | str,
     *,
@@ -37,7 +36,7 @@ def screen(
 
 
 def run_screen(
-    cells: CellSource,
+    cells: Path | str,
     bundle: Path | str,
     out: Path | str,
     options: Options,
@@ -52,7 +51,7 @@ def run_screen(
     With `dry_run` the cost is said and nothing is written. Stopped or crashed, it goes on with `resume`.
     """
     opened = Bundle.open(fetched(bundle))
-    run = prepare(cells, opened, out, options, resume=resume, say=say, dry=dry_run)
+    run = prepare(fetched(cells), opened, out, options, resume=resume, say=say, dry=dry_run)
     if dry_run:
         _say_cost(opened, run, say)
         return run
@@ -73,7 +72,7 @@ def run_screen(
                     screener.compute(shard, encoder, done)
             else:
                 from rankshift.jobs.cluster import lent
-                from rankshift.jobs.fanout import fan_out
+                from rankshift.jobs.shard_work import fan_out
 
                 with lent(workers, what=f"screen {Path(out).name}") as lease:
                     fan_out(screener, bundle, lease, done)
@@ -98,7 +97,7 @@ def _say_cost(bundle: Bundle, run: Run, say: Say) -> None:
     lists, layers = m["lists"], m["layers"]
     flops = m["flops"]
     device = default_device()
-    rate = product_rate(device, DTYPES.get(m["dtype"], DTYPES["bfloat16"]))
+    rate = product_rate(device, DTYPES[m["dtype"]])
     memory = memory_bytes(bundle.config, m["token_budget"], m["longest"])
     say(f"cells             {m['cells']['count']:,}")
     say(f"encoder passes    {lists:,} perturbed + {m['cells']['count']:,} original, {layers} layers each")

@@ -9,14 +9,16 @@ import socket
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rankshift.jobs.gang import Seat
     from rankshift.screen.bundle import Bundle
+    from rankshift.screen.cells import Cells
     from rankshift.screen.screening import Screener
 
 
@@ -59,10 +61,9 @@ class Worker:
 
     @ray.method(concurrency_group="control")
     def told(self) -> tuple[int, str]:
-        """Steps since the last call, and the last word beside them."""
+        """Steps since the run was opened or the training began, and the last word beside them. A lost answer loses nothing."""
         with self._lock:
-            steps, self._steps = self._steps, 0
-        return steps, self._note
+            return self._steps, self._note
 
     @ray.method(concurrency_group="control")
     def place(self) -> tuple[str, int]:
@@ -97,12 +98,10 @@ class Worker:
 
         Returns where the encoder came from: warm, memory, peer or disk.
         """
-        from rankshift.screen.bundle import Bundle
-        from rankshift.screen.remote import fetched
         from rankshift.screen.screening import Screener, check_bundle
 
         self._enter(epoch)
-        opened = Bundle.open(fetched(bundle))
+        opened = self._bundle(bundle)
         screener = Screener.open(run, opened)
         check_bundle(screener.run, opened)
         self._run, self._steps = (run, screener, opened), 0
@@ -122,6 +121,22 @@ class Worker:
         self._enter(epoch)
         screener, bundle = self._opened(run)
         return screener.noise_floor(bundle)
+
+    def warm_up(self, epoch: int, bundle: str, dtype: str) -> None:
+        """Make the encoder of a bundle warm."""
+        self._enter(epoch)
+        self._steps = 0
+        self._warm.encoder(self._bundle(bundle), dtype)
+
+    def embed(self, epoch: int, bundle: str, dtype: str, cells: "Cells", level: str, layer_count: int) -> "np.ndarray":
+        """Embeddings of cells (`originals.embed`)."""
+        from rankshift.screen.originals import embed
+        from rankshift.screen.preparation import TOKEN_BUDGET
+
+        self._enter(epoch)
+        encoder = self._warm.encoder(self._bundle(bundle), dtype)
+        tokens, done = TOKEN_BUDGET[self._device], self._counter(epoch)
+        return embed(cells, encoder, level=level, layer_count=layer_count, tokens=tokens, done=done)
 
     def train(self, epoch: int, seat: "Seat", function: str, job: Any) -> dict:
         """Take a seat in a training, `module:function` called as function(seat, job, report); returns its result.
@@ -147,12 +162,10 @@ class Worker:
 
         With `publish` they are put into the object store too, for workers that were not in the gang: [sha256, [reference]].
         """
-        from rankshift.screen.bundle import Bundle
-
         self._enter(epoch)
         if self._trained is None:
             return []
-        sha256 = Bundle.open(Path(bundle)).weights_sha256
+        sha256 = self._bundle(bundle).weights_sha256
         self._warm.keep(sha256, self._trained)
         self._trained = None
         if not publish:
@@ -166,6 +179,12 @@ class Worker:
         if epoch < self._epoch:
             raise StaleLease(f"{self._name} was lent again: epoch {epoch} is over, {self._epoch} is now")
         self._epoch = epoch
+
+    def _bundle(self, place: str) -> "Bundle":
+        from rankshift.screen.bundle import Bundle
+        from rankshift.screen.remote import fetched
+
+        return Bundle.open(fetched(place))
 
     def _opened(self, run: str) -> "tuple[Screener, Bundle]":
         if self._run is None or self._run[0] != run:

@@ -50,6 +50,10 @@ def embed(
     where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
     max_cells: Annotated[int | None, typer.Option(help="Sample of cells (per state with --by).")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16 for matrix products.")] = "float32",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Ray workers that embed cells; 0: this process. Default: the pool's, or GPUs, else 0."),
+    ] = None,
 ) -> None:
     """Embed cells, genes or states of cells, or add up attention between genes (docs/embeddings.md)."""
     from rankshift.jobs.attention import embed_attention
@@ -71,8 +75,11 @@ def embed(
     if level == "attention":
         embed_attention(cells, bundle, out, choice=Choice(**choice), **network, **common)
     else:
+        from rankshift.jobs.cluster import default_workers
+
+        count = default_workers() if workers is None else workers
         pictures = Pictures(map=plot, heat_map=heat_map, color=color, projection=projection)
-        run_embed(cells, bundle, out, level=level, pictures=pictures, **vectors, **common)
+        run_embed(cells, bundle, out, level=level, pictures=pictures, workers=count, **vectors, **common)
 
 
 def _given(**options: Any) -> dict[str, Any]:

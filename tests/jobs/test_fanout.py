@@ -9,7 +9,8 @@ import pytest
 import ray
 
 from rankshift.jobs.cluster import lent
-from rankshift.jobs.fanout import FanOut, fan_out
+from rankshift.jobs.fanout import FanOut
+from rankshift.jobs.shard_work import ShardWork, fan_out
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.results import Run
@@ -58,7 +59,7 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(bundles, tmp_path, a
 
         killer = threading.Thread(target=kill)
         killer.start()
-        FanOut(screener, bundles["v1"], lease).drive(lambda rows: begun.set())
+        FanOut(lease, ShardWork(screener, bundles["v1"], lease)).drive(lambda rows: begun.set())
         killer.join()
     with pytest.raises(ProcessLookupError):
         os.kill(victim, 0)

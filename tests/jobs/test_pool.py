@@ -10,18 +10,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from rankshift.jobs.cluster import end_pool, make_pool
-from rankshift.jobs.fanout import FanOut, fan_out
+from rankshift.jobs.fanout import FanOut
 from rankshift.jobs.gang import WorkerGone
 from rankshift.jobs.gang_training import train_on
 from rankshift.jobs.lease import Lease
 from rankshift.jobs.pretrain import PretrainJob, train
 from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.shard_work import ShardWork, fan_out
 from rankshift.screen.bundle import Bundle
+from rankshift.screen.cells import Cells
+from rankshift.screen.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.originals import embed
 from rankshift.screen.preparation import Options, prepare
 from rankshift.screen.results import Run
 from rankshift.screen.screening import Screener, run
@@ -116,6 +121,18 @@ def test_weights_trained_on_the_pool_are_screened_without_the_disk(pool, bundles
     assert Run.open(tmp_path / "run").sql(ROWS).equals(expected)
 
 
+def test_cells_are_embedded_on_workers_in_their_order(pool, bundles, monkeypatch):
+    from rankshift.jobs import embedding_work
+
+    monkeypatch.setattr(embedding_work, "BLOCK", 5)
+    bundle = Bundle.open(bundles["v1"])
+    cells = Cells.read(V1 / "cells.parquet", bundle)
+    with Lease(pool, 2) as lease:
+        vectors = embedding_work.embed_on(lease, cells, bundles["v1"], level="cell", layer_count=2, dtype="float32")
+    here = embed(cells, Encoder(bundle), level="cell", layer_count=2, tokens=4096)
+    np.testing.assert_allclose(vectors, here, atol=1e-6)
+
+
 def test_a_killed_worker_ends_the_training_with_a_checkpoint_to_go_on_from(pool, bundles, tmp_path):
     work = job(tmp_path / "model", bundles["v1"], epochs=400)
     telling = Telling()
@@ -194,7 +211,7 @@ def test_a_pool_that_died_learns_again_who_holds_what(pool, bundles, tmp_path, a
             ray.kill(pool, no_restart=False)
 
     with Lease(pool, 2, what="screen") as lease:
-        FanOut(work, bundles["v1"], lease).drive(kill)
+        FanOut(lease, ShardWork(work, bundles["v1"], lease)).drive(kill)
         assert killed.is_set()
         assert list(state(pool)["leases"]) == [lease.name]
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)

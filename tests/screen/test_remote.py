@@ -8,7 +8,7 @@ import pytest
 
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.cluster import lent
-from rankshift.jobs.fanout import fan_out
+from rankshift.jobs.shard_work import fan_out
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.errors import InputError
 from rankshift.screen.preparation import Options, prepare
