@@ -7,7 +7,7 @@ shows the query that gives it.
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from rankshift.screen.views import quoted
 
 HERE = Path(__file__).parent
 WIDE, NARROW = 1040, 330  # pixels of a figure on a laptop and on a phone, which names are placed for
-VALUES = 250_000  # single cells' values embedded at most: some 3 MB
+ROWS = 20_000  # perturbations of the table and the volcano at most
+BYTES = 4_900_000  # of the table and of single cells' values; with plotly's script the file stays below 10 MB
+PER_ROW, PER_VALUE = 195, 21  # bytes that a perturbation and a single value take
 Say = Callable[[str], None]
 
 
@@ -85,7 +87,8 @@ def page(
     from markupsafe import Markup
 
     say("figures …")
-    sections, figures = _figures(findings, bundle, cells, embed, say)
+    shown = replace(findings, table=findings.table.slice(0, ROWS))
+    sections, figures = _figures(shown, len(findings), bundle, cells, embed, say)
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(
         title=words.title(findings),
@@ -94,7 +97,7 @@ def page(
         facts=words.facts(findings),
         provenance=words.provenance(findings),
         sections=sections,
-        data=Markup(embedded(_data(findings, figures))),
+        data=Markup(embedded(_data(shown, figures))),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
@@ -107,7 +110,7 @@ def embedded(data: Any) -> str:
 
 
 def _figures(
-    findings: Findings, bundle: Path | None, cells: Path | None, embed: bool, say: Say
+    findings: Findings, total: int, bundle: Path | None, cells: Path | None, embed: bool, say: Say
 ) -> tuple[list[Section], dict[str, dict]]:
     """The sections in their order, and the figures in them for a laptop and a phone."""
     figures = {
@@ -121,7 +124,7 @@ def _figures(
             figure="volcano", alt=f"Volcano plot of {len(findings)} perturbations; the table below holds its numbers.",
             caption="The grey band is the run's own numerical noise (p99)." if floor else "",
         ),
-        Section(id="genes", nav="Table", title="All perturbations"),
+        Section(id="genes", nav="Table", title="All perturbations", lead=_left_out(findings, total)),
         Section(
             id="gene", nav="Cells", title="One perturbation, cell by cell", figure="gene",
             alt="Distribution of the effect over cells, beside that of other perturbations.",
@@ -171,6 +174,16 @@ def _figures(
         Section(id="provenance", nav="Provenance", title="How this run was made"),
     ]  # fmt: skip
     return sections, figures
+
+
+def _left_out(findings: Findings, total: int) -> list[str]:
+    if len(findings) == total:
+        return []
+    mode = "mixture" if findings.goal is None else "goal"
+    return [
+        f"The strongest {len(findings):,} of {total:,}; all of them come with: rankshift stats "
+        f"{shlex.quote(str(findings.run.path))} --mode {mode} --out table.csv"
+    ]
 
 
 def _both(draw: Callable[[int], go.Figure]) -> dict[str, dict]:
@@ -227,9 +240,10 @@ def out_name(run: Run) -> str:
 
 
 def _values(findings: Findings) -> dict[int, distribution.Values]:
-    """Single cells of the strongest perturbations, by row of the findings, as many as VALUES allows."""
+    """Single cells of the strongest perturbations, by row of the findings, as many as BYTES allows beside the table."""
     cells = np.minimum(findings.column("cells"), distribution.CELLS)
-    rows = list(range(max(1, int(np.searchsorted(np.cumsum(cells), VALUES, side="right")))))
+    room = (BYTES - PER_ROW * len(findings)) / PER_VALUE
+    rows = list(range(max(1, int(np.searchsorted(np.cumsum(cells), room, side="right")))))
     numbers = state_map.numbers_of(findings, rows)
     found = distribution.values_of(findings.run, numbers)
     return {row: found[number] for row, number in zip(rows, numbers, strict=True) if number in found}

@@ -120,8 +120,11 @@ def test_single_cells_are_those_of_the_run(moved, tmp_path):
 
 
 def test_what_does_not_fit_is_left_out_and_the_query_is_shown(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr("rankshift.screen.report.page.VALUES", 400)
+    monkeypatch.setattr("rankshift.screen.report.page.BYTES", 195 * 150 + 21 * 400)
+    monkeypatch.setattr("rankshift.screen.report.page.ROWS", 150)
     page = report_of(drawn, tmp_path, judging=Judging())
+    assert len(page.data["table"]["symbols"]) == 150
+    assert "The strongest 150 of 200; all of them come with: rankshift stats" in page.text
     kept = sum(len(v["effect"]) for v in page.data["genes"].values())
     assert 0 < kept <= 400
     assert [*page.data["genes"]] == [str(i) for i in range(len(page.data["genes"]))]  # the strongest
