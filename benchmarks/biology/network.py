@@ -5,7 +5,7 @@ from the pattern of their state they are drawn anew one after the other, `sweeps
 
     P(x_m = 1) = 1 / (1 + exp(-beta (mean of x over the others of its program - mean of x over the other program)))
 
-Above beta = 1 there are two stable states, in which single masters still fail. A target has one to `regulators` masters of
+Above beta = 1 there are two stable states, in which single masters still fail. A target has `regulators` masters of
 any program and answers to them by a threshold, with weights w of either sign and size 0.7 to 1.3:
 
     y_t = tanh(sum_m w_tm x_m)
@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-START, GOAL = "start", "goal"
+START, GOAL, ELSEWHERE = "start", "goal", "elsewhere"
+STATES = (START, GOAL, ELSEWHERE)
 MASTER, TARGET, MEDIUM, OTHER = "master", "target", "medium", "other"
 
 
@@ -41,23 +42,23 @@ class Network:
     """
 
     masters: int = 6
-    targets: int = 300
-    medium: int = 24
-    others: int = 170
-    regulators: int = 3
+    targets: int = 260
+    medium: int = 14
+    others: int = 120
+    regulators: tuple[int, int] = (2, 3)  # at least and at most
     beta: float = 1.6  # a master is as its program in nine cells of ten
-    sweeps: int = 10
-    gain: tuple[float, float] = (0.5, 1.2)
+    sweeps: int = 4
+    gain: tuple[float, float] = (0.7, 1.5)
     master_gain: float = 1.5  # on is e^3 = 20 times off
     master_base: float = 0.0  # the typical gene's
-    noise: tuple[float, float] = (0.5, 1.0)
+    noise: tuple[float, float] = (0.3, 0.7)
     base_sd: float = 0.8
     donor_sd: float = 0.15
     dispersion: float = 0.15
-    depth: float = 1000.0
+    depth: float = 800.0
     depth_sd: float = 0.25
     donors: int = 6
-    cells: int = 2000
+    cells: int = 3000
     drives: bool = True
     seed: int = 0
 
@@ -75,14 +76,14 @@ class Network:
         """Draw the cells into an h5ad: counts; obs state, donor, n_counts; var ensembl_id, gene_name, kind, program."""
         rng = np.random.default_rng(self.seed)
         kind, genes = self.kinds, len(self.kinds)
-        state = np.arange(self.cells) % 2
-        donor = np.arange(self.cells) // 2 % self.donors
+        state = np.arange(self.cells) % len(STATES)
+        donor = np.arange(self.cells) // len(STATES) % self.donors
         masters = self._toggle(state, rng)
         alike = np.where(rng.random((self.cells, self.medium)) < 0.9, 1, -1) * rng.choice((-1, 1), self.medium)
         signal = np.zeros((self.cells, genes))
         signal[:, kind == MASTER] = masters
         signal[:, kind == TARGET] = np.tanh(masters @ self._weights(rng).T)
-        signal[:, kind == MEDIUM] = alike * (2 * state - 1)[:, None]
+        signal[:, kind == MEDIUM] = alike * np.array([-1, 1, 0])[state][:, None]
         if not self.drives:
             signal = rng.permuted(signal, axis=0)
         gain = np.where(kind == MASTER, self.master_gain, rng.uniform(*self.gain, genes))
@@ -92,7 +93,7 @@ class Network:
         mean *= (self.depth * rng.lognormal(0, self.depth_sd, self.cells) / mean.sum(1))[:, None]
         counts = rng.poisson(mean * rng.gamma(1 / self.dispersion, self.dispersion, mean.shape)).astype(np.float32)
         names = [f"ENSG{i:011d}" for i in range(genes)]
-        obs = {"state": np.where(state, GOAL, START), "donor": [f"donor{d}" for d in donor], "n_counts": counts.sum(1)}
+        obs = {"state": np.array(STATES)[state], "donor": [f"donor{d}" for d in donor], "n_counts": counts.sum(1)}
         var = {
             "ensembl_id": names,
             "gene_name": [f"{k}{i}" for i, k in enumerate(kind)],
@@ -106,18 +107,19 @@ class Network:
         """w [T, M], zero where a master does not regulate the target."""
         weights = np.zeros((self.targets, self.masters))
         for row in weights:
-            some = rng.choice(self.masters, rng.integers(1, self.regulators + 1), replace=False)
+            some = rng.choice(self.masters, rng.integers(self.regulators[0], self.regulators[1] + 1), replace=False)
             row[some] = rng.uniform(0.7, 1.3, len(some)) * rng.choice((-1, 1), len(some))
         return weights
 
     def _toggle(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """x [cells, M] after the sweeps."""
         program = self.program
-        x = np.where(program == state[:, None], 1.0, -1.0)
+        x = np.where(program == state[:, None], 1.0, -1.0)  # elsewhere all are off
         for _ in range(self.sweeps):
             for m in rng.permutation(self.masters):
                 same = program == program[m]
                 same[m] = False
                 pull = x[:, same].mean(1) - x[:, program != program[m]].mean(1)
-                x[:, m] = np.where(rng.random(len(x)) < 1 / (1 + np.exp(-self.beta * pull)), 1, -1)
+                on = rng.random(len(x)) < 1 / (1 + np.exp(-self.beta * pull))
+                x[:, m] = np.where(on & (state < 2), 1, -1)
         return x
