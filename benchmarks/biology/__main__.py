@@ -9,6 +9,7 @@ Folders of finished steps stay under --folder, so that an interrupted benchmark 
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def main() -> None:
     if args.part == "tables":
         return write_tables(args.csv, DOCS)
     torch.set_num_threads(1)
-    made = stamp(machine(), f"python -m benchmarks.biology {' '.join(sys.argv[1:])}")
+    made = stamp(machine(), f"python -m benchmarks.biology {shlex.join(sys.argv[1:])}")
     for case, rows in {"planted": planted, "null": null, "myoblasts": real}[args.part](args):
         print(", ".join(f"{value}" for value in case.values()), flush=True)
         kept = []
