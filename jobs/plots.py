@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
+from rankshift.screen.report.labels import places, text_size
 from rankshift.screen.results import Run
 from rankshift.screen.views import literal, quoted
 
@@ -116,25 +117,13 @@ def _name(panel: Any, table: pa.Table, scale: float) -> None:
         np.column_stack([table["rank"].to_numpy().astype(float), table["shift"].to_numpy().astype(float) * scale])
     )
     frame = panel.get_window_extent()
-    taken: list[tuple[float, ...]] = [(x - 4 * pixel, y - 4 * pixel, x + 4 * pixel, y + 4 * pixel) for x, y in points]
-    for (x, y), name in zip(points, table["gene"].to_pylist(), strict=True):
-        wide, high = (0.70 * NAME_SIZE * len(name) + 4) * pixel, 1.25 * NAME_SIZE * pixel
-        best: tuple[float, ...] | None = None
-        for far in range(9, 120, 8):
-            for angle in range(0, 360, 15):
-                dx, dy = far * pixel * math.cos(math.radians(angle)), far * pixel * math.sin(math.radians(angle))
-                left = x + dx - (wide if dx < -1 else 0 if dx > 1 else wide / 2)
-                box = (left, y + dy - high / 2, left + wide, y + dy + high / 2)
-                inside = frame.x0 < box[0] and box[2] < frame.x1 and frame.y0 < box[1] and box[3] < frame.y1
-                if inside and not any(_meet(box, other) for other in taken):
-                    best = box
-                    break
-            if best is not None:
-                break
-        if best is None:
+    names = table["gene"].to_pylist()
+    sizes = [(wide * pixel, high * pixel) for wide, high in (text_size(name, NAME_SIZE) for name in names)]
+    offsets = places([(float(x), float(y)) for x, y in points], sizes, (frame.x0, frame.y0, frame.x1, frame.y1))
+    for (x, y), name, offset in zip(points, names, offsets, strict=True):
+        if offset is None:
             continue
-        taken.append(best)
-        middle = ((best[0] + best[2]) / 2, (best[1] + best[3]) / 2)
+        middle = (x + offset[0], y + offset[1])
         panel.annotate(
             name,
             (x, y),
@@ -148,10 +137,6 @@ def _name(panel: Any, table: pa.Table, scale: float) -> None:
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": FEW, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
         )
-
-
-def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _exponent(value: float) -> int:
