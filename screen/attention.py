@@ -1,7 +1,8 @@
 """Attention networks: how much genes attend to each other, added up over cells into directed edges.
 
 One head of one layer of one cell is in memory at a time, beside sums over pairs of genes whose size is known, and refused
-above a limit, before anything runs (measured in docs/embeddings.md). Specials take their part of the attention and are in no edge; nor is a gene with itself.
+above a limit, before anything runs (measured in docs/embeddings.md). Specials take their part of the attention and are in
+no edge; nor is a gene with itself.
 
 Shapes: N places of a cell, D hidden size, C channels (layer, head), G genes, E edges.
 """
