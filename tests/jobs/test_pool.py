@@ -139,9 +139,13 @@ def test_a_killed_worker_ends_the_training_with_a_checkpoint_to_go_on_from(pool,
     with Lease(pool, 2, gang=True) as lease:
 
         def kill() -> None:
-            until(lambda: telling.cells > 0)
-            held = [w for w in state(pool)["workers"].values() if w["holder"] == lease.name]
-            os.kill(held[1]["process"], signal.SIGKILL)
+            try:
+                until(lambda: telling.cells > 0)
+                second = sorted(ray.get(pool.handles.remote()).items())[1][1]  # ranks are in the order of names
+                os.kill(ray.get(second.status.remote())["process"], signal.SIGKILL)
+            except BaseException:
+                telling.stop.set()
+                raise
 
         killer = threading.Thread(target=kill)
         killer.start()
