@@ -138,7 +138,8 @@ def _fold_logits(prepared: Prepared, fold: Fold, device: torch.device, peers: Pe
     """Logits of a fold's model on its judged units; kept on disk, so that a fold that is done is not done again."""
     done = prepared.job.unfinished / stage(fold) / LOGITS
     if peers.any(done.exists()):
-        report(prepared.job.options.passes * len(prepared.lesson(fold).rows))
+        if peers.first:
+            report(prepared.job.options.passes * len(prepared.lesson(fold).rows))
         return np.asarray(np.load(done))
     model = learn(prepared, fold, device, peers, report)
     found = predict(model, prepared.exam(fold), prepared.job.options.batch_tokens, peers)

@@ -28,7 +28,8 @@ def learn(prepared: Prepared, fold: Fold, device: torch.device, peers: Peers, re
                 model = quantized(plain)
                 carried = add_adapters(model, options.lora, options.freeze)
             adapted = add_adapters(plain, options.lora, options.freeze)
-    model = model.to(device)
+    if carried is None:  # a quantized model is on its GPU already, and refuses to be moved
+        model = model.to(device)
 
     def held_out_loss() -> dict[str, float]:
         parts = CellBatches(exam, options, device, peers).once()
