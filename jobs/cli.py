@@ -19,7 +19,7 @@ from rankshift.jobs.commands import (  # noqa: F401 (registers the verbs)
     screens,
 )
 from rankshift.jobs.commands.app import app, say
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Interrupted
 
 STOPPED = "stopped; the same command with --resume goes on where it was"
 INTERRUPTED = 128 + 2  # what typer makes of Ctrl-C
@@ -39,6 +39,8 @@ def run_command(arguments: list[str]) -> int:
         return _fail(STOPPED, 3) if code == INTERRUPTED else code
     except InputError as e:
         return _fail(str(e), 2)
+    except Interrupted as e:
+        return _fail(str(e), 3)
     except (KeyboardInterrupt, typer.Abort):
         return _fail(STOPPED, 3)
     except typer.Exit as e:

@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from rankshift.jobs.lease import Grant, Lease, cause
 from rankshift.jobs.worker import StaleLease
+from rankshift.screen.errors import Interrupted
 
 TRIES = 3
 POLL = 0.5  # seconds between looks at progress
@@ -101,7 +102,7 @@ class FanOut:
         self._tries[piece] += 1
         if self._tries[piece] >= TRIES:
             what = "workers die while they open it" if piece is None else f"{self._work.name(piece)} lost its worker"
-            raise RuntimeError(
+            raise Interrupted(
                 f"{what}, {TRIES} times ({error}): see Ray's logs, then continue with --resume"
             ) from error
 

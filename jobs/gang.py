@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Interrupted
 
 PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails: someone is gone
 ROLL_CALL = 5.0  # seconds that those who are left wait for each other, to learn who is not
@@ -50,7 +50,7 @@ class Report(Protocol):
         """Should the training save itself and stop (raise KeyboardInterrupt) after this step?"""
 
 
-class WorkerGone(RuntimeError):
+class WorkerGone(Interrupted):
     """A worker of the gang died; the message says which, and what is left of the training."""
 
 

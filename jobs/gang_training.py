@@ -11,6 +11,7 @@ from rankshift.jobs.gang import Report, Seat, WorkerGone
 from rankshift.jobs.lease import Grant, Lease, cause
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.worker import StaleLease
+from rankshift.screen.errors import Interrupted
 
 POLL = 0.5  # seconds between looks at progress
 GRACE = 120.0  # seconds the others have to notice that a worker is gone, and to save
@@ -70,7 +71,7 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
     if any(result.get("stopped") for result in results.values()):
         if asked:
             raise KeyboardInterrupt
-        raise RuntimeError("the pool took the workers back from the training: continue it with --resume")
+        raise Interrupted("the pool took the workers back from the training: continue it with --resume")
     _keep(lease, grants, results[0])
     return results[0]
 
@@ -107,7 +108,7 @@ def _raise(failures: dict[int, Exception], grants: list[Grant]) -> None:
             raise WorkerGone(f"{who}: continue the training with --resume") from error
     first = failures[min(failures)]
     if isinstance(first, StaleLease):
-        raise RuntimeError("the pool took the workers back from the training: continue it with --resume") from first
+        raise Interrupted("the pool took the workers back from the training: continue it with --resume") from first
     assert isinstance(first, RayTaskError)
     raise cause(first) from first
 

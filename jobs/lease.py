@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from rankshift.jobs.version import code_version
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Interrupted
 
 BEATS = 5  # in a time to live
 
@@ -120,4 +120,4 @@ class Lease:
 def cause(error: RayTaskError) -> Exception:
     """What to raise for an error of a call: the user's mistake or the disk's fault itself, else Ray's error with its trace."""
     found = error.cause if isinstance(error.cause, Exception) else error
-    return found if isinstance(found, InputError | OSError | RuntimeError) else error
+    return found if isinstance(found, InputError | Interrupted | OSError) else error

@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 from rankshift.jobs.cluster import NAMESPACE, POOL
 from rankshift.jobs.leases import FREE, HELD, QUARANTINE, Leases, Slot
 from rankshift.jobs.worker import Worker
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Interrupted
 
 POLL = 2.0  # seconds an answer to `acquire` waits for a worker, so that a driver's death never blocks the pool
 PATIENCE = 600.0  # seconds a worker may take to end what it does before it is restarted: longer than any shard
@@ -74,7 +74,7 @@ class Pool:
     async def acquire(self, lease: str) -> list[tuple[str, Any, int]] | None:
         """Workers newly granted, as (name, handle, epoch), after waiting a little; a gang gets all of them or none yet.
 
-        None: the lease was taken back. RuntimeError: no worker lives.
+        None: the lease was taken back. Interrupted: no worker lives.
         """
         await self._known.wait()
         until = time.monotonic() + POLL
@@ -82,7 +82,9 @@ class Pool:
             if lease not in self._leases.leases:
                 return None
             if len(self._faults) == len(self._workers):
-                raise RuntimeError(f"no worker answers ({next(iter(self._faults.values()))}): see Ray's logs")
+                raise Interrupted(
+                    f"no worker answers ({next(iter(self._faults.values()))}): see Ray's logs, then continue with --resume"
+                )
             asking = self._leases.leases[lease]
             asking.beat = now = time.monotonic()
             granted = self._leases.grant(lease, now)

@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from rankshift.jobs.fanout import TRIES, Done, FanOut
 from rankshift.jobs.lease import Grant, Lease, cause
 from rankshift.jobs.worker import StaleLease
+from rankshift.screen.errors import Interrupted
 from rankshift.screen.remote import everywhere
 from rankshift.screen.screening import Screener, missing
 
@@ -63,4 +64,4 @@ def _noise_floor(work: ShardWork, lease: Lease) -> dict:
                 lease.give(grant, suspect=True)
             except RayTaskError as error:
                 raise cause(error) from error
-    raise RuntimeError("no worker was left to measure the noise floor: run again with --resume")
+    raise Interrupted("no worker was left to measure the noise floor: run again with --resume")

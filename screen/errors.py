@@ -1,5 +1,9 @@
-"""The one exception a user can mend: it names the value, the limit and the fix, and ends a command with exit code 2."""
+"""Exceptions that end a command with one line: what the user can mend, and what goes on by itself when asked again."""
 
 
 class InputError(ValueError):
-    """Bad usage or bad input. The message is one line: the value, the limit, the fix."""
+    """Bad usage or bad input: exit code 2. The message is one line: the value, the limit, the fix."""
+
+
+class Interrupted(RuntimeError):
+    """Work that machines cut short and that `--resume` continues: exit code 3. The message is one line that says so."""
