@@ -45,6 +45,11 @@ def jobs(device: str, quick: bool, folder: Path) -> Iterator[Job]:
     yield Job(
         name=f"overhead-{cells}-cells", function="overhead.measure_overhead", arguments=arguments, columns=columns
     )
+    tokens, dtype = 200 if quick else 2048, "float16" if device == "cuda" else "bfloat16"
+    columns = {"benchmark": "gene-shifts", "model": model, "tokens": tokens, "embedding": "cell", "perturb": "delete"}
+    arguments = (folder, model, tokens, 1 if quick else 4, dtype)
+    columns |= {"dtype": dtype}
+    yield Job(name="gene-shifts", function="gene_shifts.measure_gene_shifts", arguments=arguments, columns=columns)
     cells = 100 if quick else 1000
     for rows in (100, 25_000):  # a shard of a CPU, of a GPU
         some = cells if rows > 2048 else cells // 50
@@ -89,6 +94,7 @@ def line(name: str, row: dict[str, Any]) -> str:
         ("fixed_s_per_cell", "fixed {:.4f} s/cell"),
         ("encoder_share", "encoder {:.1%}"),
         ("write_share", "writing {:.2%}"),
+        ("gene_shifts_share", "gene shifts {:.1%} of the processor's time"),
         ("written_per_s", "written {:,.0f} rows/s"),
         ("queried_per_s", "queried {:,.0f} rows/s"),
     ):

@@ -33,6 +33,7 @@ VALUES = (
     "handling_share",
     "write_share",
     "noise_floor_share",
+    "gene_shifts_share",  # of the processor's time of a screen with them
     "written_per_s",
     "queried_per_s",
     "bytes_per_row",

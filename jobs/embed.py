@@ -20,9 +20,10 @@ from rankshift.screen.embeddings import Embeddings, check_file, stamped, with_ve
 from rankshift.screen.encoder import Encoder, default_device, measured_layers
 from rankshift.screen.errors import InputError
 from rankshift.screen.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
+from rankshift.screen.gene_lists import resolve_genes
 from rankshift.screen.originals import check_level
 from rankshift.screen.originals import embed as embed_cells
-from rankshift.screen.preparation import TOKEN_BUDGET, resolve_genes
+from rankshift.screen.preparation import TOKEN_BUDGET
 from rankshift.screen.states import check_summary, summarise, write_states
 
 Say = Callable[[str], None]

@@ -7,6 +7,7 @@ from typing import Any
 
 from rankshift.jobs.progress import progress
 from rankshift.screen.bundle import Bundle
+from rankshift.screen.cell_source import CellSource
 from rankshift.screen.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder import DTYPES, default_device
 from rankshift.screen.preparation import Options, prepare
@@ -18,7 +19,7 @@ Say = Callable[[str], None]
 
 
 def screen(
-    cells: Path | str,
+    cells: CellSource,
     bundle: Path | str,
     out: Path | str,
     *,
@@ -36,7 +37,7 @@ def screen(
 
 
 def run_screen(
-    cells: Path | str,
+    cells: CellSource,
     bundle: Path | str,
     out: Path | str,
     options: Options,
@@ -51,7 +52,7 @@ def run_screen(
     With `dry_run` the cost is said and nothing is written. Stopped or crashed, it goes on with `resume`.
     """
     opened = Bundle.open(fetched(bundle))
-    run = prepare(fetched(cells), opened, out, options, resume=resume, say=say, dry=dry_run)
+    run = prepare(cells, opened, out, options, resume=resume, say=say, dry=dry_run)
     if dry_run:
         _say_cost(opened, run, say)
         return run
@@ -97,7 +98,7 @@ def _say_cost(bundle: Bundle, run: Run, say: Say) -> None:
     lists, layers = m["lists"], m["layers"]
     flops = m["flops"]
     device = default_device()
-    rate = product_rate(device, DTYPES[m["dtype"]])
+    rate = product_rate(device, DTYPES.get(m["dtype"], DTYPES["bfloat16"]))
     memory = memory_bytes(bundle.config, m["token_budget"], m["longest"])
     say(f"cells             {m['cells']['count']:,}")
     say(f"encoder passes    {lists:,} perturbed + {m['cells']['count']:,} original, {layers} layers each")

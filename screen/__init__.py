@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankshift.screen.bundle import Bundle, make_bundle
+    from rankshift.screen.cell_source import tokenize
     from rankshift.screen.cells import Cells
     from rankshift.screen.errors import InputError
     from rankshift.screen.results import Run
@@ -21,9 +22,10 @@ _ROOM = {
     "Run": "results",
     "make_bundle": "bundle",
     "run": "screening",
+    "tokenize": "cell_source",
 }
 
-__all__ = ["Bundle", "Cells", "InputError", "Run", "make_bundle", "run"]
+__all__ = ["Bundle", "Cells", "InputError", "Run", "make_bundle", "run", "tokenize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,23 @@
-"""Annotations of the cells of several files made one table: one type per column, one name per cell."""
+"""Annotations of cells: those of several files made one table, with one type per column and one name per cell."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.mappings import first_line
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def is_anndata(data: Any) -> TypeGuard["AnnData"]:
+    """Is it an AnnData? Told without importing anndata, which takes a second."""
+    anndata = sys.modules.get("anndata")
+    return anndata is not None and isinstance(data, anndata.AnnData)
 
 
 def unified(files: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa.Table]:

@@ -4,10 +4,11 @@ Reading checks every cell, not the first one: lengths, tokens and framing. It re
 cells, and drops (and names) cells without a gene. Choosing cells for a screen is here too, because its order matters.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from rankshift.screen.annotations import unified
 from rankshift.screen.atomic import replacing
 from rankshift.screen.below import LENGTH_UNCROPPED, UNCROPPED, Below, split_off, uncropped
+from rankshift.screen.dataset import write_dataset
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Vocabulary
 from rankshift.screen.mappings import first_line
@@ -99,9 +101,17 @@ class Cells:
             tables.append(_gather(file, batches, bundle, below))
         return tables[0] if len(tables) == 1 else _one_table(files, tables)
 
+    def checked(self, bundle: Tokens) -> "Cells":
+        """These cells, held against the bundle as tables are that are read: cells without a gene are left out."""
+        check = Check(Path("cells in memory"), bundle)
+        labels = self.obs.column("cell_id").combine_chunks()
+        keep = check(self.ids, self.lengths, labels, None)
+        cells = self if keep.all() else self.take(np.flatnonzero(keep))
+        return replace(cells, framed=check.framed is not None, notes=(*self.notes, *check.notes()))
+
     def write(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
-        """Write a Parquet token table: obs with cell_id first, input_ids list<int32>, length int32; with genes below the
-        limit also input_ids_uncropped.
+        """Write a token table, Parquet or the folder of a .dataset: obs with cell_id first, input_ids list<int32>, length;
+        with genes below the limit also input_ids_uncropped.
 
         With a vocabulary the file records whose tokens these are, and `read` holds other bundles against it.
         """
@@ -110,6 +120,10 @@ class Cells:
                 stop = min(start + ROWS, len(self))
                 some = self if stop - start == len(self) else self.take(np.arange(start, stop))
                 write(some.ids, some.offsets, some.obs, None if some.below is None else uncropped(some))
+
+
+# What takes cells as they are made: flat ids, offsets from 0, obs with cell_id, and uncropped ids with their lengths.
+Write = Callable[[np.ndarray, np.ndarray, pa.Table, tuple[np.ndarray, np.ndarray] | None], None]
 
 
 class Writer:
@@ -159,8 +173,17 @@ class Writer:
 
 @contextmanager
 def writing(path: Path, stamp: str | None = None) -> Iterator[Writer]:
-    """Write a token table piece by piece; it appears at `path` when the block ends well."""
-    with replacing(Path(path)) as temporary:
+    """Write a token table piece by piece; it appears at `path` when the block ends well. A .dataset is a folder."""
+    path = Path(path)
+    if path.suffix == ".dataset":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".rankshift-", dir=path.parent) as place:
+            table = Path(place) / "cells.parquet"
+            with writing(table, stamp) as write:
+                yield write
+            write_dataset(table, path)
+        return
+    with replacing(path) as temporary:
         writer = Writer(temporary, stamp)
         try:
             yield writer

@@ -110,8 +110,8 @@ def _advice(var: Any, vocabulary: Vocabulary, aliases: Mapping[str, str], best: 
         kind = "symbols" if better.by_symbol else "ids"
         return f"column {better.label!r} holds {kind} of {better.mapped} genes, give --gene-column {better.label}"
     if not vocabulary.by_symbol:
-        return "give human Ensembl ids, or a bundle with --names to use symbols"
-    return "give human Ensembl ids or symbols of the vocabulary's series"
+        return "give Ensembl ids of the bundle's organism, or a bundle with --names to use symbols"
+    return "give Ensembl ids or symbols of the vocabulary's series"
 
 
 def ensembl_column(path: Any, var: Any, column: str | None = None) -> list[str | None]:

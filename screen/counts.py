@@ -1,4 +1,4 @@
-"""Count matrices of h5ad and loom files, read from disk in blocks of cells. Only X is read, never raw or layers.
+"""Count matrices of h5ad and loom files and of AnnData in memory, read in blocks of cells. Only X is read, never raw or layers.
 
 It refuses what cannot be a count (negative, not finite) and files that contradict themselves, naming the gene and the cell.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -38,15 +38,104 @@ class Block:
         return len(self.offsets) - 1
 
 
-class CountFile:
-    """An open file: `obs` and `var` as data frames, X on disk, `notes` on what reading had to do differently.
+class Counts:
+    """Counts of cells by genes with `obs` and `var` as data frames, read in blocks; `notes` on what was done differently.
+
+    Used as a context, which closes what was opened. path: where they come from, for messages.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    obs: Any
+    var: Any
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the counts."""
+        raise NotImplementedError
+
+    def matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Rows in order, at most `cells` at a time, with the number of their first."""
+        raise NotImplementedError
+
+    def blocks(self, cells: int = BLOCK_CELLS) -> Iterator[Block]:
+        """All rows in order, at most `cells` at a time; every count is checked."""
+        if cells < 1:
+            raise InputError(f"blocks of {cells} cells: give at least 1")
+        if self.dtype.kind not in "fiub":
+            raise InputError(f"{self.path}: X holds {self.dtype}: store counts as numbers")
+        try:
+            for start, matrix in self.matrices(cells):
+                if not matrix.has_canonical_format:
+                    matrix.sum_duplicates()  # sorts columns too
+                self._check(start, matrix)
+                yield Block(
+                    start=start, data=matrix.data, column=matrix.indices, offsets=matrix.indptr.astype(np.int64)
+                )
+        except (OSError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.path}: X is damaged ({first_line(error)}): write the file again") from error
+
+    def _check(self, start: int, matrix: sp.csr_matrix) -> None:
+        data = matrix.data
+        if not len(data) or (data.min() >= 0 and np.isfinite(data.max())):  # false for NaN too
+            return
+        at = int(np.argmax(~((data >= 0) & (data < np.inf))))
+        row = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
+        raise InputError(
+            f"{self.path}: count of gene {self.var.index[matrix.indices[at]]} in cell {self.obs.index[start + row]} is "
+            f"{data[at]}: X must hold raw counts, 0 or more"
+        )
+
+
+class CountsInMemory(Counts):
+    """The counts of an AnnData: its X, obs and var, none of which is changed."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__()
+        self.path = Path("AnnData")
+        if data.X is None:
+            raise InputError("the AnnData has no X: put the raw counts there")
+        if data.isbacked:
+            raise InputError(f"the AnnData is backed by {data.filename}: give that file, or data.to_memory()")
+        self.obs, self.var, self.shape = data.obs, data.var, data.shape
+        self._x = data.X.tocsr() if sp.issparse(data.X) else np.asarray(data.X)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the counts."""
+        return np.dtype(self._x.dtype)
+
+    def matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Rows in order, copied: the AnnData's own must not be sorted or summed."""
+        for start in range(0, len(self), cells):
+            yield start, sp.csr_matrix(self._x[start : start + cells], copy=True)
+
+
+class CountFile(Counts):
+    """An open h5ad or loom file with X on disk.
 
     A loom file is a dense X of genes by cells, whose column attributes are obs and row attributes var.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = readable(Path(path))
-        self.notes: list[str] = []
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
@@ -64,16 +153,10 @@ class CountFile:
             self._file.close()
             raise
 
-    def __enter__(self) -> "CountFile":
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     @cached_property
     def obs(self) -> Any:
@@ -90,25 +173,10 @@ class CountFile:
         """Stored counts, zeros of a dense matrix included."""
         return self.shape[0] * self.shape[1] if self._dense else int(self._x["data"].shape[0])
 
-    def blocks(self, cells: int = BLOCK_CELLS) -> Iterator[Block]:
-        """All rows in order, at most `cells` at a time; every count is checked."""
-        if cells < 1:
-            raise InputError(f"blocks of {cells} cells: give at least 1")
-        kind = self._x.dtype if self._dense else self._x["data"].dtype if "data" in self._x else np.dtype(float)
-        if kind.kind not in "fiub":
-            raise InputError(f"{self.path}: X holds {kind}: store counts as numbers")
-        try:
-            for start, matrix in self._matrices(cells):
-                if not matrix.has_canonical_format:
-                    matrix.sum_duplicates()  # sorts columns too
-                self._check(start, matrix)
-                yield Block(
-                    start=start, data=matrix.data, column=matrix.indices, offsets=matrix.indptr.astype(np.int64)
-                )
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{self.path}: X is damaged ({first_line(error)}): write the file again") from error
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the counts."""
+        return self._x.dtype if self._dense else self._x["data"].dtype if "data" in self._x else np.dtype(float)
 
     def _frame(self, name: str, rows: int) -> Any:
         try:
@@ -136,7 +204,8 @@ class CountFile:
             raise InputError(f"{self.path}: X is no matrix of cells and genes: write it with anndata")
         return (int(shape[1]), int(shape[0])) if self._loom else (int(shape[0]), int(shape[1]))
 
-    def _matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+    def matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Rows as they are stored, one part of the file in memory at a time."""
         kind = self._kind()
         if kind == "array" and self._dense:
             step = max(1, min(cells, _STORED // max(1, self.shape[1])))
@@ -170,17 +239,6 @@ class CountFile:
             yield start, sp.csr_matrix((data, column, offsets[start : stop + 1] - b), (stop - start, self.shape[1]))
             start = stop
 
-    def _check(self, start: int, matrix: sp.csr_matrix) -> None:
-        data = matrix.data
-        if not len(data) or (data.min() >= 0 and np.isfinite(data.max())):  # false for NaN too
-            return
-        at = int(np.argmax(~((data >= 0) & (data < np.inf))))
-        row = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
-        raise InputError(
-            f"{self.path}: count of gene {self.var.index[matrix.indices[at]]} in cell {self.obs.index[start + row]} is "
-            f"{data[at]}: X must hold raw counts, 0 or more"
-        )
-
 
 def _loom_frame(file: h5py.File, name: str) -> pd.DataFrame:
     """The one-dimensional attributes of a loom file; its index is the names of cells (obs) or genes (var)."""
@@ -211,7 +269,7 @@ def count_files(data: Path | Sequence[Path]) -> list[Path]:
     return files
 
 
-def totals(file: CountFile) -> np.ndarray | None:
+def totals(file: Counts) -> np.ndarray | None:
     """n_counts of obs, as stored, or None when the file has none; refuses what is not a total."""
     if "n_counts" not in file.obs.columns:
         return None
@@ -233,7 +291,7 @@ def row_sums(block: Block, genes: int) -> np.ndarray:
     return sp.csr_matrix((block.data, block.column, block.offsets), (len(block), genes)) @ np.ones(genes)
 
 
-def filter_pass(file: CountFile) -> np.ndarray:
+def filter_pass(file: Counts) -> np.ndarray:
     """bool (cells,): obs filter_pass equals 1, or all when there is no such column (semantics 1.1)."""
     if "filter_pass" not in file.obs.columns:
         return np.ones(len(file), bool)
@@ -243,7 +301,7 @@ def filter_pass(file: CountFile) -> np.ndarray:
     return values == 1
 
 
-def obs_table(file: CountFile) -> pa.Table:
+def obs_table(file: Counts) -> pa.Table:
     """obs in Arrow, `cell_id` first (the obs column of that name, else the names of obs) as text.
 
     Categories become plain values, and columns Arrow has no type for become text.

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
+from rankshift.kernels.eight_bit import EightBit, multiplies
 from rankshift.kernels.first_layer import first_layer, sharing_pays
 from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
 from rankshift.screen.batches import Batch
@@ -35,6 +36,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh_,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = (*DTYPES, "int8")
 Runs = list[tuple[int, int]]
 BLOCK_TOKENS = 2400  # rows that run through a layer together on a CPU: its activations stay in the second-level cache
 QUERY_BLOCK = 256  # queries whose logits over a list's keys are in cache together
@@ -46,14 +48,14 @@ ANCHOR = "embeddings.word_embeddings.weight"
 class Layer:
     """Weights of one encoder layer, [in, out] so that a batch is multiplied from the left."""
 
-    qkv: Tensor  # (D, 3D)
+    qkv: Tensor | EightBit  # (D, 3D)
     qkv_bias: Tensor
-    out: Tensor  # (D, D)
+    out: Tensor | EightBit  # (D, D)
     out_bias: Tensor
     norm: tuple[Tensor, Tensor]
-    up: Tensor  # (D, F)
+    up: Tensor | EightBit  # (D, F)
     up_bias: Tensor
-    down: Tensor  # (F, D)
+    down: Tensor | EightBit  # (F, D)
     down_bias: Tensor
     down_norm: tuple[Tensor, Tensor]
 
@@ -139,6 +141,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _beside_eight_bits(device: torch.device) -> torch.dtype:
+    """Type of what stays wider than 8 bits, attention above all: 16 bits where they are fast."""
+    if device.type == "cuda":
+        return torch.float16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
 def _alone() -> None:
     torch.set_num_threads(1)  # of this thread of ours; oneDNN and OpenMP count per thread, MKL for the process
 
@@ -158,7 +168,8 @@ class Encoder:
     """The weights of one bundle on one device, ready to run packed lists.
 
     `dtype` is that of the matrix products and of attention; embeddings, residual stream and LayerNorm stay float32,
-    because cosine shifts are small (1e-4 to 1e-2) and bfloat16 alone is about thirty times noisier on 1 - cos.
+    because cosine shifts are small (1e-4 to 1e-2) and bfloat16 alone is about thirty times noisier on 1 - cos. int8 are
+    8-bit weights and activations (kernel `eight_bit`) beside attention in 16 bits.
     weights: those of the bundle where they are in memory already (`encoder_weights`), else they are read.
     """
 
@@ -172,11 +183,16 @@ class Encoder:
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         check_config(bundle.config)
-        if dtype not in DTYPES:
-            raise InputError(f"dtype {dtype!r} is unknown: use one of auto, {', '.join(DTYPES)}")
+        if dtype not in PRECISIONS:
+            raise InputError(f"dtype {dtype!r} is unknown: use one of auto, {', '.join(PRECISIONS)}")
         self.config = bundle.config
         self.device = torch.device(device)
-        self.dtype = DTYPES[dtype]
+        self.eight_bit = dtype == "int8"
+        if self.eight_bit:
+            sizes = {int(bundle.config[name]) for name in ("hidden_size", "intermediate_size")}
+            if lacking := multiplies(self.device, sizes):
+                raise InputError(f"dtype int8 needs products of 8-bit integers, {lacking}: use --dtype auto")
+        self.dtype = _beside_eight_bits(self.device) if self.eight_bit else DTYPES[dtype]
         self.heads: int = self.config["num_attention_heads"]
         self.width: int = self.config["hidden_size"]
         self.eps: float = self.config.get("layer_norm_eps", 1e-12)
@@ -210,8 +226,10 @@ class Encoder:
     def _layer(self, w: Mapping[str, Tensor], i: int) -> Layer:
         at = f"encoder.layer.{i}."
 
-        def matrix(*names: str) -> Tensor:
+        def matrix(*names: str) -> Tensor | EightBit:
             stacked = torch.cat([w[f"{at}{n}.weight"] for n in names])
+            if self.eight_bit:
+                return EightBit.of(stacked.to(self.device).T)
             return stacked.to(self.device, self.dtype).contiguous().T
 
         def bias(*names: str) -> Tensor:
@@ -301,7 +319,9 @@ class Encoder:
             logits = (qk[:, at : at + size] @ qk[:, d + at : d + at + size].T).float()
             yield logits.mul_(size**-0.5).softmax(-1)
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _linear(self, x: Tensor, weight: Tensor | EightBit, bias: Tensor) -> Tensor:
+        if isinstance(weight, EightBit):
+            return weight.product(x, bias)
         return torch.addmm(bias, x.to(self.dtype), weight)
 
     def _attention(self, qkv: Tensor, runs: Runs) -> Tensor:
@@ -329,7 +349,9 @@ class Encoder:
             self._add_product(x, inner, layer.down, layer.down_bias), (self.width,), *layer.down_norm, self.eps
         )
 
-    def _add_product(self, x: Tensor, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _add_product(self, x: Tensor, a: Tensor, weight: Tensor | EightBit, bias: Tensor) -> Tensor:
+        if isinstance(weight, EightBit):
+            return x.add_(weight.product(a, bias.float()))
         if self.dtype == torch.float32:
             return x.add_(bias).addmm_(a, weight)  # the residual is the accumulator
         return x.add_(torch.addmm(bias, a, weight))

@@ -18,7 +18,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.mappings import first_line, read_mapping, readable
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
-_VERSION = re.compile(r"\.\d+$")
+_VERSION = re.compile(r"(?<=\d{6})\.\d+$")  # of accession numbers; the end of F22B7.10, a worm's gene, is no version
 _TABLE = pa.schema(
     [
         pa.field("token", pa.int32(), nullable=False),

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.atomic import sync
 from rankshift.screen.bundle import Bundle
+from rankshift.screen.cell_source import CellSource, cells_of, name_of
 from rankshift.screen.cells import SEED, Cells, select
 from rankshift.screen.cost import list_flops
 from rankshift.screen.edits import Perturb, eligible
-from rankshift.screen.encoder import DTYPES, Encoder, check_config, default_device, measured_layers
+from rankshift.screen.encoder import PRECISIONS, Encoder, check_config, default_device, measured_layers
 from rankshift.screen.errors import InputError
 from rankshift.screen.expression import expression_path, state_scores
+from rankshift.screen.gene_lists import panels_of, resolve_genes
 from rankshift.screen.gene_shifts import gene_table
 from rankshift.screen.noise import Sample, choose_dtype
 from rankshift.screen.originals import check_level, embed
@@ -39,6 +41,7 @@ from rankshift.screen.views import EMPTY_PART
 TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
 SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}  # ten seconds or so: little is lost with a worker, and markers stay few
 SHARD_LISTS = 64  # at least, where one cell is cut into shards: its original is computed in each of them
+SHARD_GENES = 8_000_000  # rows of gene shifts before they are added up: some 700 MB
 STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (semantics 3.7)
 
 
@@ -46,8 +49,9 @@ STATE_CELLS = 1000  # cells per state embedding at most, as the published code's
 class Options:
     """What the user asks of a screen; the fields are the options of `rankshift screen`.
 
-    genes: "all", or Ensembl ids or symbols. states: a states.json. token_budget: rows of a batch, None for the device's
-    default. `start` selects cells whose `state_key` equals it; without `states` the state vectors are computed here.
+    genes: "all", or Ensembl ids or symbols, or files of them (module `gene_lists`). states: a states.json. token_budget: rows
+    of a batch, None for the device's default. `start` selects cells whose `state_key` equals it; without `states` the state
+    vectors are computed here.
     """
 
     perturb: str
@@ -81,8 +85,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, at least 1 is needed: give a positive number")
-        if self.dtype not in ("auto", *DTYPES):
-            raise InputError(f"dtype {self.dtype!r} is unknown: use one of auto, {', '.join(DTYPES)}")
+        if self.dtype not in ("auto", *PRECISIONS):
+            raise InputError(f"dtype {self.dtype!r} is unknown: use one of auto, {', '.join(PRECISIONS)}")
         route = (self.state_key, self.start, self.goal)
         if any(x is None for x in route) and any(x is not None for x in (*route, *self.alt)):
             raise InputError("--state-key, --start and --goal belong together: give all three")
@@ -99,33 +103,8 @@ def _dtype(options: Options, device: str, there: Run | None) -> str | None:
     return {"cuda": "float16"}.get(device)
 
 
-def resolve_genes(genes: str | Sequence[str], bundle: Bundle) -> tuple[tuple[int, ...] | None, list[str]]:
-    """Tokens of the genes named (None for all), and the names the vocabulary does not know. Repeated genes count once."""
-    if isinstance(genes, str) and genes == "all":
-        return None, []
-    names = gene_names(genes) if isinstance(genes, str) else list(genes)
-    tokens = {name: bundle.vocabulary.token_of(name) for name in names}
-    unknown = [name for name, token in tokens.items() if token is None]
-    known = tuple(dict.fromkeys(token for token in tokens.values() if token is not None))
-    if not known:
-        shown = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
-        raise InputError(
-            f"none of the {len(names)} genes is in the vocabulary ({shown}): give Ensembl ids of the bundle"
-        )
-    return known, unknown
-
-
-def gene_names(text: str) -> list[str]:
-    """Genes of a --genes option: separated by commas, or one per line (first column) of a file of that name."""
-    path = Path(text)
-    if "," not in text and path.is_file():
-        lines = path.read_text().splitlines()
-        return [line.replace(",", "\t").split("\t")[0].strip() for line in lines if line.strip() and line[0] != "#"]
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def prepare(
-    cells: Path,
+    cells: CellSource,
     bundle: Bundle,
     out: Path | str,
     options: Options,
@@ -136,6 +115,7 @@ def prepare(
 ) -> Run:
     """Check everything and write the run folder, whole or not at all; with `resume`, hold it against the one there.
 
+    cells: a token table, several, or folders of them; cells in memory; or an AnnData, which is tokenized here.
     out: a path, or the URL of a folder in an object store (module `remote`).
     Raises InputError on whatever does not fit, before anything is computed but state vectors. `dry`: write nothing.
     """
@@ -150,7 +130,12 @@ def prepare(
     if exists and not resume and not dry:
         where = out if mirror is None else mirror.url
         raise InputError(f"run folder {where} exists: continue it with --resume, or give another --out")
-    table = Cells.read(cells, bundle, below=options.refill)
+    panels = panels_of(options.genes)
+    if panels and options.how != "each":
+        raise InputError(
+            f"{len(panels)} panels are screened gene by gene, --how {options.how} joins genes: give one file at a time"
+        )
+    table = cells_of(cells, bundle, below=options.refill)
     for note in table.notes:
         say(note)
     level = ("cls" if table.framed else "cell") if options.embedding == "auto" else options.embedding
@@ -177,7 +162,7 @@ def prepare(
         contains=perturb.required or None,
         max_cells=options.max_cells,
     )
-    chosen = _with_below(table.take(rows), perturb, cells, say)
+    chosen = _with_below(table.take(rows), perturb, name_of(cells), say)
     counts = eligible(chosen.ids, chosen.offsets, perturb)
     idle = int((counts == 0).sum())
     if idle and counts.sum():
@@ -186,7 +171,7 @@ def prepare(
         raise InputError(f"none of the {len(chosen)} cells has a gene to {perturb.kind}: choose other genes or cells")
     device = default_device()
     budget = options.token_budget or TOKEN_BUDGET[device]
-    shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device)
+    shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device, options.gene_shifts)
     there = Run.open(out if mirror is None else mirror.url) if exists and not dry else None
     states = _states(table, bundle, options, level, layers, budget)
     vectors = np.array(list(states.values()), np.float32) if states else None
@@ -214,7 +199,7 @@ def prepare(
         "token_budget": budget,
         "shard_tokens": shard_tokens,
         "seed": SEED,
-        "cells": {"count": len(chosen), "sha256": _digest(chosen), "path": str(cells), "where": options.where},
+        "cells": {"count": len(chosen), "sha256": _digest(chosen), "path": name_of(cells), "where": options.where},
         "bundle": {
             "path": str(bundle.path.resolve()),
             "generation": bundle.generation,
@@ -252,7 +237,8 @@ def prepare(
         expression = state_scores(table, bundle.vocabulary.size, where=options.where, **route)
     if mirror is not None:
         mirror.drop()
-    _write(out, record, chosen, bundle, perturb, list(states), expression)
+    perturbations = _perturbations(chosen, bundle, perturb, panels)
+    _write(out, record, chosen, bundle, perturbations, list(states), expression)
     if mirror is None:
         return Run.open(out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
@@ -261,7 +247,7 @@ def prepare(
     return Run.open(mirror.url)
 
 
-def _with_below(cells: Cells, perturb: Perturb, path: Path, say: Callable[[str], None]) -> Cells:
+def _with_below(cells: Cells, perturb: Perturb, path: str, say: Callable[[str], None]) -> Cells:
     """The cells with the genes that may move up into their lists, and no more of them than a perturbation deletes."""
     if not perturb.refill:
         return cells
@@ -303,10 +289,11 @@ def _states(
     return summarise(vectors, labels)
 
 
-def _shard_tokens(bundle: Bundle, layers: int, cells: Cells, device: str) -> int:
+def _shard_tokens(bundle: Bundle, layers: int, cells: Cells, device: str, gene_shifts: bool) -> int:
     mean = np.array([cells.lengths.mean()])
     per_row = float(list_flops(bundle.config, max(layers, 1), mean)[0] / mean[0])
-    return int(max(SHARD_FLOPS[device] / per_row, SHARD_LISTS * int(cells.lengths.max())))
+    most = SHARD_GENES if gene_shifts else np.inf  # a row of a list is a row of gene shifts
+    return int(max(min(SHARD_FLOPS[device] / per_row, most), SHARD_LISTS * int(cells.lengths.max())))
 
 
 def _digest(cells: Cells) -> str:
@@ -340,7 +327,7 @@ def _write(
     record: dict[str, Any],
     cells: Cells,
     bundle: Bundle,
-    perturb: Perturb,
+    perturbations: pa.Table,
     states: list[str],
     expression: pa.Table | None,
 ) -> None:
@@ -349,10 +336,10 @@ def _write(
         (making / "shifts").mkdir(parents=True)
         (making / "commits").mkdir()
         cells.write(making / "cells.parquet", bundle.vocabulary)
-        pq.write_table(_perturbations(cells, bundle, perturb), making / "perturbations.parquet")
+        pq.write_table(perturbations, making / "perturbations.parquet")
         if expression is not None:
             pq.write_table(expression, expression_path(making))
-        none = Shifts.none(len(states), perturb.how == "pairs")
+        none = Shifts.none(len(states), record["perturb"]["how"] == "pairs")
         number = np.empty(0, np.int32)
         pq.write_table(none.table(states, number), part_path(making, EMPTY_PART))
         if record["gene_shifts"] is not None:
@@ -368,7 +355,7 @@ def _write(
         raise
 
 
-def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb) -> pa.Table:
+def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb, panels: Mapping[str, Sequence[str]]) -> pa.Table:
     if perturb.genes is not None:
         groups = perturb.groups
     else:
@@ -376,7 +363,7 @@ def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb) -> pa.Table:
         if perturb.anchor is not None:
             groups = [(perturb.anchor, *g) for g in groups if g != (perturb.anchor,)]
     gene, symbol = bundle.vocabulary.gene_of, bundle.vocabulary.symbol_of
-    return pa.table(
+    table = pa.table(
         {
             "perturbation": pa.array(range(len(groups)), pa.int32()),
             "kind": pa.array([perturb.kind] * len(groups)),
@@ -385,3 +372,8 @@ def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb) -> pa.Table:
             "tokens": pa.array(groups, pa.list_(pa.int32())),
         }
     )
+    if not panels:
+        return table
+    members = {name: {bundle.vocabulary.token_of(g) for g in genes} for name, genes in panels.items()}
+    of_group = [[name for name, tokens in members.items() if g[0] in tokens] for g in groups]
+    return table.append_column("panels", pa.array(of_group, pa.list_(pa.string())))

@@ -6,19 +6,36 @@ silently: the report counts genes without a token and cells left out, with the r
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from rankshift.screen.annotations import unified
-from rankshift.screen.cells import Writer, rows_where, writing
+from rankshift.screen.annotations import is_anndata, unified
+from rankshift.screen.cells import Write, rows_where, writing
 from rankshift.screen.columns import Match, gene_columns, match_columns
-from rankshift.screen.counts import BLOCK_CELLS, Block, CountFile, count_files, filter_pass, obs_table, row_sums, totals
+from rankshift.screen.counts import (
+    BLOCK_CELLS,
+    Block,
+    CountFile,
+    Counts,
+    CountsInMemory,
+    count_files,
+    filter_pass,
+    obs_table,
+    row_sums,
+    totals,
+)
 from rankshift.screen.errors import InputError
 from rankshift.screen.rank_order import NO_LIMIT, GeneColumns, cropped_lists, rank_rows
 from rankshift.screen.tokens import Tokens
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 LEAST_MAPPED = (
     0.10  # a full annotation has 60,000 genes, a vocabulary 20,000: below a tenth the ids are of another kind
@@ -82,6 +99,7 @@ class _Source:
     """One file made ready: which rows pass, what their columns mean, what is kept of obs."""
 
     path: Path
+    open: Callable[[], Counts]
     keep: np.ndarray  # bool (cells,)
     total: np.ndarray | None
     genes: GeneColumns
@@ -90,11 +108,11 @@ class _Source:
 
 
 def tokenize(
-    data: Path | Sequence[Path],
+    data: "Path | Sequence[Path] | AnnData",
     bundle: Tokens,
-    out: Path,
+    out: Path | Write,
     *,
-    keep: Sequence[str] = (),
+    keep: Sequence[str] | None = (),
     where: str | None = None,
     input_size: int | None = None,
     min_mapped: float = LEAST_MAPPED,
@@ -103,22 +121,23 @@ def tokenize(
     chunk_cells: int = BLOCK_CELLS,
     progress: Callable[[int, int], None] | None = None,
 ) -> TokenizeReport:
-    """Write the token table of one or more h5ad or loom files (or folders of them) to `out`.
+    """Write the token table of one or more h5ad or loom files (or folders of them), or of an AnnData, to `out`.
 
-    keep: obs columns to carry over. where: SQL condition over the obs columns. input_size: longest list, specials
-    included, by default the model's. min_mapped: least share of a file's genes that must be in the vocabulary.
-    gene_column: column of var with Ensembl ids or symbols. keep_uncropped: write all genes of a cell beside its list, which
-    lets deletions refill from below the input limit. progress is called with (cells read, cells in all).
+    out: a .parquet or .dataset, or what takes the cells instead of a file. keep: obs columns to carry over, None for all.
+    where: SQL condition over the obs columns. input_size: longest list, specials included, by default the model's.
+    min_mapped: least share of a file's genes that must be in the vocabulary. gene_column: column of var with Ensembl ids or
+    symbols. keep_uncropped: write all genes of a cell beside its list, which lets deletions refill from below the input
+    limit. progress is called with (cells read, cells in all).
     Raises InputError for files, genes or counts that do not fit; `out` is then left as it was.
     """
     size = _size(bundle, input_size)
     frame = None if bundle.special.cls is None else (bundle.special.cls, int(bundle.special.eos or 0))
     dropped = dict.fromkeys(("not kept by --where", "filter_pass is not 1", "n_counts is 0", "without a known gene"), 0)
     notes: list[str] = []
-    sources = _sources(count_files(data), bundle, keep, where, min_mapped, gene_column, dropped)
+    sources = _sources(_opened_by(data), bundle, keep, where, min_mapped, gene_column, dropped)
     cells, read, written, cropped = sum(len(source.keep) for source in sources), 0, 0, 0
 
-    def encode(source: _Source, block: Block, write: Writer) -> None:
+    def encode(source: _Source, block: Block, write: Write) -> None:
         nonlocal written, cropped
         inside = slice(block.start, block.start + len(block))
         rows = np.flatnonzero(source.keep[inside])
@@ -146,10 +165,11 @@ def tokenize(
             ends = np.concatenate([[0], np.cumsum(length)])
             write(ids, ends, source.obs.take(pa.array(rows + block.start)), whole)
 
-    with writing(Path(out), bundle.vocabulary.tokens_sha256) as write, ThreadPoolExecutor(1) as behind:
+    sink = nullcontext(out) if callable(out) else writing(Path(out), bundle.vocabulary.tokens_sha256)
+    with sink as write, ThreadPoolExecutor(1) as behind:
         waiting: Future[None] | None = None
         for source in sources:
-            with CountFile(source.path) as file:
+            with source.open() as file:
                 for block in file.blocks(chunk_cells):  # the next block is read while this one is ranked and written
                     if waiting is not None:
                         waiting.result()
@@ -164,7 +184,7 @@ def tokenize(
             why = "; ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "the files hold no cells"
             raise InputError(f"no cell of {cells} is left ({why}): nothing was written")
     return TokenizeReport(
-        out=Path(out),
+        out=Path("cells") if callable(out) else Path(out),
         cells=cells,
         written=written,
         cropped=cropped,
@@ -182,10 +202,16 @@ def _size(bundle: Tokens, input_size: int | None) -> int:
     return size
 
 
+def _opened_by(data: "Path | Sequence[Path] | AnnData") -> list[Callable[[], Counts]]:
+    if is_anndata(data):
+        return [partial(CountsInMemory, data)]
+    return [partial(CountFile, path) for path in count_files(data)]
+
+
 def _sources(
-    files: Sequence[Path],
+    files: Sequence[Callable[[], Counts]],
     bundle: Tokens,
-    keep: Sequence[str],
+    keep: Sequence[str] | None,
     where: str | None,
     least: float,
     column: str | None,
@@ -193,8 +219,8 @@ def _sources(
 ) -> list[_Source]:
     """Everything that can be wrong without looking at counts is found here, for all files, before any work is done."""
     prepared = []
-    for path in files:
-        with CountFile(path) as file:
+    for opens in files:
+        with opens() as file:
             obs = obs_table(file)
             passing = filter_pass(file)
             kept = np.zeros(len(file), bool)
@@ -206,6 +232,7 @@ def _sources(
             prepared.append(
                 _Source(
                     path=file.path,
+                    open=opens,
                     keep=kept & passing,
                     total=total,
                     genes=gene_columns(match, bundle.vocabulary),
@@ -231,7 +258,9 @@ def _file_report(path: Path, match: Match, total: np.ndarray | None) -> FileRepo
     )
 
 
-def _kept_columns(path: Path, obs: pa.Table, keep: Sequence[str]) -> pa.Table:
+def _kept_columns(path: Path, obs: pa.Table, keep: Sequence[str] | None) -> pa.Table:
+    if keep is None:
+        return obs.select([name for name in obs.column_names if name not in ("input_ids", "length")])
     for name in keep:
         if name in ("input_ids", "length"):
             raise InputError(f"--keep {name}: the token table has a column of that name, rename it in obs")

@@ -18,6 +18,8 @@ from rankshift.screen.sql import ask, connected, refusal
 from rankshift.screen.views import EMPTY_PART, views_of
 
 if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+    from anndata import AnnData
     from plotly.graph_objects import Figure
 
 SCHEMA_VERSION = 1
@@ -115,6 +117,25 @@ class Run:
     ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """An in-memory DuckDB with the views, that can read these runs and tables and write nothing."""
         return connected(self, others or {}, tables or {})
+
+    def frame(self, query: str) -> "pd.DataFrame":
+        """Rows of one SQL query as a pandas data frame; `polars.from_arrow(run.sql(query))` makes one of polars."""
+        return self.sql(query).to_pandas()
+
+    def annotate(
+        self,
+        adata: "AnnData",
+        perturbations: Sequence[str] = (),
+        measures: Sequence[str] | None = None,
+        key: str = "rankshift",
+    ) -> None:
+        """Write results into the AnnData the cells came from: obs columns of the perturbations named, uns[key] of all.
+
+        See `annotated.annotate`.
+        """
+        from rankshift.screen.annotated import annotate
+
+        annotate(self, adata, perturbations, measures, key)
 
     def sql(
         self, query: str, *, tables: Mapping[str, Path | str] | None = None, **others: "Run | Path | str"

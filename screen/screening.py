@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from rankshift.screen.bundle import Bundle
+from rankshift.screen.cell_source import CellSource
 from rankshift.screen.cells import Cells
 from rankshift.screen.edits import Perturb, eligible
 from rankshift.screen.encoder import Encoder, default_device, one_thread
@@ -99,7 +100,7 @@ class Screener:
 
 
 def run(
-    cells: Path | str,
+    cells: CellSource,
     bundle: Path | str,
     out: Path | str,
     *,
@@ -108,12 +109,14 @@ def run(
     done: Done = lambda n: None,
     **options: Any,
 ) -> Run:
-    """Screen a token table in this process, without Ray, and return the run. `options`: the fields of `Options`.
+    """Screen cells in this process, without Ray, and return the run. `options`: the fields of `Options`.
+
+    cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts.
 
     >>> run("cells.parquet", "bundle", "run", perturb="delete").sql("SELECT count(*) FROM shifts")  # doctest: +SKIP
     """
     opened = Bundle.open(fetched(bundle))
-    prepared = prepare(fetched(cells), opened, out, Options(perturb=perturb, **options), resume=resume)
+    prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume)
     encoder = load_encoder(prepared, opened)
     screener = Screener.open(prepared.place, opened)
     for shard in missing(screener):

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @app.command()
 def screen(
-    cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
+    cells: Annotated[list[Path], typer.Argument(help="Token tables (.parquet), .dataset folders, or folders of them.")],
     bundle: BundleOption,
     out: OutOption,
     perturb: Annotated[str, typer.Option(help="delete, overexpress, activate or inhibit.")],
-    genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or a file of them.")] = "all",
+    genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or files of them.")] = "all",
     how: Annotated[
         str, typer.Option(help="each gene by itself, all listed genes together, or pairs of them.")
     ] = "each",
@@ -40,7 +40,7 @@ def screen(
     alt: Annotated[str, typer.Option(help="Other states to measure, separated by commas.")] = "",
     where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
     max_cells: Annotated[int | None, typer.Option(help="Screen a sample of this many cells.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16 for matrix products.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or int8 for matrix products.")] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),

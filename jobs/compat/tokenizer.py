@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from rankshift.compat.dataset import write_dataset
 from rankshift.compat.inputs import (
     PathLike,
     count,
@@ -20,6 +19,7 @@ from rankshift.compat.inputs import (
     output_file,
     token_file,
 )
+from rankshift.screen.dataset import write_dataset
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes import Special, Vocabulary, plain_id, read_vocabulary
 from rankshift.screen.mappings import read_mapping

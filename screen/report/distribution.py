@@ -19,7 +19,6 @@ from rankshift.screen.views import literal, quoted
 CELLS = 600  # drawn per perturbation
 OTHERS = 1000  # values of other perturbations drawn beside them
 GROUPS = 12  # values of a column that are told apart
-ALL = "all cells"
 SEED = 0
 
 
@@ -42,7 +41,7 @@ def plot_gene(run: Run, gene: str, *, by: str | None = None, width: int | None =
     """
     number = perturbation_of(run, gene)
     values = values_of(run, [number])[number]
-    label = [ALL] * len(values.cell)
+    label = [values.symbols] * len(values.cell)
     if by is not None:
         columns = grouping_columns(run)
         if by not in columns:

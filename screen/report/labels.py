@@ -20,19 +20,20 @@ def places(
     sizes: Sequence[tuple[float, float]],
     frame: Box,
     taken: Sequence[Box] = (),
+    first: Sequence[float] | None = None,
 ) -> list[tuple[float, float] | None]:
     """For each point, in the order of their importance, the offset of the centre of its name, or None.
 
-    sizes: width and height of the names. taken: boxes where nothing may be written. Names lie within `frame` and cover
-    neither each other nor a named point.
+    sizes: width and height of the names. taken: boxes where nothing may be written. first: degrees of the direction that
+    is tried first, to the right by default. Names lie within `frame` and cover neither each other nor a named point.
 
     >>> places([(50, 50), (52, 50)], [(20, 10), (20, 10)], (0, 0, 100, 100))
-    [(20.0, 0.0), (-20.0, 0.0)]
+    [(20.0, 0.0), (0.0, 10.0)]
     """
     held = [*taken, *((x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points)]
     found: list[tuple[float, float] | None] = []
-    for point, size in zip(points, sizes, strict=True):
-        box = next((b for b in _around(point, size) if _free(b, frame, held)), None)
+    for point, size, angle in zip(points, sizes, first or [0.0] * len(points), strict=True):
+        box = next((b for b in _around(point, size, angle) if _free(b, frame, held)), None)
         if box is None:
             found.append(None)
             continue
@@ -41,11 +42,12 @@ def places(
     return found
 
 
-def _around(point: tuple[float, float], size: tuple[float, float]) -> Iterator[Box]:
-    """Boxes of the size around the point, the nearest first."""
+def _around(point: tuple[float, float], size: tuple[float, float], first: float) -> Iterator[Box]:
+    """Boxes of the size around the point, the nearest first, in the direction `first` before others."""
     (x, y), (wide, high) = point, size
+    turns = sorted(range(0, 360, TURN), key=lambda angle: abs((angle - first + 180) % 360 - 180))
     for far in REACH:
-        for angle in range(0, 360, TURN):
+        for angle in turns:
             dx, dy = far * math.cos(math.radians(angle)), far * math.sin(math.radians(angle))
             left = x + dx - (wide if dx < -1 else 0 if dx > 1 else wide / 2)
             yield (left, y + dy - high / 2, left + wide, y + dy + high / 2)

@@ -70,7 +70,7 @@ def plot_effects_network(
         made.add_trace(
             go.Scatter(
                 x=[x0, x1], y=[y0, y1], mode="lines", hoverinfo="skip", showlegend=False,
-                line={"color": theme.OTHER, "width": 0.8 + 4 * row["excess"] / largest},
+                line={"color": theme.EDGE, "width": 0.4 + 2.2 * row["excess"] / largest},
             )
         )  # fmt: skip
     _nodes(made, "perturbed", perturbed, place, theme.TOWARDS, "diamond", 15, table)
@@ -102,7 +102,12 @@ def _write_names(made: go.Figure, nodes: list[str], place: dict, size: tuple[int
     wide, high = size[0] - MARGIN["l"] - MARGIN["r"], size[1] - MARGIN["t"] - MARGIN["b"]
     points = [((place[n][0] + 1.15) / 2.3 * wide, (place[n][1] + 1.12) / 2.24 * high) for n in nodes]
     names = [shortened(n) for n in nodes]
-    offsets = places(points, [text_size(n, theme.SIZE - 1) for n in names], (0.0, 0.0, float(wide), float(high)))
+    offsets = places(
+        points,
+        [text_size(n, theme.SIZE - 1) for n in names],
+        (0.0, 0.0, float(wide), float(high)),
+        first=[float(np.degrees(np.arctan2(place[n][1], place[n][0]))) for n in nodes],  # away from the middle
+    )
     for node, name, offset in zip(nodes, names, offsets, strict=True):
         if offset is not None:
             made.add_annotation(

@@ -50,7 +50,7 @@ def plot_noise_floor(findings: Findings, *, width: int | None = None, height: in
     made.update_yaxes(
         tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5], showgrid=False, zeroline=False
     )
-    made.update_xaxes(type="log", title=f"size of the {theme.plain(findings.axis)}", dtick=1)
+    made.update_xaxes(type="log", title="size of the effect", nticks=5, tickangle=0)
     for level, (name, dash) in enumerate(LINES):
         value = findings.floor[name]
         if value > 0:

@@ -15,7 +15,13 @@ const count = rows.gene_ids.length;
 
 // Plotly reads a few tags in its labels; names are no tags.
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const short = (value) => (value === null ? "–" : String(Number(value.toPrecision(3))));
+
+// Three digits; small numbers as 6.72e-5.
+function short(value) {
+  if (value === null) return "–";
+  const rounded = Number(value.toPrecision(3));
+  return rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential().replace("e+", "e") : String(rounded);
+}
 
 // --- theme -------------------------------------------------------------------------------------------------------------
 
@@ -207,7 +213,7 @@ function showGene() {
   const sampled = values.effect.length < values.total ? `; ${values.effect.length} of them, a fixed sample, are drawn. All come with:` : "";
   $("picked").textContent = `${name}: ${numbers}, ${values.total.toLocaleString("en")} cells${sampled}`;
   const by = DATA.groups[$("by").value];
-  const label = values.cell.map((c) => (by ? by.names[by.of_cell[c]] : DATA.all));
+  const label = values.cell.map((c) => (by ? by.names[by.of_cell[c]] : name));
   const figure = structuredClone(NARROW.matches ? DATA.gene.narrow : DATA.gene.wide);
   const last = figure.data.length - 1;
   Object.assign(figure.data[last], { x: label.map(plain), y: values.effect, name: plain(name) });

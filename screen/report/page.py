@@ -209,7 +209,7 @@ def _data(findings: Findings, figures: dict[str, dict]) -> dict[str, Any]:
     groups = distribution.grouping_columns(run)
     first = next(iter(values))
     others = distribution.other_values(run)
-    gene = distribution.draw(run, values[first], [distribution.ALL] * len(values[first].cell), others)
+    gene = distribution.draw(run, values[first], [values[first].symbols] * len(values[first].cell), others)
     stored = judged_column(run)
     stored = stored if stored.isidentifier() else quoted(stored).replace('"', '\\"')
     return {
@@ -218,7 +218,7 @@ def _data(findings: Findings, figures: dict[str, dict]) -> dict[str, Any]:
         "effect": stored if findings.goal is not None else f"1 - {stored}",
         "decides": "FDR" if findings.judging.by is None else f"FDR over {findings.judging.by}",
         "untested": f"fewer than {findings.judging.min_cells} cells, not tested",
-        "all": distribution.ALL,
+        "all": "all cells",
         "templates": {"light": theme.template(theme.LIGHT), "dark": theme.template(theme.DARK)},
         "figures": figures,
         "gene": {"wide": _bare(gene), "narrow": _bare(gene)},
@@ -298,7 +298,7 @@ def _columns(findings: Findings, rows: dict[str, list]) -> list[dict[str, Any]]:
         ("adjusted", "Adjusted FDR", "without the cell's own level and the trend over rank", {"extra": True}),
         ("matched", "Matched z", "against genes of like rank and detection", {"falling": True, "extra": True}),
         ("place", "Mean rank", "mean place of the gene in its cells, 1 the top", {"extra": True}),
-        ("hit", "", "hit, noise (below the floor) or few cells (not tested)", {"text": True, "falling": True}),
+        ("hit", "", "hit, noise (below the floor) or few cells (not tested)", {"text": True, "falling": True, "extra": True}),
     ]  # fmt: skip
     plain = {"text": False, "falling": False, "whole": False, "extra": False}
     return [{"key": k, "title": t or "Mark", "help": h, **plain, **more} for k, t, h, more in shown if k in rows]

@@ -202,19 +202,23 @@ def _draw_arrows(
     def pixels(p: np.ndarray) -> tuple[float, float]:
         return float((p[0] - left) / (right - left) * wide), float((p[1] - low) / (top - low) * high)
 
-    names = [shortened(name) for name in heads]
+    ends = [(f"state {name}", point, True) for name, point in made.vectors.items()]
+    ends += [(shortened(name), head, False) for name, head in heads.items()]
+    away = [float(np.degrees(np.arctan2(*np.subtract(pixels(p), pixels(made.origin))[::-1]))) for _, p, _ in ends]
     offsets = places(
-        [pixels(h) for h in heads.values()],
-        [text_size(n, theme.SIZE - 1) for n in names],
+        [pixels(point) for _, point, _ in ends],
+        [text_size(name, theme.SIZE - 1) for name, _, _ in ends],
         (0.0, 0.0, float(wide), float(high)),
+        first=away,
     )
-    for head, name, offset in zip(heads.values(), names, offsets, strict=True):
+    for head in heads.values():
         figure.add_annotation(
             x=head[0], y=head[1], ax=made.origin[0], ay=made.origin[1], axref="x", ayref="y", xref="x", yref="y",
             arrowhead=2, arrowwidth=1.8, arrowcolor=theme.TOWARDS, text="", showarrow=True,
         )  # fmt: skip
+    for (name, point, state), offset in zip(ends, offsets, strict=True):
         if offset is not None:
             figure.add_annotation(
-                text=f"<b>{theme.plain(name)}</b>", x=head[0], y=head[1], xshift=offset[0], yshift=offset[1],
-                showarrow=False, font={"size": theme.SIZE - 1}, name="gene",
+                text=f"<i>{theme.plain(name)}</i>" if state else f"<b>{theme.plain(name)}</b>", x=point[0], y=point[1],
+                xshift=offset[0], yshift=offset[1], showarrow=False, font={"size": theme.SIZE - 1}, name="gene",
             )  # fmt: skip

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 TOWARDS, AWAY = "#e8590c", "#2b8ad6"  # contrast to white and to the dark ground at least 3:1
 OTHER = "#93a1b0"
+EDGE = "rgba(147, 161, 176, 0.55)"
 FLOOR = "rgba(147, 161, 176, 0.22)"
 GROUPS = ("#2b8ad6", "#e8590c", "#12a37a", "#c264a8", "#b8860b", "#6c7ae0", "#d1495b", "#5f8b95")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

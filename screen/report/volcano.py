@@ -14,6 +14,7 @@ from rankshift.screen.report.labels import Box, places, text_size
 from rankshift.screen.stats.published import SIGNIFICANT
 
 MARGIN = {"l": 64, "r": 16, "t": 40, "b": 52}
+KEPT_CLEAR = 200  # hits that no name is written over
 NAMED = 16  # of the strongest perturbations
 LEAST = 1e-300  # an FDR below the smallest number there is is drawn there
 MANY = 3000  # points beyond which they are drawn by the graphics card
@@ -103,8 +104,8 @@ def _marks(made: go.Figure, findings: Findings, tested: bool) -> None:
     if tested:
         made.add_hline(-np.log10(SIGNIFICANT), line=quiet)
         made.add_annotation(
-            text=f"FDR {SIGNIFICANT:.0%}", x=1, xref="paper", xanchor="right", y=-np.log10(SIGNIFICANT), yanchor="bottom",
-            showarrow=False, font={"size": 11, "color": theme.OTHER},
+            text=f"FDR {100 * SIGNIFICANT:.0f} %", x=1, xref="paper", xanchor="right", y=-np.log10(SIGNIFICANT),
+            yanchor="bottom", showarrow=False, font={"size": 11, "color": theme.OTHER},
         )  # fmt: skip
     if findings.floor is not None and (p99 := findings.floor["p99"]) > 0:
         made.add_vrect(-p99, p99, fillcolor=theme.FLOOR, line_width=0, layer="below")
@@ -152,15 +153,18 @@ def _write_names(
     """Names beside the points of `rows`, the strongest first, none over another, for a figure of `size` pixels."""
     wide, high = size[0] - MARGIN["l"] - MARGIN["r"], size[1] - MARGIN["t"] - MARGIN["b"]
     (left, right), (low, top) = ranges
-    points = [
-        ((float(findings.effect[i]) - left) / (right - left) * wide, (float(heights[i]) - low) / (top - low) * high)
-        for i in rows
-    ]
+
+    def pixels(i: int) -> tuple[float, float]:
+        across, up = (float(findings.effect[i]) - left) / (right - left), (float(heights[i]) - low) / (top - low)
+        return across * wide, up * high
+
+    points = [pixels(i) for i in rows]
+    others = [pixels(i) for i in np.flatnonzero(findings.hit & np.isfinite(heights))[:KEPT_CLEAR].tolist()]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in others]
     names = [shortened(findings.strings("symbols")[i]) for i in rows]
     frame: Box = (0.0, 0.0, float(wide), float(high))
-    for i, name, offset in zip(
-        rows, names, places(points, [text_size(n, theme.SIZE - 1) for n in names], frame), strict=True
-    ):
+    offsets = places(points, [text_size(n, theme.SIZE - 1) for n in names], frame, taken)
+    for i, name, offset in zip(rows, names, offsets, strict=True):
         if offset is not None:
             made.add_annotation(
                 text=f"<b>{theme.plain(name)}</b>", x=float(findings.effect[i]), y=float(heights[i]), ax=offset[0],

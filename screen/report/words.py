@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rankshift.screen.report.findings import Findings
+from rankshift.screen.stats.published import SIGNIFICANT
 
 DOING = {
     "delete": "Deleting",
@@ -53,7 +54,7 @@ def answer(findings: Findings) -> Iterator[str]:
     elif not hits:
         yield f"No hits: none of {tested:,} tested {noun} stands out at a false discovery rate of 5 %. {_largest(findings)}"
     elif findings.goal is None:
-        yield f"{hits:,} of {tested:,} tested {noun} change the cells more than others do: {_names(findings, findings.hit)}."
+        yield f"{hits:,} of {tested:,} tested {noun} change the cells more than others do ({_names(findings, findings.hit)})."
     else:
         up, down = findings.hit & (findings.effect > 0), findings.hit & (findings.effect <= 0)
         parts = [
@@ -96,6 +97,13 @@ def _limits(findings: Findings) -> Iterator[str]:
         )
     if findings.judging.by is not None:
         yield f"Each value of “{findings.judging.by}” counts once, whatever its number of cells."
+    if summary["hits"] and findings.judging.by is None and "adjusted_fdr" in findings.table.column_names:
+        left = int((findings.hit & (findings.column("adjusted_fdr") < SIGNIFICANT)).sum())
+        yield (
+            f"{f'{left:,}' if left else 'None'} of the {summary['hits']:,} hits remain{'s' * (left <= 1)} when each cell's own "
+            "level and the trend over rank are taken out (adjusted FDR)"
+            + ("." if left else ": what stands out may be the rank alone.")
+        )
     if (halves := summary.get("stability")) is not None:
         agrees = halves["rank_correlation"] is not None and halves["rank_correlation"] >= AGREES
         yield (

@@ -1,5 +1,6 @@
 """The report's content against SQL and the statistics, for every kind of run."""
 
+import doctest
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from rankshift.jobs.cli import run_command
 from rankshift.screen.errors import InputError
-from rankshift.screen.report import Findings, write_report
+from rankshift.screen.report import Findings, labels, write_report
 from rankshift.screen.report.embedding import embed_states
 from rankshift.screen.report.labels import places
 from rankshift.screen.report.network import edges
@@ -95,7 +96,10 @@ def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
         assert shown["hit"] == row["hit"]
         for key, name in {"effect": "shift_mean", "fdr": "fdr", "low": "shift_low", "adjusted": "adjusted_fdr"}.items():
             assert shown[key] == (None if row[name] is None else pytest.approx(row[name], rel=1e-5)), name
-    assert f"{result.summary['hits']} of 200 tested genes shift the cells" in page.text
+    hits, tested = result.summary["hits"], result.summary["tested"]
+    assert f"{hits} of {tested} tested genes shift the cells" in page.text
+    left = sum(row["hit"] and row["adjusted_fdr"] < 0.05 for row in expected)
+    assert f"{left or 'None'} of the {hits} hits remain" in page.text
 
 
 def test_hits_stand_first_and_the_planted_genes_are_among_them(drawn, tmp_path):
@@ -278,6 +282,7 @@ def test_notebooks_have_the_same_figures(moved):
 
 
 def test_names_never_cover_each_other():
+    assert doctest.testmod(labels).failed == 0
     rng = np.random.default_rng(0)
     points = [tuple(p) for p in rng.uniform(40, 260, (30, 2))]
     sizes = [(50.0, 14.0)] * 30

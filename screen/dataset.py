@@ -12,20 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.screen.atomic import sync
+from rankshift.screen.below import LENGTH_UNCROPPED, UNCROPPED
 from rankshift.screen.token_table import ROWS
 
 STREAM = "data-00000-of-00001.arrow"
 _TYPES = {"double": "float64", "float": "float32", "halffloat": "float16"}  # what `datasets` calls them
 
 
-def write_dataset(table: Path, folder: Path, columns: Mapping[str, str]) -> int:
+def write_dataset(table: Path, folder: Path, columns: Mapping[str, str] | None = None) -> int:
     """Write the cells of the Parquet token table `table` to `folder`, in place of one that is there; returns how many.
 
-    columns: {column of the table: column of the dataset}, between input_ids (list<int32>) and length (int64).
+    columns: {column of the table: column of the dataset}, between input_ids (list<int32>) and length (int64); all of the
+    table's where none are named. Uncropped ranks come last, as input_ids_uncropped and length_uncropped.
     """
+    if columns is None:
+        own = ("input_ids", "length", UNCROPPED)
+        columns = {name: name for name in pq.read_schema(table).names if name not in own}
     folder.parent.mkdir(parents=True, exist_ok=True)
     unique = uuid.uuid4().hex[:8]
     making, old = (folder.with_name(f".{folder.name}.{unique}.{what}") for what in ("tmp", "old"))
@@ -52,12 +58,18 @@ def _fill(folder: Path, table: pq.ParquetFile, columns: Mapping[str, str]) -> in
     fields = [pa.field("input_ids", pa.list_(pa.int32()))]
     fields += [pa.field(new, held.field(old).type) for old, new in columns.items()]
     fields.append(pa.field("length", pa.int64()))
+    names = ["input_ids", *columns, "length"]
+    if UNCROPPED in held.names:
+        fields += [pa.field(UNCROPPED, pa.list_(pa.int32())), pa.field(LENGTH_UNCROPPED, pa.int64())]
+        names.append(UNCROPPED)
     info = {"features": {field.name: _feature(field.type) for field in fields}}
     schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": info})})
     digest, cells = hashlib.sha256(json.dumps(info).encode()), 0
     with pa.ipc.new_stream(str(folder / STREAM), schema) as stream:
         for batch in table.iter_batches(ROWS):
-            arrays = [batch.column(name) for name in ("input_ids", *columns, "length")]
+            arrays = [batch.column(name) for name in names]
+            if UNCROPPED in names:
+                arrays.append(pc.list_value_length(arrays[-1]))
             cast = [array.cast(field.type) for array, field in zip(arrays, fields, strict=True)]
             stream.write_batch(pa.RecordBatch.from_arrays(cast, schema=schema))
             digest.update(cast[0].flatten().to_numpy())
