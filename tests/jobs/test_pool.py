@@ -35,7 +35,7 @@ V1 = Path(__file__).parents[1] / "golden/v1"
 SCREEN = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
 ROWS = "FROM shifts ORDER BY cell, perturbation"
 TTL = 3.0
-TINY = {"layers": 1, "width": 32, "heads": 1, "inner": 32, "batch_tokens": 128, "save_every": 0}
+TINY = {"layers": 1, "width": 32, "heads": 1, "inner": 32, "batch_tokens": 128, "save_every": 0, "dropout": 0.0}
 
 
 @pytest.fixture
@@ -162,12 +162,14 @@ def test_a_stopped_gang_saves_itself_and_another_goes_on(pool, bundles, tmp_path
         stopper = threading.Thread(target=lambda: (until(lambda: telling.cells > 0), telling.stop.set()))
         stopper.start()
         with pytest.raises(KeyboardInterrupt):
-            train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=30), telling)
+            train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=10), telling)
         stopper.join()
     with Lease(pool, 1, gang=True) as lease:
-        again = train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=30), Telling())
-    whole = train_here(job(tmp_path / "whole", bundles["v1"], epochs=30))
-    assert again["held_out_loss"] == pytest.approx(whole["held_out_loss"], abs=1e-4)
+        again = train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=10), Telling())
+    whole = train_here(job(tmp_path / "whole", bundles["v1"], epochs=10))
+    assert again["held_out_loss"] == pytest.approx(
+        whole["held_out_loss"], abs=1e-3
+    )  # sums over two ranks round otherwise
 
 
 def train_here(work: PretrainJob) -> dict[str, Any]:
