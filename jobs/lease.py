@@ -3,6 +3,7 @@
 import getpass
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from rankshift.jobs.version import code_version
 from rankshift.screen.errors import InputError, Interrupted
 
 BEATS = 5  # in a time to live
+SILENT = 5  # empty answers, two seconds each, before the user is told what is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Lease:
         self.want, self.gang = want, gang
         self._pool, self._ended = pool, threading.Event()
         self._asked: ray.ObjectRef | None = None
+        self._waited, self._served = 0, False
         self.ttl = self._open()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
@@ -73,7 +76,12 @@ class Lease:
             raise cause(error) from error
         if found is None:
             self._open()
+        if not found:
+            self._waited += 1
+            if self._waited == SILENT and not self._served:
+                print("waiting for workers: `rankshift pool status` says who has them", file=sys.stderr, flush=True)
             return []
+        self._served = True
         return [Grant(*one) for one in found]
 
     def wait(self) -> list[Grant]:
