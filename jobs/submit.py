@@ -29,6 +29,7 @@ def connect(address: str | None = None) -> JobSubmissionClient:
     """A client of the cluster's jobs; `address` is that of its dashboard."""
     logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every log line it fetches
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or HERE
+    os.environ["RAY_API_SERVER_ADDRESS"] = where  # else Ray would take one that is set there before the one given
     try:
         return JobSubmissionClient(where)
     except (ConnectionError, RuntimeError) as error:
