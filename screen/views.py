@@ -152,7 +152,7 @@ def _progress(run: "Run", markers: Mapping[str, Mapping[str, Any]]) -> dict[str,
     weights = (m.get("bundle") or {}).get("weights_sha256")
     return {
         "path": ("VARCHAR", str(run.path.resolve())),
-        "kind": ("VARCHAR", m["perturb"]["kind"]),
+        "kind": ("VARCHAR", m["perturb"].get("kind")),
         "how": ("VARCHAR", m["perturb"].get("how")),
         "state_key": ("VARCHAR", route[0]),
         "start": ("VARCHAR", route[1]),

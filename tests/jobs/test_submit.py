@@ -58,6 +58,7 @@ def head() -> Iterator[dict[str, str]]:
         f"--dashboard-port={dashboard}",
         "--include-dashboard=true",
     ]
+    ports += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     code = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
     server = subprocess.Popen(
         [sys.executable, "-c", code, "start", *start, *ports, f"--temp-dir={folder}/ray"],

@@ -36,7 +36,9 @@ def obey(command: dict) -> dict:
     job = PretrainJob(**{k: Path(v) for k, v in command["paths"].items()}, options=Pretraining(**command["options"]))
     report = Script(**command["script"])
     try:
-        return {"losses": train(Seat(**command["seat"]), job, report), "cells": report.cells}
+        result = train(Seat(**command["seat"]), job, report)
+        losses = {name: value for name, value in result.items() if name not in ("bundle", "weights")}
+        return {"losses": losses, "cells": report.cells}
     except (Exception, KeyboardInterrupt) as error:
         return {"error": type(error).__name__, "message": str(error)}
 
