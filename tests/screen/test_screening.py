@@ -285,7 +285,7 @@ REFUSED = [
     ({"state_key": "disease", "start": "healthy", "goal": "nf"}, "the states are"),
     ({"state_key": "illness", "start": "dcm", "goal": "nf"}, "'illness' is not a column"),
     ({"how": "together"}, "together needs a list of genes"),
-    ({"dtype": "int8"}, "dtype 'int8' is unknown"),
+    ({"dtype": "int4"}, "dtype 'int4' is unknown"),
 ]
 
 
