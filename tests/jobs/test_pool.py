@@ -16,6 +16,8 @@ import ray
 
 from rankshift.jobs.cluster import end_pool, make_pool
 from rankshift.jobs.fanout import FanOut
+from rankshift.jobs.finetune import finetune
+from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.gang import WorkerGone
 from rankshift.jobs.gang_training import train_on
 from rankshift.jobs.lease import Lease
@@ -85,7 +87,7 @@ def alone(bundles, tmp_path_factory):
     return run(V1 / "cells.parquet", bundles["v1"], tmp_path_factory.mktemp("alone") / "run", **SCREEN).sql(ROWS)
 
 
-def test_a_screen_and_a_gang_at_once_both_finish_with_the_numbers_of_a_run_alone(pool, bundles, tmp_path, alone):
+def test_a_screen_and_a_fine_tuning_at_once_both_finish_with_the_numbers_of_a_run_alone(pool, bundles, tmp_path, alone):
     work, waited = screener(bundles["v1"], tmp_path / "run"), {}
 
     def screen() -> None:
@@ -95,13 +97,20 @@ def test_a_screen_and_a_gang_at_once_both_finish_with_the_numbers_of_a_run_alone
     driver = threading.Thread(target=screen)
     driver.start()
     until(lambda: len(work.run.committed) > 0)
+    options = Finetuning(task="cell", label=("cell_type",), test=0.34, epochs=2, dropout=0.0, batch_tokens=256)
     with Lease(pool, 2, gang=True, what="train") as lease:
         began = len(work.run.committed)
-        result = train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=2), Telling())
+        tuned = finetune(
+            V1 / "cells.parquet",
+            bundles["v1"],
+            tmp_path / "tuned",
+            options,
+            launch=lambda train, job, total: train_on(lease, train, job, Telling()),
+        )
         waited["shards"] = len(work.run.committed) - began
     driver.join()
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
-    assert Bundle.open(Path(result["bundle"])).config["pretraining"]["steps"] > 0
+    assert tuned.config["finetuning"]["task"] == "cell"
     assert waited["shards"] <= 2  # each worker ended the shard it was in
 
 
