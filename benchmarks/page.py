@@ -33,7 +33,7 @@ def where(row: dict[str, str]) -> str:
     cores = f", {row['cores']} cores" if row["device"] == "cpu" else ""
     return (
         f"{row['processor']}{cores}, torch {row['torch']}, transformers {row['transformers']}, "
-        f"revision {row['revision']}, {row['date'][:10]}"
+        f"newest row of revision {row['revision']}, {row['date'][:10]}"
     )
 
 
