@@ -151,7 +151,9 @@ def make_pool(name: str, count: int, ttl: float = TTL) -> Any:
 
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)
-    if count < 1 or (gpus and count > gpus):
+    if count < 1:
+        raise InputError(f"{count} workers were asked for: ask for 1 or more")
+    if gpus and count > gpus:
         raise InputError(f"{count} workers were asked for, the cluster has {gpus} GPUs: ask for 1 to {gpus}")
     share = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": cpus / count if count > cpus else cpus // count}
     threads = None if gpus else max(1, int(share["num_cpus"]))

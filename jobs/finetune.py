@@ -29,6 +29,7 @@ from rankshift.jobs.finetuning.tuning import TRIALS, check_trials
 from rankshift.jobs.gang import Peers, Report, Seat, group
 from rankshift.jobs.progress import progress
 from rankshift.jobs.training.alone import alone
+from rankshift.jobs.training.job import Launch
 from rankshift.jobs.training.trainer import METRICS
 from rankshift.screen.atomic import replacing
 from rankshift.screen.bundle import Bundle, make_bundle
@@ -36,9 +37,6 @@ from rankshift.screen.encoder import default_device
 from rankshift.screen.errors import InputError
 
 LOGITS = "logits.npy"  # in the folder of a stage that is done
-
-# Runs `train` on a gang, given the job and how many cells it will report in all; returns what rank 0 returned.
-Launch = Callable[[Callable[[Seat, FinetuneJob, Report], dict[str, Any]], FinetuneJob, int], dict[str, Any]]
 
 
 def finetune(
@@ -69,10 +67,7 @@ def finetune(
     job = FinetuneJob(**{name: path.absolute() for name, path in paths.items()}, options=options)
     if trials is not None:
         check_trials(trials)
-    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
-        raise InputError(f"{job.out} exists: give another --out")
-    if job.unfinished.exists() and not resume:
-        raise InputError(f"{job.unfinished} is an unfinished training: continue it with --resume, or remove it")
+    job.check_place(resume)
     prepared = prepare(job, inner=trials is not None)
     tell(prepared, say)
     _claim(prepared, trials)

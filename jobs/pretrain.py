@@ -23,37 +23,27 @@ from rankshift.jobs.pretraining.unigram import summary, unigram_entropy, unigram
 from rankshift.jobs.training import Trainer
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.checkpoint import STATE
+from rankshift.jobs.training.job import Launch, TrainingJob
 from rankshift.jobs.training.trainer import METRICS, check_identity
 from rankshift.screen.bundle import Bundle, make_bundle
 from rankshift.screen.cells import Cells
 from rankshift.screen.encoder import default_device
-from rankshift.screen.errors import InputError
 from rankshift.screen.tokens import Draft
 
 NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainJob:
-    """What every rank of a pretraining is told. The paths must be the same files on all of them."""
+class PretrainJob(TrainingJob):
+    """A pretraining."""
 
     cells: Path
     vocabulary: Path
-    out: Path
     options: Pretraining
-
-    @property
-    def unfinished(self) -> Path:
-        """Where the training lives until the bundle is there."""
-        return self.out.with_name(self.out.name + ".training")
 
     def anywhere(self) -> "PretrainJob":
         """The job with absolute paths: workers have working directories of their own."""
         return replace(self, cells=self.cells.resolve(), vocabulary=self.vocabulary.resolve(), out=self.out.resolve())
-
-
-# Runs `train` on a gang, given the job and how many cells it will report in all; returns what rank 0 returned.
-Launch = Callable[[Callable[[Seat, PretrainJob, Report], dict[str, Any]], PretrainJob, int], dict[str, Any]]
 
 
 def pretrain(
@@ -74,10 +64,7 @@ def pretrain(
     Raises InputError on what does not fit, before training.
     """
     job = PretrainJob(cells=Path(cells), vocabulary=Path(vocabulary), out=Path(out), options=options or Pretraining())
-    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
-        raise InputError(f"{job.out} exists: give another --out")
-    if job.unfinished.exists() and not resume:
-        raise InputError(f"{job.unfinished} is an unfinished training: continue it with --resume, or remove it")
+    job.check_place(resume)
     data = _Data.read(job)
     done = check_identity(job.unfinished, data.identity) if (job.unfinished / STATE).exists() else 0
     for note in data.table.notes:

@@ -46,8 +46,8 @@ class Warm:
         return self._encoders[key]
 
     def keep(self, sha256: str, weights: Weights) -> None:
-        """Keep weights that were trained here, under the name they have on disk."""
-        self._trained[sha256] = encoder_weights(weights) or {}
+        """Keep weights that were trained here, under the name they have on disk; in the host's memory, for any worker."""
+        self._trained[sha256] = {name: tensor.cpu() for name, tensor in (encoder_weights(weights) or {}).items()}
         _trim(self._trained)
 
     def trained(self, sha256: str) -> Weights | None:

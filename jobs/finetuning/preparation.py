@@ -20,6 +20,7 @@ from rankshift.jobs.finetuning.lessons import Lesson
 from rankshift.jobs.finetuning.models import Head, readout
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.splits import Fold, Splits, check_split, split, strata_of
+from rankshift.jobs.training.job import TrainingJob
 from rankshift.screen.bundle import Bundle
 from rankshift.screen.cells import Cells, select
 from rankshift.screen.errors import InputError
@@ -28,18 +29,12 @@ FREE = ("accumulate", "judge_every", "log_every", "save_every", "baseline")  # m
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FinetuneJob:
-    """What every rank of a fine-tuning is told. The paths must be the same files on all of them."""
+class FinetuneJob(TrainingJob):
+    """A fine-tuning."""
 
     cells: Path
     bundle: Path
-    out: Path
     options: Finetuning
-
-    @property
-    def unfinished(self) -> Path:
-        """Where the training lives until the bundle is there."""
-        return self.out.with_name(self.out.name + ".training")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
