@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.speed import peak_memory
-from rankshift.screen.encoder import Encoder, default_device
-from rankshift.screen.preparation import Options, prepare
-from rankshift.screen.screening import Screener
+from rankshift.screen.encoder.encoder import Encoder, default_device
+from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.screener import Screener
 
 
 def measure_gene_shifts(folder: Path, model: str, tokens: int, shards: int, dtype: str) -> dict[str, Any]:

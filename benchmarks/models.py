@@ -10,9 +10,9 @@ from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging
 
 from benchmarks.roofline import SHAPES, Shape
-from rankshift.screen.bundle import Bundle, make_bundle
-from rankshift.screen.cells import Cells
-from rankshift.screen.genes import make_vocabulary
+from rankshift.screen.bundle.bundle import Bundle, make_bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.genes.vocabulary import make_vocabulary
 
 SPECIALS = {"<pad>": 0, "<mask>": 1}
 FRAME = {"<cls>": 2, "<eos>": 3}

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.speed import TimedEncoder, peak_memory
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.encoder import default_device
-from rankshift.screen.preparation import Options, prepare
-from rankshift.screen.screening import Screener, finish
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.encoder.encoder import default_device
+from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.screener import Screener, finish
 
 
 class ThreadTimedEncoder(TimedEncoder):

@@ -21,10 +21,10 @@ from benchmarks import stock
 from benchmarks.cases import Case
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.roofline import SHAPES, screen_flops
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.encoder import DTYPES, Encoder, default_device
-from rankshift.screen.preparation import Options, prepare
-from rankshift.screen.screening import Screener
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.encoder.encoder import DTYPES, Encoder, default_device
+from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.screener import Screener
 
 
 def machine() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ranksums
 
-from rankshift.screen.results import Run
+from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import Judging, statistics
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.published import fdr, random_values

@@ -17,12 +17,12 @@ import scipy.sparse as sp
 
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.tokenizer import draw, loop_over_cells
-from rankshift.screen.columns import match_columns
-from rankshift.screen.preparation import Options, prepare
-from rankshift.screen.ranks import tokenize
-from rankshift.screen.screening import Screener
-from rankshift.screen.shards import commit, part_path
-from rankshift.screen.views import EMPTY_PART
+from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.screener import Screener
+from rankshift.screen.runs.shards import commit, part_path
+from rankshift.screen.runs.views import EMPTY_PART
+from rankshift.screen.tokenizer.gene_columns import match_columns
+from rankshift.screen.tokenizer.tokenize import tokenize
 
 QUERY = """
     SELECT gene_ids, count(*) AS n, avg(similarity) AS similarity, stddev(similarity) AS spread

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from rankshift.screen.columns import gene_columns, match_columns
-from rankshift.screen.corpus import build_vocabulary
-from rankshift.screen.genes import make_vocabulary
-from rankshift.screen.rank_order import rank_rows
-from rankshift.screen.ranks import tokenize
-from rankshift.screen.tokens import Draft
+from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.vocabulary import make_vocabulary
+from rankshift.screen.tokenizer.gene_columns import gene_columns, match_columns
+from rankshift.screen.tokenizer.rank_value import rank_rows
+from rankshift.screen.tokenizer.tokenize import tokenize
+from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
 SIZE = 2048
 

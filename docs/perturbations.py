@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from rankshift.kernels.rank_shift import PerturbedLists, trace
-from rankshift.screen.edits import CellEdits, Perturb, edits_of
+from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
 
 OUT = Path(__file__).parent / "img"
 NAMES = dict(enumerate("ABCDEFGHX", 10))

@@ -5,10 +5,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rankshift.jobs.token import use_token
+from rankshift.jobs.pool.auth import use_token
 
 if TYPE_CHECKING:
-    from rankshift.jobs.screening import screen
+    from rankshift.jobs.verbs.screen import screen
 
 __all__ = ["screen"]
 
@@ -19,6 +19,6 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: the command line must not wait for torch to say what is wrong with its arguments.
     if name != "screen":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from rankshift.jobs.screening import screen
+    from rankshift.jobs.verbs.screen import screen
 
     return screen

@@ -7,22 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rankshift.screen.bundle import Bundle, make_bundle
-    from rankshift.screen.cell_source import tokenize
-    from rankshift.screen.cells import Cells
+    from rankshift.screen.bundle.bundle import Bundle, make_bundle
+    from rankshift.screen.cells.cells import Cells
+    from rankshift.screen.engine.screener import run
     from rankshift.screen.errors import InputError
-    from rankshift.screen.results import Run
-    from rankshift.screen.screening import run
+    from rankshift.screen.runs.run import Run
+    from rankshift.screen.tokenizer.source import tokenize
 
 # Loaded when first used: a query over a run must not wait for torch.
 _ROOM = {
-    "Bundle": "bundle",
-    "Cells": "cells",
+    "Bundle": "bundle.bundle",
+    "Cells": "cells.cells",
     "InputError": "errors",
-    "Run": "results",
-    "make_bundle": "bundle",
-    "run": "screening",
-    "tokenize": "cell_source",
+    "Run": "runs.run",
+    "make_bundle": "bundle.bundle",
+    "run": "engine.screener",
+    "tokenize": "tokenizer.source",
 }
 
 __all__ = ["Bundle", "Cells", "InputError", "Run", "make_bundle", "run", "tokenize"]

@@ -11,7 +11,7 @@ import pytest
 # Before anything imports ray: no token in HOME, no usage report.
 os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
 
-GOLDEN = Path(__file__).parent / "golden"
+from support import GOLDEN
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def generation(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Bundle of each golden model, with medians, names and aliases."""
-    from rankshift.screen.bundle import make_bundle
+    from rankshift.screen.bundle.bundle import make_bundle
 
     out = {}
     for name in ("v1", "v2"):

@@ -13,12 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForMaskedLM
 
-from rankshift.screen.batches import batches, join
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.edits import Perturb, edits_of
-from rankshift.screen.encoder import Encoder
-
-ROOT = Path(__file__).parent.parent
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.encoder.batches import batches, join
+from rankshift.screen.encoder.encoder import Encoder
+from rankshift.screen.perturb.edits import Perturb, edits_of
+from support import ROOT
 
 
 @pytest.fixture(scope="module")

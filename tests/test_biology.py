@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-ROOT = Path(__file__).parent.parent
+from support import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_empirical_p_values_become_uniform() -> None:
 
 def test_regulators_have_a_citation_and_matched_genes_in_the_data() -> None:
     from benchmarks.biology.myoblasts import REGULATORS, Known
-    from rankshift.jobs.demo import MYOBLASTS
+    from rankshift.jobs.verbs.demo import MYOBLASTS
 
     var = anndata.read_h5ad(MYOBLASTS, backed="r").var
     names = dict(zip(var["ensembl_id"], var["gene_name"], strict=True))

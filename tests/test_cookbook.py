@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from rankshift.screen.results import Run
+from rankshift.screen.runs.run import Run
+from support import ROOT
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 SPEC = importlib.util.spec_from_file_location("cookbook", DOCS / "sql.py")
 assert SPEC is not None
 assert SPEC.loader is not None

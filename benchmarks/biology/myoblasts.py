@@ -17,12 +17,12 @@ from scipy.stats import rankdata
 
 from benchmarks.biology.baselines import Expression
 from benchmarks.biology.pipeline import Pipeline, effects, quiet
-from rankshift.jobs.demo import GOAL, KEY, MYOBLASTS, START, TINY
-from rankshift.jobs.finetune import finetune
+from rankshift.jobs.finetuning.finetune import finetune
 from rankshift.jobs.finetuning.options import Finetuning
-from rankshift.screen.cells import Cells
+from rankshift.jobs.verbs.demo import GOAL, KEY, MYOBLASTS, START, TINY
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.stats import Judging
-from rankshift.screen.tokens import Draft
 
 REGULATORS = Path(__file__).parent / "regulators.csv"
 MATCHED = 10  # genes beside every regulator: a screen of all 11,285 would take hours on a CPU, and add little

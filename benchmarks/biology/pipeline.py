@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankshift.jobs.pretrain import Pretraining, pretrain
-from rankshift.jobs.screening import run_screen
-from rankshift.screen.corpus import build_vocabulary
-from rankshift.screen.preparation import Options
-from rankshift.screen.ranks import tokenize
-from rankshift.screen.results import Run
+from rankshift.jobs.pretraining.pretrain import Pretraining, pretrain
+from rankshift.jobs.verbs.screen import run_screen
+from rankshift.screen.engine.prepare import Options
+from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import Judging, statistics
-from rankshift.screen.tokens import Draft
+from rankshift.screen.tokenizer.tokenize import tokenize
+from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
 
 def quiet(text: object) -> None:

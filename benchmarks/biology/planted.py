@@ -17,7 +17,7 @@ from benchmarks.biology.baselines import Expression
 from benchmarks.biology.network import GOAL, START, Network
 from benchmarks.biology.pipeline import Pipeline, effects
 from benchmarks.biology.ranking import alike, area
-from rankshift.jobs.pretrain import Pretraining
+from rankshift.jobs.pretraining.pretrain import Pretraining
 from rankshift.screen.stats import Judging
 
 KINDS = ("delete", "overexpress")

@@ -25,18 +25,18 @@ from rankshift.compat.inputs import (
     token_file,
     workplace,
 )
-from rankshift.jobs.embedding_plots import PALETTE, Colouring, draw_heat_map, draw_map, sample
-from rankshift.jobs.export import write_pickle
-from rankshift.screen.atomic import replacing
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.cells import Cells, select
-from rankshift.screen.encoder import Encoder, default_device, measured_layers
+from rankshift.jobs.show.embedding_plots import PALETTE, Colouring, draw_heat_map, draw_map, sample
+from rankshift.jobs.verbs.export import write_pickle
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.embed.cell_embeddings import embed
+from rankshift.screen.embed.gene_embeddings import gene_medians, gene_sums
+from rankshift.screen.embed.states import summarise
+from rankshift.screen.encoder.encoder import Encoder, default_device, measured_layers
+from rankshift.screen.engine.prepare import TOKEN_BUDGET
 from rankshift.screen.errors import InputError
-from rankshift.screen.gene_embeddings import gene_medians, gene_sums
-from rankshift.screen.genes import read_vocabulary
-from rankshift.screen.originals import embed
-from rankshift.screen.preparation import TOKEN_BUDGET
-from rankshift.screen.states import summarise
+from rankshift.screen.files.atomic import replacing
+from rankshift.screen.genes.vocabulary import read_vocabulary
 
 KEYWORDS = {"umap": ("size", "palette"), "heatmap": ("cmap",)}  # of kwargs_dict that have an effect
 SUMMARIES = (None, "mean", "median", "exact_mean", "exact_median")

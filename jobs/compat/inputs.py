@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from rankshift.screen.bundle import Bundle, make_bundle
-from rankshift.screen.cells import Cells
+from rankshift.screen.bundle.bundle import Bundle, make_bundle
+from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary
+from rankshift.screen.genes.vocabulary import Vocabulary
 
 MODEL_TYPES = ("Pretrained", "GeneClassifier", "CellClassifier", "MTLCellClassifier")
 QUANTIZED = ("Pretrained-Quantized", "MTLCellClassifier-Quantized")

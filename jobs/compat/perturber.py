@@ -26,15 +26,15 @@ from rankshift.compat.inputs import (
     token_file,
     workplace,
 )
-from rankshift.jobs.export import SUFFIX, export
-from rankshift.jobs.screening import run_screen
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.cells import Cells, select
+from rankshift.jobs.verbs.export import SUFFIX, export
+from rankshift.jobs.verbs.screen import run_screen
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.embed.states import write_states
+from rankshift.screen.engine.prepare import Options
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary, read_vocabulary
-from rankshift.screen.preparation import Options
-from rankshift.screen.results import Run
-from rankshift.screen.states import write_states
+from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
+from rankshift.screen.runs.run import Run
 
 KINDS = ("delete", "overexpress", "inhibit", "activate")
 MODES = ("cls", "cell", "cls_and_gene", "cell_and_gene")

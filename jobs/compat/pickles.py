@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary
-from rankshift.screen.mappings import read_pickle
-from rankshift.screen.results import SCHEMA_VERSION, Run
-from rankshift.screen.shards import genes_path, part_path
-from rankshift.screen.views import EMPTY_PART
+from rankshift.screen.files.foreign import read_pickle
+from rankshift.screen.genes.vocabulary import Vocabulary
+from rankshift.screen.runs.run import SCHEMA_VERSION, Run
+from rankshift.screen.runs.shards import genes_path, part_path
+from rankshift.screen.runs.views import EMPTY_PART
 
 Tokens = tuple[int, ...]
 SHARD = "shard-000000"

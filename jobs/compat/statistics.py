@@ -20,14 +20,14 @@ from rankshift.compat.inputs import (
     token_file,
 )
 from rankshift.compat.pickles import RawValues, Tokens, as_run
-from rankshift.jobs.export import SUFFIX, TRIPLES
-from rankshift.screen.atomic import replacing
+from rankshift.jobs.verbs.export import SUFFIX, TRIPLES
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary, read_vocabulary
-from rankshift.screen.results import Run
+from rankshift.screen.files.atomic import replacing
+from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
+from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.mixture import Mixture
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.tables import statistics
+from rankshift.screen.stats.statistics import statistics
 
 MODES = {
     "goal_state_shift": "goal",

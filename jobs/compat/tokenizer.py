@@ -19,11 +19,11 @@ from rankshift.compat.inputs import (
     output_file,
     token_file,
 )
-from rankshift.screen.dataset import write_dataset
+from rankshift.screen.cells.dataset_folder import write_dataset
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Special, Vocabulary, plain_id, read_vocabulary
-from rankshift.screen.mappings import read_mapping
-from rankshift.screen.ranks import TokenizeReport, tokenize
+from rankshift.screen.files.foreign import read_mapping
+from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
+from rankshift.screen.tokenizer.tokenize import TokenizeReport, tokenize
 
 TAKEN = ("input_ids", "length")
 

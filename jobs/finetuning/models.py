@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
-from rankshift.jobs.finetuning.labels import Task
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.encoder import check_config, read_weights
+from rankshift.jobs.finetuning.labels.labels import Task
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.encoder.encoder import check_config, read_weights
 from rankshift.screen.errors import InputError
 
 POOLS = ("auto", "cls", "first", "mean")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankshift.jobs.finetuning.adapters import check_adapters
+from rankshift.jobs.finetuning.labels.splits import Splitting
 from rankshift.jobs.finetuning.models import POOLS
-from rankshift.jobs.finetuning.splits import Splitting
 from rankshift.jobs.training.recipe import Recipe
 from rankshift.screen.errors import InputError
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from rankshift.jobs.finetuning.gene_labels import GeneLabels, gene_labels, read_classes
-from rankshift.jobs.finetuning.labels import NONE, CellLabels, cell_labels
-from rankshift.jobs.finetuning.lessons import Lesson
+from rankshift.jobs.finetuning.examples import Lesson
+from rankshift.jobs.finetuning.labels.gene_labels import GeneLabels, gene_labels, read_classes
+from rankshift.jobs.finetuning.labels.labels import NONE, CellLabels, cell_labels
+from rankshift.jobs.finetuning.labels.splits import Fold, Splits, check_split, split, strata_of
 from rankshift.jobs.finetuning.models import Head, readout
 from rankshift.jobs.finetuning.options import Finetuning
-from rankshift.jobs.finetuning.splits import Fold, Splits, check_split, split, strata_of
 from rankshift.jobs.training.job import TrainingJob
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.cells import Cells, select
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells, select
 from rankshift.screen.errors import InputError
 
 FREE = ("accumulate", "judge_every", "log_every", "save_every", "baseline")  # may be others when a training goes on

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
-from rankshift.jobs.progress import Step
-from rankshift.screen.encoder import default_device
+from rankshift.jobs.show.progress import Step
+from rankshift.screen.encoder.encoder import default_device
 from rankshift.screen.errors import InputError
 
 TRIALS = "trials.parquet"
@@ -57,7 +57,7 @@ def _trial(settings: Mapping[str, Any], job: FinetuneJob, folder: Path) -> dict[
     import torch
     from ray import tune
 
-    from rankshift.jobs.finetuning.learning import inner_score
+    from rankshift.jobs.finetuning.fit import inner_score
 
     began = perf_counter()
     trial = replace(tuned(job, settings), out=folder / tune.get_context().get_trial_id())

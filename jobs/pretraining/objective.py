@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertForMaskedLM
 
-from rankshift.jobs.gang import Peers, Seat
 from rankshift.jobs.pretraining.masking import Batch, hide, length_batches
 from rankshift.jobs.pretraining.options import Pretraining, bert_config
 from rankshift.jobs.pretraining.unigram import unigram_logs
 from rankshift.jobs.training import Step, mean_loss, shares
-from rankshift.screen.cells import Cells
+from rankshift.jobs.training.gang import Peers, Seat
+from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary
+from rankshift.screen.genes.vocabulary import Vocabulary
 
 SPLIT, ORDER, HIDE, JUDGE = 0, 1, 2, 4  # streams of random numbers; 3 is dropout's, in the trainer
 ALONE = Peers(Seat())

@@ -8,11 +8,11 @@ from typing import Any
 from transformers import BertConfig
 
 from rankshift.jobs.training.recipe import Recipe
-from rankshift.screen.bundle import read_object
-from rankshift.screen.encoder import check_config
+from rankshift.screen.bundle.bundle import read_object
+from rankshift.screen.encoder.encoder import check_config
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary
-from rankshift.screen.mappings import first_line
+from rankshift.screen.files.foreign import first_line
+from rankshift.screen.genes.vocabulary import Vocabulary
 
 # Shapes of the published models (semantics 1) and, where it is known, how they were trained (semantics 2.5). The recipes
 # of the 20-layer and the V2 models were not published: they have that of the 95M series, which is nearest.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rankshift.screen.genes import Vocabulary
+from rankshift.screen.genes.vocabulary import Vocabulary
 
 
 def unigram_entropy(ids: np.ndarray, vocabulary: Vocabulary) -> float:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.atomic import replacing
 
 STATE = "state.safetensors"  # in the folder of an unfinished training
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankshift.screen.atomic import replacing
+from rankshift.screen.files.atomic import replacing
 
 COLUMNS = (
     "step",

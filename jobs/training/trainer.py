@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankshift.jobs.gang import Broken, Peers, Report
 from rankshift.jobs.training.checkpoint import STATE, load, read_record, save
+from rankshift.jobs.training.gang import Broken, Peers, Report
 from rankshift.jobs.training.metrics import Metrics
 from rankshift.jobs.training.recipe import Recipe, adamw
 from rankshift.screen.errors import InputError
@@ -65,7 +65,7 @@ Judge = Callable[[], Mapping[str, float]]
 def shares(rows: np.ndarray, peers: Peers, accumulate: int) -> list[np.ndarray]:
     """The rows of a batch that this rank takes in each of its passes: every (ranks x passes)-th, perhaps none.
 
-    >>> from rankshift.jobs.gang import Seat
+    >>> from rankshift.jobs.training.gang import Seat
     >>> [shares(np.arange(5), Peers(Seat(rank=r, world=2, meeting="tcp://h:1")), 1)[0].tolist() for r in (0, 1)]
     [[0, 2, 4], [1, 3]]
     """

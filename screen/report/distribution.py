@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from rankshift.screen.errors import InputError
 from rankshift.screen.report import theme
 from rankshift.screen.report.findings import goal_of, judged_column
-from rankshift.screen.results import Run
-from rankshift.screen.views import literal, quoted
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.views import literal, quoted
 
 CELLS = 600  # drawn per perturbation
 OTHERS = 1000  # values of other perturbations drawn beside them

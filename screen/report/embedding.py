@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.results import Run
+from rankshift.screen.runs.run import Run
 
 if TYPE_CHECKING:
-    from rankshift.screen.batches import Batch
-    from rankshift.screen.bundle import Bundle
-    from rankshift.screen.cells import Cells
-    from rankshift.screen.encoder import Encoder
-    from rankshift.screen.screening import Screener
+    from rankshift.screen.bundle.bundle import Bundle
+    from rankshift.screen.cells.cells import Cells
+    from rankshift.screen.encoder.batches import Batch
+    from rankshift.screen.encoder.encoder import Encoder
+    from rankshift.screen.engine.screener import Screener
 
 BUDGET = {"cpu": 1e13, "cuda": 1e15}  # FLOP: a minute or two
 PER_STATE = 250  # cells drawn
@@ -45,10 +45,10 @@ def embed_states(run: Run, perturbations: list[int], bundle: Path | None = None,
     bundle, cells: where they are now, by default where the run was screened from. Raises InputError when the bundle is not
     there or another one, or when it would cost more than BUDGET; without the cells only the screened ones are embedded.
     """
-    from rankshift.screen.bundle import Bundle
-    from rankshift.screen.encoder import Encoder, default_device, one_thread
-    from rankshift.screen.originals import embed
-    from rankshift.screen.screening import Screener
+    from rankshift.screen.bundle.bundle import Bundle
+    from rankshift.screen.embed.cell_embeddings import embed
+    from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
+    from rankshift.screen.engine.screener import Screener
 
     recorded = run.manifest.get("bundle")
     if recorded is None:
@@ -87,7 +87,7 @@ class _Budget:
 
     @staticmethod
     def of(config: dict, layers: int, length: float, flops: float) -> "_Budget":
-        from rankshift.screen.cost import list_flops
+        from rankshift.screen.encoder.cost import list_flops
 
         return _Budget(most=int(flops / float(list_flops(config, max(layers, 1), np.array([length]))[0])))
 
@@ -110,7 +110,7 @@ def _other_states(
     run: Run, path: Path | None, bundle: "Bundle", drawn: int
 ) -> tuple[dict[str, "Cells"], tuple[str, ...]]:
     """Cells of the states beside the start, from the table that was screened; what is missing is said."""
-    from rankshift.screen.cells import Cells, select
+    from rankshift.screen.cells.cells import Cells, select
 
     key, _, *others = run.manifest["route"]
     where = Path(path or run.manifest["cells"]["path"])
@@ -136,9 +136,9 @@ def _moved(
     """Mean displacement of the embedding by each perturbation, over the first `per_gene` cells drawn that have it."""
     import torch
 
-    from rankshift.screen.batches import batches, join
-    from rankshift.screen.edits import edits_of
-    from rankshift.screen.originals import original_lists, pool
+    from rankshift.screen.embed.cell_embeddings import original_lists, pool
+    from rankshift.screen.encoder.batches import batches, join
+    from rankshift.screen.perturb.edits import edits_of
 
     cells, perturb, measure = screener.cells, screener.perturb, screener.measure
     wanted = dict.fromkeys(perturbations, per_gene)

@@ -13,8 +13,8 @@ from rankshift.screen.report.network import plot_effects_network
 from rankshift.screen.report.noise_floor import plot_noise_floor
 from rankshift.screen.report.state_map import plot_states, state_map
 from rankshift.screen.report.volcano import plot_volcano
-from rankshift.screen.results import Run
-from rankshift.screen.stats.judging import Judging
+from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.options import Judging
 
 
 def volcano(run: Run, **judging: Any) -> go.Figure:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rankshift.screen.results import Run
-from rankshift.screen.stats.effects import goal_effects, similarity_effects
-from rankshift.screen.stats.judging import Judging
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.views import quoted
+from rankshift.screen.stats.measures.effects import goal_effects, similarity_effects
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.views import quoted
+from rankshift.screen.stats.options import Judging
 
 GROUPING = ("donor", "individual", "patient", "subject", "participant", "sample", "replicate", "mouse", "animal")
 

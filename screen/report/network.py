@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rankshift.screen.report import theme
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.labels import places, text_size
+from rankshift.screen.report.label_placement import places, text_size
 from rankshift.screen.report.volcano import shortened
 
 HITS = 10

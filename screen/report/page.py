@@ -16,15 +16,15 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from rankshift.screen.atomic import replacing
 from rankshift.screen.errors import InputError
-from rankshift.screen.report import distribution, network, noise_floor, state_map, theme, volcano, words
+from rankshift.screen.files.atomic import replacing
+from rankshift.screen.report import distribution, network, noise_floor, sentences, state_map, theme, volcano
 from rankshift.screen.report.findings import Findings, judged_column
-from rankshift.screen.results import Run
-from rankshift.screen.stats.judging import Judging
-from rankshift.screen.views import quoted
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.views import quoted
+from rankshift.screen.stats.options import Judging
 
-HERE = Path(__file__).parent
+ASSETS = Path(__file__).parent / "assets"
 WIDE, NARROW = 1040, 330  # pixels of a figure on a laptop and on a phone, which names are placed for
 ROWS = 20_000  # perturbations of the table and the volcano at most
 BYTES = 4_900_000  # of the table and of single cells' values; with plotly's script the file stays below 10 MB
@@ -89,17 +89,17 @@ def page(
     say("figures …")
     shown = replace(findings, table=findings.table.slice(0, ROWS))
     sections, figures = _figures(shown, len(findings), bundle, cells, embed, say)
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(
-        title=words.title(findings),
+        title=sentences.title(findings),
         version=version("rankshift"),
-        answer=list(words.answer(findings)),
-        facts=words.facts(findings),
-        provenance=words.provenance(findings),
+        answer=list(sentences.answer(findings)),
+        facts=sentences.facts(findings),
+        provenance=sentences.provenance(findings),
         sections=sections,
         data=Markup(embedded(_data(shown, figures))),
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
+        script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
 
@@ -119,8 +119,8 @@ def _figures(
     floor = findings.floor
     sections = [
         Section(
-            id="volcano", nav="Volcano", title="How far and how sure", lead=[words.shown(findings)],
-            more=["How it is judged", *words.method(findings)],
+            id="volcano", nav="Volcano", title="How far and how sure", lead=[sentences.shown(findings)],
+            more=["How it is judged", *sentences.method(findings)],
             figure="volcano", alt=f"Volcano plot of {len(findings)} perturbations; the table below holds its numbers.",
             caption="The grey band is the run's own numerical noise (p99)." if floor else "",
         ),

@@ -16,9 +16,9 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.report import theme
 from rankshift.screen.report.embedding import Embedded, embed_states
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.labels import places, text_size
+from rankshift.screen.report.label_placement import places, text_size
 from rankshift.screen.report.volcano import shortened
-from rankshift.screen.views import quoted
+from rankshift.screen.runs.views import quoted
 
 ARROWS = 8
 CELLS = 2000  # drawn from stored cosines

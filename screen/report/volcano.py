@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from rankshift.screen.report import theme
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.labels import Box, places, text_size
+from rankshift.screen.report.label_placement import Box, places, text_size
 from rankshift.screen.stats.published import SIGNIFICANT
 
 MARGIN = {"l": 64, "r": 16, "t": 40, "b": 52}

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.results import Run
-from rankshift.screen.shards import part_path
-from rankshift.screen.views import literal, quoted
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.shards import part_path
+from rankshift.screen.runs.views import literal, quoted
 
 BATCH = 1 << 20  # rows of a streamed batch
 

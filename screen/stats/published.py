@@ -11,11 +11,11 @@ import pyarrow as pa
 from scipy.stats import false_discovery_control
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.results import Run
+from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.aggregate_tables import INDEX, known_symbols
 from rankshift.screen.stats.mixture import Mixture
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.rank_sum import against_sample, between
-from rankshift.screen.stats.streams import INDEX, known_symbols
 
 SAMPLE = 100_000  # values of the random distribution at most
 SEED = 42

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
-from rankshift.screen.results import Run
+from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.observations import Observations
 
 CELLS = 512  # cells read and adjusted at a time

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
-from rankshift.screen.stats.groups import Balanced
+from rankshift.screen.stats.donors import Balanced
 from rankshift.screen.stats.observations import Observations
 
 BLOCK = 32  # resamples per product: their weights stay in the cache

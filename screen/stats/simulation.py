@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankshift.screen.cells import writing
+from rankshift.screen.cells.cells import writing
 from rankshift.screen.errors import InputError
-from rankshift.screen.results import SCHEMA_VERSION, Run
-from rankshift.screen.shards import Shard, commit, genes_path, part_path
-from rankshift.screen.views import EMPTY_PART
+from rankshift.screen.runs.run import SCHEMA_VERSION, Run
+from rankshift.screen.runs.shards import Shard, commit, genes_path, part_path
+from rankshift.screen.runs.views import EMPTY_PART
 
 FIRST_TOKEN = 2  # behind <pad> and <mask>, as in plain vocabularies
 ROWS = 200_000  # of a shard

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from support import ROOT
+
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton on this platform")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the tests of device/ run natively on this machine")
@@ -17,7 +19,7 @@ def test_kernels_agree_with_their_references_in_the_interpreter():
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).parent / "device")],
         env=environment,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from rankshift.jobs.finetune import train
+from rankshift.jobs.finetuning.finetune import train
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
-from rankshift.jobs.gang import Seat
+from rankshift.jobs.training.gang import Seat
 
 
 class Deaf:

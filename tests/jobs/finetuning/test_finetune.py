@@ -22,17 +22,17 @@ from transformers import (
 )
 
 from rankshift.jobs.cli import run_command
-from rankshift.jobs.finetune import finetune
+from rankshift.jobs.finetuning.finetune import finetune
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, prepare
-from rankshift.jobs.gang import Seat
+from rankshift.jobs.training.gang import Seat
 from rankshift.screen import run as screen
-from rankshift.screen.bundle import Bundle, make_bundle
-from rankshift.screen.cells import Cells
-from rankshift.screen.encoder import Encoder
+from rankshift.screen.bundle.bundle import Bundle, make_bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.embed.cell_embeddings import embed
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes import Vocabulary, make_vocabulary
-from rankshift.screen.originals import embed
+from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
 
 GENES, CELLS = 24, 60
 QUIET = {"say": lambda line: None}

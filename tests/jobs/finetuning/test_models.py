@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankshift.jobs.finetuning.adapters import add_adapters, carry_over, merge
-from rankshift.jobs.finetuning.labels import NONE, Task
-from rankshift.jobs.finetuning.lessons import Lesson, padded, thinned
+from rankshift.jobs.finetuning.evaluation.predictions import Places, by_gene, probabilities
+from rankshift.jobs.finetuning.examples import Lesson, padded, thinned
+from rankshift.jobs.finetuning.labels.labels import NONE, Task
 from rankshift.jobs.finetuning.models import Head, cell_logits, new_model, readout
-from rankshift.jobs.finetuning.predictions import Places, by_gene, probabilities
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.cells import Cells
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
 
 KIND = Task(name="kind", classes=("a", "b", "c"))

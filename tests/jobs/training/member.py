@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from rankshift.jobs.gang import Seat
-from rankshift.jobs.pretrain import PretrainJob, train
 from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.pretraining.pretrain import PretrainJob, train
+from rankshift.jobs.training.gang import Seat
 
 
 class Script:

@@ -14,14 +14,14 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertModel
 
-from rankshift.jobs.pretrain import pretrain
 from rankshift.jobs.pretraining.objective import held_out_loss, split
 from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.pretraining.pretrain import pretrain
 from rankshift.jobs.training.checkpoint import read_record
 from rankshift.jobs.training.metrics import read as read_metrics
-from rankshift.screen.bundle import Bundle
-from rankshift.screen.cells import Cells
-from rankshift.screen.genes import make_vocabulary
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.genes.vocabulary import make_vocabulary
 
 # No dropout: which units it drops is the one thing that depends on who computes.
 OPTIONS = Pretraining(

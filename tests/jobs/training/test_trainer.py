@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rankshift.jobs.gang import Peers, Seat
 from rankshift.jobs.training import Recipe, Step, Trainer, shares
 from rankshift.jobs.training import metrics as curves
 from rankshift.jobs.training.checkpoint import STATE, read_record
+from rankshift.jobs.training.gang import Peers, Seat
 from rankshift.jobs.training.metrics import COLUMNS, Metrics, read
 from rankshift.screen.errors import InputError
 

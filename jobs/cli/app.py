@@ -1,0 +1,43 @@
+"""The command's application object, and what several verbs share."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="In-silico perturbation screens with Geneformer-type models.",
+)
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder made by `rankshift bundle`.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
+GangOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Ray workers that train together; 0: this process. Default: the pool's, or GPUs, else 0."
+    ),
+]
+LayerOption = Annotated[
+    int, typer.Option("--layer", help="Hidden states to measure: 0 of the last layer, -1 of the one before, and so on.")
+]
+
+
+def say(line: str) -> None:
+    """A line for the user, beside the data."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def gang_launch(workers: int | None) -> Any:
+    """What runs a training on a gang of `workers`, None where it runs in this process."""
+    from rankshift.jobs.pool.cluster import default_workers
+
+    count = default_workers() if workers is None else workers
+    if count == 0:
+        return None
+    from rankshift.jobs.executor.gang import launcher
+
+    return launcher(count)

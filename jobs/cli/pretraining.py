@@ -1,0 +1,75 @@
+"""The verb that makes a first model of a vocabulary."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankshift.jobs.cli.app import GangOption, OutOption, app, gang_launch, say
+from rankshift.screen.errors import InputError
+
+SHAPE = ("layers", "width", "heads", "inner", "dropout", "initializer")
+
+
+@app.command()
+def pretrain(
+    cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
+    vocabulary: Annotated[Path, typer.Option(help="vocabulary.parquet the cells were tokenized with.")],
+    out: OutOption,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Shape and recipe of a published model: v1-10m, 12l-30m, 12l-95m, 20l-95m, v2-104m, v2-316m."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="config.json of any BERT model; tokens are those of the vocabulary.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Encoder layers. Defaults are the published V1-10M model's.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    inner: Annotated[int | None, typer.Option(help="Inner size of a layer.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Positions. Default: the longest list.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Hidden and attention.")] = None,
+    initializer: Annotated[float | None, typer.Option(help="Standard deviation of new weights.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Places of a step at most, padding included, whoever computes it.")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Passes a step is cut into, to need less memory.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At the peak of the schedule.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="linear, cosine or constant, after the warm-up.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Until the peak: a share below 1, or a number of steps.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of the matrices.")] = None,
+    hidden_share: Annotated[float | None, typer.Option(help="Share of the genes to hide and name.")] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of the cells that is never trained on.")] = None,
+    judge_every: Annotated[
+        int | None, typer.Option(help="Steps between two looks at the held-out cells. Default: an epoch.")
+    ] = None,
+    log_every: Annotated[int | None, typer.Option(help="Steps a row of metrics.csv is the mean of.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    workers: GangOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+) -> None:
+    """Masked-gene pretraining: a first bundle from a vocabulary and its cells (docs/training.md)."""
+    from rankshift.jobs.pretraining.options import Pretraining, read_config
+    from rankshift.jobs.pretraining.pretrain import pretrain as run_pretrain
+
+    given: dict[str, Any] = {
+        "layers": layers, "width": width, "heads": heads, "inner": inner, "input_size": input_size, "dropout": dropout,
+        "initializer": initializer, "epochs": epochs, "batch_tokens": batch_tokens, "accumulate": accumulate,
+        "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup, "weight_decay": weight_decay,
+        "hidden_share": hidden_share, "held_out": held_out, "judge_every": judge_every, "log_every": log_every,
+        "dtype": dtype, "seed": seed,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    if config is not None:
+        twice = [name.replace("_", "-") for name in SHAPE if name in given] + ["preset"] * (preset is not None)
+        if twice:
+            raise InputError(f"--config and --{twice[0]} both give the shape: use one of them")
+        given["config"] = read_config(config)
+    options = Pretraining.preset(preset, **given) if preset is not None else Pretraining(**given)
+    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say, launch=gang_launch(workers))

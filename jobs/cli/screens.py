@@ -1,0 +1,181 @@
+"""Verbs of a screen: compute it, ask it, judge it, export it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rankshift.jobs.cli.app import BundleOption, LayerOption, OutOption, app, say
+
+if TYPE_CHECKING:
+    from rankshift.screen.stats.options import Judging
+
+
+@app.command()
+def screen(
+    cells: Annotated[list[Path], typer.Argument(help="Token tables (.parquet), .dataset folders, or folders of them.")],
+    bundle: BundleOption,
+    out: OutOption,
+    perturb: Annotated[str, typer.Option(help="delete, overexpress, activate or inhibit.")],
+    genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or files of them.")] = "all",
+    how: Annotated[
+        str, typer.Option(help="each gene by itself, all listed genes together, or pairs of them.")
+    ] = "each",
+    anchor: Annotated[str | None, typer.Option(help="Gene that every pair holds, with --how pairs.")] = None,
+    rank_shift: Annotated[int | None, typer.Option(help="activate, inhibit: by 1, 2 or 3 quartiles.")] = None,
+    to: Annotated[
+        float | None, typer.Option(help="activate, inhibit: to this fraction of the ranks, 0 the front.")
+    ] = None,
+    gene_shifts: Annotated[bool, typer.Option("--gene-shifts", help="Keep how every other gene moved.")] = False,
+    by: Annotated[str | None, typer.Option(help="Gene shifts apart for each value of this obs column.")] = None,
+    per_cell: Annotated[bool, typer.Option("--per-cell", help="Gene shifts of every cell, not aggregated.")] = False,
+    embedding: Annotated[
+        str, typer.Option(help="cell (mean over genes), cls, or auto: cls where cells have it.")
+    ] = "auto",
+    layer: LayerOption = -1,
+    states: Annotated[Path | None, typer.Option(help="states.json with one vector per state.")] = None,
+    state_key: Annotated[str | None, typer.Option(help="obs column of the cell state.")] = None,
+    start: Annotated[str | None, typer.Option(help="State of the cells to perturb.")] = None,
+    goal: Annotated[str | None, typer.Option(help="State to move towards.")] = None,
+    alt: Annotated[str, typer.Option(help="Other states to measure, separated by commas.")] = "",
+    where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
+    max_cells: Annotated[int | None, typer.Option(help="Screen a sample of this many cells.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or int8 for matrix products.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
+    ] = None,
+    token_budget: Annotated[int | None, typer.Option(help="Rows of a batch at most.")] = None,
+    shard_tokens: Annotated[int | None, typer.Option(help="Rows of a shard, about.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, compute nothing.")] = False,
+    reference_overflow: Annotated[
+        bool, typer.Option("--reference-overflow", help="Cut overflowing originals as the published code does.")
+    ] = False,
+    refill: Annotated[
+        bool, typer.Option("--refill", help="Deletions let genes move up from below the input limit.")
+    ] = False,
+) -> None:
+    """Perturb genes in cells and measure the shifts."""
+    from rankshift.jobs.verbs.screen import run_screen
+    from rankshift.screen.engine.prepare import Options
+
+    options = Options(
+        perturb=perturb,
+        genes=genes,
+        how=how,
+        embedding=embedding,
+        layer=layer,
+        states=states,
+        state_key=state_key,
+        start=start,
+        goal=goal,
+        alt=tuple(s.strip() for s in alt.split(",") if s.strip()),
+        where=where,
+        max_cells=max_cells,
+        dtype=dtype,
+        token_budget=token_budget,
+        shard_tokens=shard_tokens,
+        reference_overflow=reference_overflow,
+        refill=refill,
+        anchor=anchor,
+        rank_shift=rank_shift,
+        to=to,
+        gene_shifts=gene_shifts,
+        by=by,
+        per_cell=per_cell,
+    )
+    run_screen(cells, bundle, out, options, workers=workers, resume=resume, dry_run=dry_run, say=say)
+
+
+@app.command()
+def query(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    sql: Annotated[
+        str | None, typer.Argument(help="One SELECT over shifts, cells, perturbations, hits … (docs/sql.md).")
+    ] = None,
+    others: Annotated[
+        list[str] | None, typer.Option("--with", metavar="NAME=RUN", help="Another run: its views are NAME.shifts, ….")
+    ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", metavar="NAME=FILE", help="A .csv, .tsv, .parquet or .json to join, as NAME."),
+    ] = None,
+    views: Annotated[
+        bool, typer.Option("--views", help="Print the CREATE VIEW statements for another DuckDB client.")
+    ] = False,
+    format: Annotated[
+        str | None, typer.Option(help="table, csv, parquet or json. Default: the ending of --out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
+) -> None:
+    """Ask a run in SQL."""
+    from rankshift.jobs.verbs.query import query as ask
+
+    ask(run, sql, others=others or (), tables=tables or (), views=views, format=format, out=out, say=say)
+
+
+@app.command()
+def stats(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    mode: Annotated[str, typer.Option(help="goal, null, mixture, aggregate or genes.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv or .parquet. Without, the run keeps the table for its view hits.")
+    ] = None,
+    null: Annotated[Path | None, typer.Option(help="Run to compare with, of --mode null.")] = None,
+    reference_names: Annotated[
+        bool, typer.Option("--reference-names", help="Columns, order and numbers as published.")
+    ] = False,
+    by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
+    min_cells: Annotated[int | None, typer.Option(help="Perturbations in fewer cells are not tested. 10.")] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
+) -> None:
+    """Statistics of a run, one row per perturbation (docs/stats.md)."""
+    from rankshift.jobs.verbs.stats import stats as run_stats
+
+    judging = _judging(by, min_cells, bootstrap, seed)
+    run_stats(run, out, mode=mode, null=null, reference_names=reference_names, judging=judging, say=say)
+
+
+def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "Judging":
+    """The options given, the rest by default."""
+    from rankshift.screen.stats.options import Judging
+
+    given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
+    return Judging(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: OutOption,
+    by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
+    min_cells: Annotated[int | None, typer.Option(help="Perturbations in fewer cells are not tested. 10.")] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Where the run's bundle is now, for the map of states.")] = None,
+    cells: Annotated[Path | None, typer.Option(help="Where the screened token table is now, for that map.")] = None,
+    no_embed: Annotated[
+        bool, typer.Option("--no-embed", help="Load no model: draw that map from the stored cosines.")
+    ] = False,
+) -> None:
+    """A run to look at: one HTML file that loads nothing (docs/report.md)."""
+    from rankshift.screen.report import write_report
+    from rankshift.screen.runs.run import Run
+
+    judging = _judging(by, min_cells, bootstrap, seed)
+    write_report(Run.open(run), out, judging=judging, bundle=bundle, cells=cells, embed=not no_embed, say=say)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: OutOption,
+    format: Annotated[str, typer.Option(help="reference: the pickles of the published code.")] = "reference",
+    prefix: Annotated[str | None, typer.Option(help="Part of every file name. Default: the run's name.")] = None,
+) -> None:
+    """A run in the files of the published code, for existing notebooks (docs/migrating.md)."""
+    from rankshift.jobs.verbs.export import export as run_export
+
+    run_export(run, out, format=format, prefix=prefix, say=say)

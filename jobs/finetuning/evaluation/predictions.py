@@ -1,0 +1,82 @@
+"""Predictions of a fine-tuned model on units that judge it; the ranks of a gang share the cells.
+
+Shapes: n judged cells or rows of genes, S outputs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankshift.jobs.finetuning.examples import Lesson
+from rankshift.jobs.finetuning.models import Classifier, cell_logits
+from rankshift.jobs.pretraining.masking import length_batches
+from rankshift.jobs.training.gang import Peers
+
+SEED = (0, 5)  # of the order of batches, which decides nothing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Places:
+    """Where judged genes stand. row: of the token table; place: in its list, from 0; token. int64, one entry a prediction."""
+
+    row: np.ndarray
+    place: np.ndarray
+    token: np.ndarray
+
+    @staticmethod
+    def of(lesson: Lesson) -> "Places":
+        """Every place of the lesson's cells at which a labelled gene stands, row after row."""
+        assert lesson.by_token is not None
+        table = lesson.table
+        at = np.flatnonzero(lesson.by_token[table.ids] >= 0)
+        row = np.searchsorted(table.offsets, at, side="right") - 1
+        mine = np.isin(row, lesson.rows)
+        at, row = at[mine], row[mine]
+        return Places(row=row, place=at - table.offsets[row], token=table.ids[at].astype(np.int64))
+
+
+@torch.no_grad()
+def predict(model: Classifier, lesson: Lesson, tokens: int, peers: Peers) -> np.ndarray:
+    """Logits float32 (n, S) of the lesson's cells in their order; of genes, of its `Places` in theirs.
+
+    tokens: places of a batch at most. Every rank calls it and gets all of them.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    lengths = lesson.table.lengths
+    owner = lesson.rows if lesson.by_token is None else Places.of(lesson).row
+    first = np.searchsorted(owner, lesson.rows)  # of each cell's predictions; rows rise
+    out = torch.zeros(len(owner), model.config.num_labels, device=device)
+    for rows in length_batches(lesson.rows, lengths, tokens, SEED)[peers.seat.rank :: peers.seat.world]:
+        rows = np.sort(rows)
+        batch = lesson.batch(rows).to(device)
+        at = first[np.searchsorted(lesson.rows, rows)]
+        if lesson.by_token is None:
+            out[torch.from_numpy(at).to(device)] = cell_logits(
+                model, batch.ids, batch.real, lesson.table.framed
+            ).float()
+            continue
+        logits: Tensor = model(input_ids=batch.ids, attention_mask=batch.real).logits
+        judged = batch.labels >= 0
+        count = judged.sum(dim=1).cpu().numpy()
+        target = np.concatenate([np.arange(a, a + n) for a, n in zip(at, count, strict=True)])
+        out[torch.from_numpy(target).to(device)] = logits[judged].float()
+    return peers.total(out).cpu().numpy()
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    odds = np.exp(shifted)
+    return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
+
+
+def by_gene(tokens: np.ndarray, given: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean probabilities (genes, S) over the places of each gene, and how many places those are. genes: tokens, rising."""
+    at = np.searchsorted(genes, tokens)
+    total = np.zeros((len(genes), given.shape[1]))
+    np.add.at(total, at, given)
+    count = np.bincount(at, minlength=len(genes))
+    return total / np.maximum(count, 1)[:, None], count

@@ -1,0 +1,204 @@
+"""The Ray cluster of a command and the pool on it: the running one, or a private one that ends with the command."""
+
+import logging
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from rankshift.jobs.pool.auth import use_token
+from rankshift.jobs.pool.code_version import code_version
+from rankshift.screen.errors import InputError
+
+NAMESPACE = "rankshift"
+POOL = "rankshift-pool"  # the name of the running pool; private ones have names of their own
+TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
+OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
+_own: ContextVar[Any] = ContextVar("own_pool", default=None)
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NAMESPACE}
+
+
+@contextmanager
+def lent(workers: int | None, *, gang: bool = False, what: str = "") -> Iterator[Any]:
+    """A lease on `workers` workers (None: all) of the running pool, else of a private one that ends with the block.
+
+    gang: exactly as many, all at once, for a training. what: a word that `rankshift pool status` shows.
+    """
+    from rankshift.jobs.pool.lease import Lease
+
+    with ExitStack() as stack:
+        stack.enter_context(connected(workers or 1))
+        pool = running_pool() or stack.enter_context(private_pool(workers or cluster_size()))
+        yield stack.enter_context(Lease(pool, workers or pool_size(pool), gang=gang, what=what))
+
+
+@contextmanager
+def one_pool(workers: int) -> Iterator[None]:
+    """One pool for every lease of the block: the running one, or a private one of `workers` that ends with it."""
+    with ExitStack() as stack:
+        stack.enter_context(connected(workers))
+        if running_pool() is None:
+            token = _own.set(stack.enter_context(private_pool(workers)))
+            stack.callback(_own.reset, token)
+        yield
+
+
+@contextmanager
+def connected(cpus: int) -> Iterator[None]:
+    """A connection to the cluster there is (`address`), or to a private one on this machine with room for `cpus` workers."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if not _join():
+        room = max(cpus, os.cpu_count() or 1)
+        ray.init("local", include_dashboard=False, num_cpus=room, object_store_memory=OBJECTS, **QUIET)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def address() -> str | None:
+    """Where a cluster may be: RAY_ADDRESS, or one that `ray start` left running on this machine."""
+    if os.environ.get("RAY_ADDRESS"):
+        return os.environ["RAY_ADDRESS"]
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    return "auto" if note.exists() else None
+
+
+def _join() -> bool:
+    """Connect to the cluster at `address`; one that was only left over on this machine may be gone."""
+    import ray
+
+    where = address()
+    if where is None:
+        return False
+    try:
+        ray.init(where, **QUIET)
+    except (ConnectionError, RuntimeError) as error:
+        if where == "auto":
+            return False
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={where} ({_line(error)}): start it, or unset"
+        ) from error
+    return True
+
+
+def running_pool() -> Any | None:
+    """The pool on the cluster that Ray is connected to, if one was started, or that of `one_pool`."""
+    import ray
+
+    if (own := _own.get()) is not None:
+        return own
+    try:
+        return ray.get_actor(POOL, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def pool_size(pool: Any) -> int:
+    """How many workers a pool has."""
+    import ray
+
+    return len(ray.get(pool.handles.remote()))
+
+
+def cluster_size() -> int:
+    """Workers a pool gets by itself: one a GPU of the cluster, else half of its CPUs."""
+    import ray
+
+    resources = ray.cluster_resources()
+    return int(resources.get("GPU", 0)) or max(1, int(resources.get("CPU", 1)) // 2)
+
+
+def default_workers() -> int:
+    """Workers when none are asked for: those of the running pool or of RAY_ADDRESS, or of several GPUs; else 0, in process."""
+    if address() is not None:
+        import ray
+
+        already = ray.is_initialized()
+        if already or _join():
+            try:
+                pool = running_pool()
+                if pool is not None:
+                    return pool_size(pool)
+                if os.environ.get("RAY_ADDRESS"):
+                    return cluster_size()
+            finally:
+                if not already:
+                    ray.shutdown()
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return gpus if gpus > 1 else 0
+
+
+def make_pool(name: str, count: int, ttl: float = TTL) -> Any:
+    """Start a pool actor with `count` workers: a GPU each where the cluster has any, else an equal share of its CPUs.
+
+    By the name POOL it is detached: it and its workers stay until `rankshift pool stop`.
+    """
+    import ray
+
+    from rankshift.jobs.pool.pool import Pool
+
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)
+    if count < 1:
+        raise InputError(f"{count} workers were asked for: ask for 1 or more")
+    if gpus and count > gpus:
+        raise InputError(f"{count} workers were asked for, the cluster has {gpus} GPUs: ask for 1 to {gpus}")
+    share = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": cpus / count if count > cpus else cpus // count}
+    threads = None if gpus else max(1, int(share["num_cpus"]))
+    options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "max_restarts": -1, "max_task_retries": -1}
+    if name == POOL:
+        options["lifetime"] = "detached"
+    actor = ray.remote(num_cpus=0, max_concurrency=1000)(Pool)
+    return actor.options(**options).remote(name, count, share, threads, ttl, code_version())
+
+
+@contextmanager
+def private_pool(count: int) -> Iterator[Any]:
+    """A pool for one command; workers and pool are gone when the block ends."""
+    pool = make_pool(f"private-{uuid.uuid4().hex[:8]}", count)
+    try:
+        yield pool
+    finally:
+        end_pool(pool)
+
+
+def end_pool(pool: Any) -> None:
+    """End a pool's workers, then the pool. What they were computing is lost, what they committed stays."""
+    import ray
+
+    for handle in ray.get(pool.handles.remote()).values():
+        ray.kill(handle)
+    ray.kill(pool)
+
+
+def start_head() -> None:
+    """Start Ray on this machine, with its dashboard for jobs and token authentication, by the `ray` of this environment."""
+    ray_command = Path(sys.executable).with_name("ray")
+    if not use_token() and "RAY_AUTH_MODE" not in os.environ:  # Ray listens on all interfaces
+        subprocess.run([ray_command, "get-auth-token", "--generate"], capture_output=True, check=True)
+        use_token()
+    path = os.pathsep.join([str(ray_command.parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        [ray_command, "start", "--head", "--disable-usage-stats"],
+        env={**os.environ, "PATH": path},  # jobs run the first python on the PATH of `ray start`
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise InputError(f"Ray could not be started here ({_line(done.stderr or done.stdout)}): try `ray start --head`")
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,131 @@
+"""The driver's side of a lease: it asks the pool for workers, tells it that the driver lives, and gives workers back."""
+
+import getpass
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from rankshift.jobs.pool.code_version import code_version
+from rankshift.screen.errors import InputError, Interrupted
+
+BEATS = 5  # in a time to live
+SILENT = 5  # empty answers, two seconds each, before the user is told what is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A worker that a lease holds. Its calls carry the epoch."""
+
+    worker: str
+    handle: Any = field(compare=False)
+    epoch: int
+
+
+class Lease:
+    """Up to `want` workers of a pool, or a gang of exactly as many, until the block ends."""
+
+    def __init__(self, pool: Any, want: int, *, gang: bool = False, what: str = "") -> None:
+        host = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+        self.name = f"{what} {host} {uuid.uuid4().hex[:4]}".strip()
+        self.want, self.gang = want, gang
+        self._pool, self._ended = pool, threading.Event()
+        self._asked: ray.ObjectRef | None = None
+        self._waited, self._served = 0, False
+        self.ttl = self._open()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        with suppress(RayActorError, ray.exceptions.GetTimeoutError):  # the pool forgets a lease that is silent
+            ray.get(self._pool.close.remote(self.name), timeout=self.ttl)
+
+    def ask(self) -> "ray.ObjectRef":
+        """Ask for more workers; `granted` reads the answer, which comes within seconds and may be empty.
+
+        One question is open at a time: an answer that nobody reads would hold workers.
+        """
+        if self._asked is None:
+            self._asked = self._pool.acquire.remote(self.name)
+        return self._asked
+
+    def granted(self, answer: "ray.ObjectRef") -> list[Grant]:
+        """The workers in an answer to `ask`."""
+        self._asked = None
+        try:
+            found = ray.get(answer)
+        except RayActorError:
+            time.sleep(1.0)  # the pool is being restarted
+            return []
+        except RayTaskError as error:
+            raise cause(error) from error
+        if found is None:
+            self._open()
+        if not found:
+            self._waited += 1
+            if self._waited == SILENT and not self._served:
+                print("waiting for workers: `rankshift pool status` says who has them", file=sys.stderr, flush=True)
+            return []
+        self._served = True
+        return [Grant(*one) for one in found]
+
+    def wait(self) -> list[Grant]:
+        """Wait until workers are granted: all of a gang, at least one otherwise."""
+        while True:
+            if found := self.granted(self.ask()):
+                return found
+
+    def give(self, grant: Grant, *, suspect: bool = False) -> None:
+        """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
+        self._pool.give.remote(self.name, grant.worker, grant.epoch, suspect)
+
+    def recalled(self) -> bool:
+        """Should a worker that ended a shard be given back, because another lease waits for its share? Asked then and there."""
+        try:
+            return bool(ray.get(self._pool.beat.remote(self.name), timeout=self.ttl))
+        except (RayActorError, ray.exceptions.GetTimeoutError):
+            return False
+
+    def weights(self, sha256: str) -> list:
+        """[reference] of weights that a worker has published, or []."""
+        try:
+            return ray.get(self._pool.weights.remote(sha256)) or []
+        except RayActorError:
+            return []
+
+    def publish(self, grant: Grant, sha256: str, weights: list) -> None:
+        """Tell the pool of weights that a worker has put into the object store."""
+        self._pool.publish.remote(sha256, grant.worker, weights)
+
+    def _open(self) -> float:
+        try:
+            return float(ray.get(self._pool.open.remote(self.name, self.want, self.gang, code_version())))
+        except RayTaskError as error:
+            raise cause(error) from error
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.ttl / BEATS):
+            # A pool that is being restarted is asked again; if it does not come back, the calls to workers say so.
+            with suppress(RayActorError, ray.exceptions.GetTimeoutError):
+                ray.get(self._pool.beat.remote(self.name), timeout=self.ttl)
+
+
+def cause(error: RayTaskError) -> Exception:
+    """What to raise for an error of a call: the user's mistake or the disk's fault itself, else Ray's error with its trace."""
+    found = error.cause if isinstance(error.cause, Exception) else error
+    return found if isinstance(found, InputError | Interrupted | OSError) else error

@@ -1,0 +1,175 @@
+"""`rankshift pretrain`: a first encoder of a vocabulary, trained to name hidden genes, out as a bundle.
+
+It trains in this process or on a gang of workers, and reads token tables, never counts.
+"""
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BertForMaskedLM
+from transformers.utils import logging
+
+from rankshift.jobs.pretraining.objective import MaskedBatches, held_out_loss, masked_loss, new_model, split
+from rankshift.jobs.pretraining.options import Pretraining
+from rankshift.jobs.pretraining.unigram import summary, unigram_entropy, unigram_loss
+from rankshift.jobs.training import Trainer
+from rankshift.jobs.training.alone import alone
+from rankshift.jobs.training.checkpoint import STATE
+from rankshift.jobs.training.gang import Report, Seat, group
+from rankshift.jobs.training.job import Launch, TrainingJob
+from rankshift.jobs.training.trainer import METRICS, check_identity
+from rankshift.screen.bundle.bundle import Bundle, make_bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.encoder.encoder import default_device
+from rankshift.screen.genes.token_space import Draft
+
+NO_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainJob(TrainingJob):
+    """A pretraining."""
+
+    cells: Path
+    vocabulary: Path
+    options: Pretraining
+
+    def anywhere(self) -> "PretrainJob":
+        """The job with absolute paths: workers have working directories of their own."""
+        return replace(self, cells=self.cells.resolve(), vocabulary=self.vocabulary.resolve(), out=self.out.resolve())
+
+
+def pretrain(
+    cells: Path | str,
+    vocabulary: Path | str,
+    out: Path | str,
+    options: Pretraining | None = None,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    launch: Launch | None = None,
+) -> Bundle:
+    """Pretrain an encoder on a token table and write it, with its vocabulary, as the bundle `out`.
+
+    The losses, in nats per hidden gene, stay in the bundle's config.json under `pretraining`, beside the entropy of the
+    genes' frequencies; the curve in its folder `metrics`. Stopped (Ctrl-C), it leaves `<out>.training`, from which `resume`
+    goes on to the same weights. launch: runs the training on a gang; None: in this process.
+    Raises InputError on what does not fit, before training.
+    """
+    job = PretrainJob(cells=Path(cells), vocabulary=Path(vocabulary), out=Path(out), options=options or Pretraining())
+    job.check_place(resume)
+    data = _Data.read(job)
+    done = check_identity(job.unfinished, data.identity) if (job.unfinished / STATE).exists() else 0
+    for note in data.table.notes:
+        say(note)
+    say(f"{len(data.train):,} cells to train on, {len(data.judged):,} held out")
+    if done:
+        say(f"going on after step {done}")
+    total = job.options.epochs * len(data.train)
+    try:
+        if launch is None:
+            with alone("cells", total) as report:
+                losses, _ = _train(Seat(), job, data, report)
+        else:
+            del data  # the workers read their own
+            losses = launch(train, job.anywhere(), total)
+    except KeyboardInterrupt:
+        say(f"stopped: {job.unfinished} keeps the training for --resume")
+        raise
+    say(summary(losses))
+    bundle = Bundle.open(job.out)
+    say(f"{job.out}: weights {bundle.weights_sha256[:12]}")
+    return bundle
+
+
+def train(seat: Seat, job: PretrainJob, report: Report) -> dict[str, Any]:
+    """Train on one seat of a gang; rank 0 writes the bundle. Returns the losses (see `summary`), bundle and weights."""
+    losses, model = _train(seat, job, _Data.read(job), report)
+    return {**losses, "bundle": str(job.out), "weights": model.state_dict()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Data:
+    """The cells of a job, split, and what is known of them before training."""
+
+    draft: Draft
+    table: Cells
+    train: np.ndarray  # rows
+    judged: np.ndarray  # rows that are held out
+    unigram: dict[str, float]
+    identity: dict[str, Any]  # of the training: another one must not go on from its state
+
+    @staticmethod
+    def read(job: PretrainJob) -> "_Data":
+        options = job.options
+        draft = Draft.open(job.vocabulary, options.positions or NO_LIMIT)
+        table = Cells.read(job.cells, draft)
+        train, judged = split(len(table), options)
+        known = table.take(train).ids
+        unigram = {
+            "unigram_entropy": unigram_entropy(known, draft.vocabulary),
+            "held_out_unigram": unigram_loss(known, table.take(judged).ids, draft.vocabulary),
+        }
+        identity = {
+            **{name: value for name, value in asdict(options).items() if name not in _FREE},
+            "cells_sha256": hashlib.sha256(table.ids.tobytes() + table.offsets.tobytes()).hexdigest(),
+            "tokens_sha256": draft.vocabulary.tokens_sha256,
+        }
+        return _Data(draft=draft, table=table, train=train, judged=judged, unigram=unigram, identity=identity)
+
+
+_FREE = ("accumulate", "judge_every", "log_every", "save_every")  # may be others when a training goes on
+
+
+def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], BertForMaskedLM]:
+    options, vocabulary, table = job.options, data.draft.vocabulary, data.table
+    device = torch.device(default_device())
+    with torch.random.fork_rng([]):
+        torch.manual_seed(options.seed)
+        places = options.positions or int(table.lengths.max())
+        model = new_model(options, vocabulary, table.take(data.train).ids, places).to(device)
+    with group(seat, device) as peers:
+        trainer = Trainer(
+            model=model,
+            loss=masked_loss,
+            source=MaskedBatches(table, data.train, vocabulary, options, device, peers),
+            recipe=options,
+            peers=peers,
+            report=report,
+            folder=job.unfinished,
+            identity=data.identity,
+            judge=lambda: {"held_out_loss": held_out_loss(model, table, data.judged, vocabulary, options, peers)},
+            judged=("held_out_loss",),
+        )
+        losses = {"loss": float("nan"), **trainer.fit()}
+        losses = {**losses, "loss": float(trainer.recent), **data.unigram}
+        if peers.first:
+            facts = {"steps": trainer.step, "train_cells": len(data.train), **data.identity}
+            model.config.pretraining = {**losses, **facts}
+            _write(model, job)
+    return losses, model
+
+
+def _write(model: BertForMaskedLM, job: PretrainJob) -> None:
+    """The bundle, with the curve of its training, in place of the unfinished training."""
+    out = job.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.model")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of writing one small file
+    try:
+        model.save_pretrained(making)
+        make_bundle(making, job.vocabulary, out)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+        shutil.rmtree(making, ignore_errors=True)
+    (job.unfinished / METRICS).rename(out / METRICS)
+    shutil.rmtree(job.unfinished)

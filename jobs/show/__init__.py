@@ -1,0 +1,1 @@
+"""What people look at while and after something runs: progress, tables in a terminal, pictures."""

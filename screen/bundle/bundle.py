@@ -1,0 +1,266 @@
+"""The bundle: a model and its vocabulary as one folder with one identity, so that they cannot be mixed up.
+
+A bundle is never edited. Making one copies the checkpoint, checks that weights, configuration and vocabulary belong
+together, and renames the finished folder into place; pickled weights are read tensors-only and stored as safetensors.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankshift.screen.bundle.checkpoint import checkpoint_files, convert_pickled, read_header
+from rankshift.screen.bundle.lora import WEIGHTS as ADAPTER_WEIGHTS
+from rankshift.screen.bundle.lora import is_adapter, merge
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.atomic import sync
+from rankshift.screen.files.foreign import first_line, read_mapping, readable
+from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
+
+SCHEMA = 1
+_COUNTS = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Bundle:
+    """An opened bundle. config: the model's config.json. aliases: {alias or retired id: id of the vocabulary}."""
+
+    path: Path
+    generation: str
+    special: Special
+    input_size: int  # longest rank list the model takes, specials included
+    config: dict[str, Any]
+    vocabulary: Vocabulary
+    aliases: dict[str, str]
+    weights_sha256: str
+    vocabulary_sha256: str
+    files: dict[str, dict[str, Any]]  # file name -> {"bytes", "sha256"}
+
+    @staticmethod
+    def open(path: Path) -> "Bundle":
+        """Open a bundle: everything is present, sizes are as recorded, and the vocabulary is the recorded one.
+
+        The weights are not hashed here (that takes a second per gigabyte); `verify` does it.
+        """
+        path = Path(path)
+        if not (path / "bundle.json").is_file():
+            fix = "make one with `rankshift bundle`" if (path / "config.json").is_file() else "check the path"
+            raise InputError(f"{path} is not a bundle (no bundle.json): {fix}")
+        record = read_object(path / "bundle.json")
+        if record.get("schema") != SCHEMA:
+            found = record.get("schema")
+            raise InputError(
+                f"{path} is a bundle of schema {found!r}, this version reads {SCHEMA}: make the bundle again"
+            )
+        try:
+            files = {
+                str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in record["files"].items()
+            }
+            generation, weights_sha256 = str(record["generation"]), str(record["weights_sha256"])
+            special = Special(**record["special"])
+            input_size = int(record["input_size"])
+            vocabulary_sha256 = files["vocabulary.parquet"]["sha256"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}/bundle.json is damaged ({error!r}): make the bundle again") from error
+        for name, file in files.items():
+            size = (path / name).stat().st_size if (path / name).is_file() else None
+            if size != file["bytes"]:
+                found = "missing" if size is None else f"{size} bytes"
+                raise InputError(f"{path}/{name} is {found}, recorded are {file['bytes']} bytes: make the bundle again")
+        if _sha256(path / "vocabulary.parquet") != vocabulary_sha256:
+            raise InputError(f"{path}/vocabulary.parquet was changed after the bundle was made: make the bundle again")
+        vocabulary = Vocabulary.read(path / "vocabulary.parquet")
+        config = read_object(path / "config.json")
+        if vocabulary.special != special or vocabulary.size != config.get("vocab_size"):
+            raise InputError(f"{path}/bundle.json and its vocabulary disagree: make the bundle again")
+        return Bundle(
+            path=path,
+            generation=generation,
+            special=special,
+            input_size=input_size,
+            config=config,
+            vocabulary=vocabulary,
+            aliases=_read_aliases(path / "aliases.parquet") if "aliases.parquet" in files else {},
+            weights_sha256=weights_sha256,
+            vocabulary_sha256=vocabulary_sha256,
+            files=files,
+        )
+
+    def verify(self) -> None:
+        """Hash every file; raise InputError naming the first that is not the recorded one."""
+        for name, file in self.files.items():
+            if _sha256(readable(self.path / name)) != file["sha256"]:
+                raise InputError(f"{self.path}/{name} does not have its recorded sha256: make the bundle again")
+
+
+def make_bundle(
+    checkpoint: Path,
+    vocabulary: Path,
+    out: Path,
+    medians: Path | None = None,
+    names: Path | None = None,
+    aliases: Path | None = None,
+    base: Path | None = None,
+) -> Bundle:
+    """Make the bundle folder `out` from a Hugging Face checkpoint and a vocabulary (forms: `genes.read_vocabulary`).
+
+    checkpoint holds config.json and model.safetensors, sharded safetensors with their index, or pytorch_model.bin. With
+    `base`, which is such a checkpoint, `checkpoint` is a LoRA adapter that is merged into its weights (module `adapter`).
+    aliases is {alias: Ensembl id}. Making the same bundle again returns the one there; another `out` is never replaced.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    checkpoint, adapter = _base_and_adapter(checkpoint, None if base is None else Path(base))
+    if out.exists() and not (out / "bundle.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a bundle: give another --out")
+    config = _check_config(checkpoint)
+    table = read_vocabulary(vocabulary, medians, names)
+    if table.size != config["vocab_size"]:
+        limit = config["vocab_size"]
+        raise InputError(
+            f"vocabulary has {table.size} tokens, the model {limit}: use the bundle of the same generation"
+        )
+    sources = checkpoint_files(checkpoint)
+    targets = None if aliases is None else _alias_targets(read_mapping(aliases), table, Path(aliases))
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    making.mkdir()
+    try:
+        (making / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if sources.pickled:
+            convert_pickled(sources.weights, making / "model.safetensors")
+        else:
+            for source in (*sources.weights, *sources.index):
+                shutil.copyfile(source, making / source.name)
+        weights = sorted(making.glob("*.safetensors"))
+        _check_shapes(weights, config)
+        merged = {} if adapter is None else _merge(adapter, weights)
+        table.write(making / "vocabulary.parquet")
+        if targets is not None:
+            columns = {"alias": pa.array(list(targets)), "ensembl_id": pa.array(list(targets.values()))}
+            pq.write_table(pa.table(columns), making / "aliases.parquet", compression="zstd")
+        files: dict[str, dict[str, Any]] = {}
+        for path in sorted(making.iterdir()):
+            sync(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        special = table.special
+        record = {
+            "schema": SCHEMA,
+            "generation": "v1" if special.cls is None else "v2",
+            "special": {"pad": special.pad, "mask": special.mask, "cls": special.cls, "eos": special.eos},
+            "input_size": config["max_position_embeddings"],
+            "weights_sha256": _weights_identity([files[path.name]["sha256"] for path in weights]),
+            "vocabulary_sha256": files["vocabulary.parquet"]["sha256"],
+            "files": files,
+            **merged,
+        }
+        (making / "bundle.json").write_text(json.dumps(record, indent=2) + "\n")
+        sync(making / "bundle.json")
+        sync(making)
+        try:
+            making.rename(out)  # replaces an empty folder, fails on a bundle made meanwhile
+        except OSError:
+            return _same_bundle(out, record)
+        sync(out.parent)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return Bundle.open(out)
+
+
+def _base_and_adapter(checkpoint: Path, base: Path | None) -> tuple[Path, Path | None]:
+    if base is None and is_adapter(checkpoint) and not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint} is a LoRA adapter, which changes another model: name that with --base")
+    if base is None:
+        return checkpoint, None
+    if not is_adapter(checkpoint):
+        raise InputError(f"{checkpoint} has no adapter_config.json: with --base, give the folder of a LoRA adapter")
+    return base, checkpoint
+
+
+def _merge(adapter: Path, weights: list[Path]) -> dict[str, Any]:
+    """Merge the adapter into the weights; what bundle.json says about it: whose weights these were, and what came to them."""
+    before = _weights_identity([_sha256(path) for path in weights])
+    layers = merge(adapter, weights)
+    return {"adapter": {"sha256": _sha256(adapter / ADAPTER_WEIGHTS), "layers": layers, "base_weights_sha256": before}}
+
+
+def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:
+    there = Bundle.open(out)
+    if read_object(out / "bundle.json") != record:
+        raise InputError(f"{out} is another bundle: give another --out or remove it")
+    there.verify()
+    return there
+
+
+def _check_config(checkpoint: Path) -> dict[str, Any]:
+    if not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint} has no config.json: give the folder of a Hugging Face checkpoint")
+    config = read_object(checkpoint / "config.json")
+    if config.get("model_type") != "bert":
+        raise InputError(
+            f"model_type of {checkpoint} is {config.get('model_type')!r}, not 'bert': give a Geneformer model"
+        )
+    for name in _COUNTS:
+        if not isinstance(config.get(name), int) or config[name] < 1:
+            raise InputError(
+                f"{name} in {checkpoint}/config.json is {config.get(name)!r}, not a count: repair the checkpoint"
+            )
+    return config
+
+
+def _check_shapes(weights: list[Path], config: Mapping[str, Any]) -> None:
+    """Every tensor lies within its file, and the embeddings have the rows the configuration names."""
+    shapes = {name: shape for path in weights for name, shape in read_header(path).items()}
+    for part, rows in (("word", config["vocab_size"]), ("position", config["max_position_embeddings"])):
+        found = [shape for name, shape in shapes.items() if name.endswith(f"embeddings.{part}_embeddings.weight")]
+        want = [rows, config["hidden_size"]]
+        if not found:
+            raise InputError(f"weights hold no {part} embeddings among {len(shapes)} tensors: give a BERT checkpoint")
+        if found[0] != want:
+            raise InputError(f"{part} embeddings are {found[0]}, config.json says {want}: repair the checkpoint")
+
+
+def _alias_targets(mapping: Mapping[str, Any], vocabulary: Vocabulary, path: Path) -> dict[str, str]:
+    """{alias: Ensembl id of the vocabulary}, without entries that map a gene to itself or to nothing we know."""
+    known = vocabulary.by_id
+    targets = {plain_id(str(alias)): plain_id(str(gene)) for alias, gene in mapping.items()}
+    targets = {alias: gene for alias, gene in targets.items() if gene in known}
+    if not targets:
+        raise InputError(f"{path}: no alias leads to a gene of the vocabulary: aliases are {{alias: Ensembl id}}")
+    return {alias: vocabulary.ensembl_id[known[gene]] for alias, gene in sorted(targets.items()) if alias != gene}
+
+
+def _read_aliases(path: Path) -> dict[str, str]:
+    try:
+        table = pq.read_table(path)
+        return dict(zip(table.column("alias").to_pylist(), table.column("ensembl_id").to_pylist(), strict=True))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}): make the bundle again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises InputError for anything else."""
+    try:
+        content = json.loads(readable(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not an object: repair it")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_identity(digests: list[str]) -> str:
+    """The file's own sha256, or for shards the sha256 over theirs in file order."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Weight files of a checkpoint: which there are, what their headers promise, and pickled ones turned into safetensors.
+
+Nothing here loads code from a checkpoint: pickles are read with torch's tensors-only loader.
+"""
+
+import json
+import math
+import pickle
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.foreign import first_line, readable
+
+_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
+_BITS |= {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointFiles:
+    """Weight files of a checkpoint in name order, the safetensors index if sharded, and whether they are pickles."""
+
+    weights: tuple[Path, ...]
+    index: tuple[Path, ...] = ()
+    pickled: bool = False
+
+
+def checkpoint_files(folder: Path) -> CheckpointFiles:
+    """Find the weights of a Hugging Face checkpoint, safetensors before pickles; a shard that is missing is refused."""
+    for stem, pickled in (("model.safetensors", False), ("pytorch_model.bin", True)):
+        single, index = folder / stem, folder / f"{stem}.index.json"
+        if single.is_file():
+            return CheckpointFiles(weights=(readable(single),), pickled=pickled)
+        if index.is_file():
+            try:
+                shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise InputError(
+                    f"{index} is not an index of weights ({first_line(error)}): repair the checkpoint"
+                ) from error
+            if not shards or any(Path(shard).name != shard for shard in shards):
+                raise InputError(f"{index} names no weight file of its own folder: repair the checkpoint")
+            files = tuple(readable(folder / shard) for shard in shards)
+            return CheckpointFiles(weights=files, index=() if pickled else (index,), pickled=pickled)
+    raise InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin: give the folder of a checkpoint")
+
+
+def read_header(path: Path) -> dict[str, list[int]]:
+    """{tensor: shape} of a safetensors file, after checking that every tensor's bytes lie within the file."""
+    size = readable(path).stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > size - 8:
+            raise InputError(f"{path} is truncated: its header alone needs {length + 8} bytes of {size}: copy it again")
+        raw = file.read(length)
+    try:
+        header: dict[str, Any] = json.loads(raw)
+        header.pop("__metadata__", None)
+        shapes = {name: [int(n) for n in tensor["shape"]] for name, tensor in header.items()}
+        ends = []
+        for name, tensor in header.items():
+            begin, end = tensor["data_offsets"]
+            if not 0 <= begin <= end or (end - begin) * 8 != math.prod(shapes[name]) * _BITS[tensor["dtype"]]:
+                raise InputError(
+                    f"{path}: tensor {name} has {end - begin} bytes, not those of its shape: copy the file again"
+                )
+            ends.append(end)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a safetensors file ({first_line(error)}): copy it again") from error
+    promised = 8 + length + max(ends, default=0)
+    if promised != size:
+        raise InputError(f"{path} is truncated or damaged: {size} bytes, its header promises {promised}: copy it again")
+    return shapes
+
+
+def convert_pickled(paths: Sequence[Path], out: Path) -> None:
+    """Write the tensors of pytorch_model*.bin as one safetensors file.
+
+    Tensors that are one and the same (a decoder tied to the word embeddings) are stored once, under the first name;
+    transformers ties them again on loading.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for path in paths:
+        for name, value in _load_tensors(path).items():
+            if not isinstance(value, torch.Tensor):
+                raise InputError(
+                    f"{path}: {name} is a {type(value).__name__}, not a tensor: save the model's state_dict"
+                )
+            tensors[name] = value
+    seen: set[tuple[Any, ...]] = set()
+    kept = {}
+    for name in sorted(tensors, key=lambda name: ("embeddings" not in name, name)):
+        tensor = tensors[name]
+        place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        kept[name] = tensor.contiguous().clone()  # a slice of a larger storage must not drag the rest along
+    save_file(kept, out, metadata={"format": "pt"})
+
+
+def _load_tensors(path: Path) -> dict[str, Any]:
+    try:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} holds more than tensors ({first_line(error)}): save it as safetensors") from error
+    except Exception as error:  # a damaged file can raise almost anything
+        raise InputError(f"{path} is not a readable torch file ({first_line(error)}): copy it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a state_dict: save the model's state_dict")
+    return content

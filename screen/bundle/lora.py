@@ -1,0 +1,147 @@
+"""LoRA adapters: the low-rank changes of a fine-tuning, added to the weights of its base for good.
+
+    W' = W + scale * B A        scale = alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA (rslora)
+
+A and B are the adapter's matrices of a linear layer, of rank r (Hu et al. 2021, Kalajdzievski 2023). It reads what PEFT
+saves, adds what belongs to the encoder, leaves heads aside, and refuses every adapter that is more than this.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from rankshift.screen.bundle.checkpoint import read_header
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.foreign import first_line
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")  # others change the base weights, too
+# Options of PEFT that make an adapter more than W + scale * B A, each with the value it has when it is not used.
+MORE = (
+    "use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias", "alpha_pattern", "layer_replication",
+    "trainable_token_indices", "arrow_config", "alora_invocation_tokens", "target_parameters",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is added to one weight: scale * b a. a: (r, in), b: (out, r)."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with the change, computed in float32 and given in the weight's type."""
+        return (weight.float() + self.scale * (self.b.float() @ self.a.float())).to(weight.dtype)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Does the folder hold an adapter of PEFT?"""
+    return (folder / CONFIG).is_file()
+
+
+def read_adapter(folder: Path) -> dict[str, Change]:
+    """Changes of an adapter by the name of the linear layer in the encoder, as `encoder.layer.0.attention.self.query`.
+
+    Raises InputError naming what makes it more than plain LoRA on the encoder's linear layers.
+    """
+    config = _config(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"{folder} has no {WEIGHTS}: save the adapter as safetensors")
+    read_header(folder / WEIGHTS)
+    tensors = load_file(folder / WEIGHTS)
+    changes: dict[str, Change] = {}
+    for key, a in sorted(tensors.items()):
+        name, _, part = key.removeprefix("base_model.model.").removeprefix("bert.").partition(".lora_")
+        if not name.startswith(("encoder.", "embeddings.")):
+            continue  # a head, which is never computed
+        if part not in ("A.weight", "B.weight") or a.dim() != 2:
+            raise InputError(f"{folder / WEIGHTS}: {key} is no matrix of plain LoRA: merge the adapter with PEFT first")
+        if part == "B.weight":
+            continue
+        b = tensors.get(key.replace(".lora_A.", ".lora_B."))
+        if b is None or b.dim() != 2 or b.shape[1] != a.shape[0]:
+            raise InputError(
+                f"{folder / WEIGHTS}: {key} has no lora_B of rank {len(a)} beside it: save the adapter again"
+            )
+        rank = len(a)
+        scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        changes[name] = Change(a=a, b=b, scale=scale)
+    if not changes:
+        raise InputError(
+            f"{folder / WEIGHTS} changes no layer of the encoder ({len(tensors)} tensors): use its base alone"
+        )
+    return changes
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind, alpha = config.get("peft_type"), config.get("lora_alpha")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not the configuration of an adapter ({first_line(error)}): save it again"
+        ) from error
+    if kind != "LORA":
+        raise InputError(
+            f"{path}: peft_type {kind!r} is not merged here, only LORA is: merge the adapter with PEFT first"
+        )
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+        raise InputError(f"{path}: lora_alpha is {alpha!r}, not a number: save the adapter again")
+    for name in MORE:
+        if config.get(name):
+            raise InputError(f"{path}: {name} is more than plain LoRA: merge the adapter with PEFT first")
+    start = config.get("init_lora_weights")
+    if start not in PLAIN_STARTS:
+        raise InputError(
+            f"{path}: init_lora_weights {start!r} changes the base, too: merge the adapter with PEFT first"
+        )
+    return dict(config)
+
+
+def merge(adapter: Path, weights: Sequence[Path]) -> int:
+    """Add an adapter to the weights of its base in the safetensors files `weights`; returns how many layers changed.
+
+    Raises InputError when a changed layer is not in the base, or has another shape there.
+    """
+    changes = read_adapter(adapter)
+    left = set(changes)
+    for path in weights:
+        with safe_open(path, framework="pt") as file:
+            names = {key: _layer(key) for key in file.keys() if _layer(key) in left}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata()
+        if not names:
+            continue
+        tensors = load_file(path)
+        for key, name in names.items():
+            change = changes[name]
+            wanted = (len(change.b), change.a.shape[1])
+            if tuple(tensors[key].shape) != wanted:
+                raise InputError(
+                    f"{adapter} changes {name} of {wanted}, the base has {tuple(tensors[key].shape)}: give the base that "
+                    "the adapter was trained on"
+                )
+            tensors[key] = change.added_to(tensors[key])
+        left -= set(names.values())
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    if left:
+        raise InputError(
+            f"{adapter} changes {min(left)}, which the base does not have: give the base it was trained on"
+        )
+    return len(changes)
+
+
+def _layer(key: str) -> str:
+    """The encoder's linear layer that a weight of a checkpoint belongs to."""
+    return key.removeprefix("bert.").removesuffix(".weight") if key.endswith(".weight") else ""

@@ -1,0 +1,74 @@
+"""How much of each gene the cells of two states have, from the rank lists alone: the baseline a screen has to beat.
+
+The score of a gene in a cell of n genes is 1 - (rank - 1) / n, from 1 at the top to 1 / n, and 0 where the list lacks it. No
+model is asked.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.errors import InputError
+
+EXPRESSION = "expression.parquet"  # in a run, where the token table has cells of both states
+SAMPLE = 10_000  # cells of a state at most: their mean score is good to 0.005
+BLOCK = 2_000  # cells scored at a time
+
+
+def scores(ids: np.ndarray, size: np.ndarray, framed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cell int64, token and score float64 of every gene in lists `ids`, one after the other, of `size` [n] tokens each.
+
+    >>> scores(np.array([7, 5, 9]), np.array([2, 1]), framed=False)[2].tolist()
+    [1.0, 0.5, 1.0]
+    """
+    cell = np.repeat(np.arange(len(size)), size)
+    place = np.arange(len(ids)) - np.repeat(np.cumsum(size) - size, size)
+    if framed:  # <cls> and <eos> are no genes
+        inner = (place > 0) & (place < size[cell] - 1)
+        cell, place, ids = cell[inner], place[inner] - 1, ids[inner]
+    return cell, ids, 1 - place / (size[cell] - 2 * framed)
+
+
+def state_scores(
+    cells: Cells, vocab_size: int, *, state_key: str, start: str, goal: str, where: str | None = None
+) -> pa.Table | None:
+    """Per token that occurs: mean score in start and goal cells, and the correlation of the score with being a goal cell.
+
+    Columns token int32, start_score, goal_score, state_correlation float64. None where the table lacks one of the states.
+    """
+    count, total, square = [], [], []
+    for state in (start, goal):
+        try:
+            rows = select(cells, where=where, state_key=state_key, start=state, max_cells=SAMPLE)
+        except InputError:
+            return None
+        some, summed = cells.take(rows), np.zeros((2, vocab_size))
+        for first in range(0, len(some), BLOCK):
+            offsets = some.offsets[first : first + BLOCK + 1]
+            _, token, score = scores(some.ids[offsets[0] : offsets[-1]], np.diff(offsets), cells.framed)
+            summed[0] += np.bincount(token, weights=score, minlength=vocab_size)
+            summed[1] += np.bincount(token, weights=score**2, minlength=vocab_size)
+        count.append(len(some))
+        total.append(summed[0])
+        square.append(summed[1])
+    n, share = sum(count), count[1] / sum(count)
+    mean = (total[0] + total[1]) / n
+    variance = (square[0] + square[1]) / n - mean**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = (total[1] / n - share * mean) / np.sqrt(variance * share * (1 - share))
+    there = np.flatnonzero(mean > 0)
+    return pa.table(
+        {
+            "token": there.astype(np.int32),
+            "start_score": (total[0] / count[0])[there],
+            "goal_score": (total[1] / count[1])[there],
+            "state_correlation": np.where(variance > 1e-12, correlation, np.nan)[there],
+        }
+    )
+
+
+def expression_path(run: Path) -> Path:
+    """Where a run has its `state_scores`."""
+    return run / EXPRESSION

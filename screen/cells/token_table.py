@@ -1,0 +1,199 @@
+"""Token tables as files: Parquet or the reference's `.dataset` folder, opened batch by batch and checked cell by cell.
+
+It reads Arrow streams without the `datasets` library, and judges whole tables, never the first cell alone.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.foreign import first_line
+from rankshift.screen.genes.token_space import Tokens
+
+STAMP = b"rankshift.tokens_sha256"  # Parquet metadata: whose token numbers these are
+VERSION = b"rankshift.token_table"  # Parquet metadata: how the table is laid out
+TABLE_VERSION = 2  # 1 (not written): cell_id, obs, input_ids, length; 2: perhaps input_ids_uncropped
+ROWS = 8192  # cells read, checked or written at a time: 64 MB of tokens at 2048 a cell
+
+
+def table_files(path: Path | Sequence[Path]) -> list[Path]:
+    """The token tables meant: a file, a .dataset folder, a folder of them (by name), or several of these."""
+    files: list[Path] = []
+    for one in [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]:
+        inside = sorted((*one.glob("*.parquet"), *one.glob("*.dataset"))) if one.is_dir() else []
+        single = not inside or (one / "state.json").is_file() or (one / "dataset_dict.json").is_file()
+        files += [one] if single else inside
+    if not files:
+        raise InputError("no token table is given: give one or more .parquet files or .dataset folders")
+    return files
+
+
+def open_table(path: Path, without: Sequence[str] = ()) -> tuple[Iterable[pa.RecordBatch], str | None]:
+    """Record batches of a token table, and the stamp of its tokens if it has one. Parquet columns `without` are not read."""
+    if path.is_dir():
+        return _open_dataset(path), None
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a token table (.parquet) or a .dataset folder")
+    try:
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        metadata = file.schema_arrow.metadata or {}
+        stamp, version = metadata.get(STAMP), metadata.get(VERSION, b"1").decode()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}): tokenize again") from error
+    if not version.isdecimal() or int(version) > TABLE_VERSION:
+        raise InputError(
+            f"{path} is a token table of version {version}, this version of rankshift reads up to {TABLE_VERSION}: tokenize "
+            "it again"
+        )
+    columns = [name for name in file.schema_arrow.names if name not in without]
+    return file.iter_batches(ROWS, columns=columns), None if stamp is None else stamp.decode()
+
+
+def _open_dataset(folder: Path) -> Iterator[pa.RecordBatch]:
+    """Batches of a folder written by `datasets.save_to_disk`: Arrow streams named in state.json, perhaps re-indexed."""
+    if (folder / "dataset_dict.json").is_file():
+        raise InputError(f"{folder} holds several splits: give one of its sub-folders")
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        data = [folder / entry["filename"] for entry in state["_data_files"]]
+        indices = [folder / entry["filename"] for entry in state.get("_indices_files") or []]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder} is not a .dataset folder (state.json: {error!r}): give a token table") from error
+    if not indices:
+        for file in data:
+            yield from _stream(file)
+        return
+    table = pa.Table.from_batches([batch for file in data for batch in _stream(file)])
+    for file in indices:
+        for batch in _stream(file):
+            for start in range(0, batch.num_rows, ROWS):
+                yield from table.take(batch.column(0).slice(start, ROWS)).combine_chunks().to_batches()
+
+
+def _stream(file: Path) -> Iterator[pa.RecordBatch]:
+    if not file.is_file():
+        raise InputError(f"{file} is named in state.json but missing: copy the .dataset folder again")
+    with file.open("rb") as raw:
+        raw.seek(max(0, file.stat().st_size - 8))
+        if (
+            raw.read() != b"\xff\xff\xff\xff\x00\x00\x00\x00"
+        ):  # a stream cut between two messages reads as a shorter one
+            raise InputError(f"{file} is truncated (no end mark of an Arrow stream): copy the .dataset folder again")
+    with pa.memory_map(str(file)) as source:
+        yield from pa.ipc.open_stream(source)
+
+
+def readable_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """`batches`, with damage found on the way reported as such."""
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is truncated or damaged ({first_line(error)}): copy or tokenize it again") from error
+
+
+def rank_lists(path: Path, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths int64 (n,) and flat int32 values of a list column of any integer width."""
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
+        raise InputError(f"input_ids of {path} are {kind}, not lists of integers: tokenize again")
+    size = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    values = column.flatten()
+    if values.null_count:
+        raise InputError(f"input_ids of {path} hold empty values inside a list: tokenize again")
+    flat = values.to_numpy(zero_copy_only=False)
+    if len(flat) and (flat.max() > np.iinfo(np.int32).max or flat.min() < 0):
+        raise InputError(f"{path} holds token {flat.min() if flat.min() < 0 else flat.max()}: tokens count from 0")
+    return size, flat.astype(np.int32, copy=False)
+
+
+class Check:
+    """Holds every cell against the bundle, batch after batch; remembers what only the whole table shows."""
+
+    def __init__(self, path: Path, bundle: Tokens) -> None:
+        self.path, self.bundle = path, bundle
+        self.framed: Any = None  # label of the first framed cell
+        self.plain: Any = None
+        self.empty: list[Any] = []
+        self.repeated: list[Any] = []
+
+    def __call__(self, ids: np.ndarray, size: np.ndarray, labels: pa.Array, length: pa.Array | None) -> np.ndarray:
+        """Which cells of a batch hold a gene; raises InputError for the first cell that is wrong."""
+        vocabulary, special, limit = self.bundle.vocabulary, self.bundle.special, self.bundle.input_size
+        end = np.cumsum(size)
+        begin = end - size
+
+        def refuse(bad: np.ndarray, what: str, fix: str) -> None:
+            if bad.any():
+                cell = int(np.argmax(bad))
+                found = what.format(size=size[cell], length=None if length is None else length[cell])
+                raise InputError(f"{self.path}: cell {labels[cell]} {found} ({int(bad.sum())} such cells here): {fix}")
+
+        def per_cell(flags: np.ndarray) -> np.ndarray:  # of flags that are few
+            return np.bincount(np.searchsorted(end, np.flatnonzero(flags), side="right"), minlength=len(size))
+
+        if length is not None:
+            same = pc.fill_null(pc.equal(length, pa.array(size)), False).to_numpy(zero_copy_only=False)
+            refuse(~same, "has {size} tokens but length {length}", "tokenize again")
+        if len(ids) and ids.max() >= vocabulary.size:
+            above = per_cell(ids >= vocabulary.size) > 0
+            what = f"holds token {ids.max()}, the vocabulary ends at {vocabulary.size - 1}"
+            refuse(above, what, "use the bundle of the same generation")
+        genes = size - per_cell(~vocabulary.is_gene[ids])
+        keep = genes > 0
+        refuse(
+            keep & (size > limit),
+            f"has {{size}} tokens, the model takes {limit}",
+            f"tokenize with --input-size {limit}",
+        )
+        framed = np.zeros(len(size), bool)
+        if special.cls is not None and keep.any():
+            at = np.flatnonzero(keep)
+            opens, closes = ids[begin[at]] == special.cls, ids[end[at] - 1] == special.eos
+            half = np.zeros(len(size), bool)
+            half[at] = opens != closes
+            refuse(half, "has only one of <cls> in front and <eos> at the end", "tokenize again")
+            framed[at] = opens
+        refuse(keep & (size - genes != 2 * framed), "holds a special token inside its list", "tokenize again")
+        self._note_framing(labels, keep & framed, keep & ~framed)
+        self.empty += labels.filter(pa.array(~keep)).to_pylist()
+        self.repeated += labels.filter(pa.array(keep & _repeats(ids, size, vocabulary.size))).to_pylist()
+        return keep
+
+    def _note_framing(self, labels: pa.Array, framed: np.ndarray, plain: np.ndarray) -> None:
+        if self.framed is None and framed.any():
+            self.framed = labels[int(np.argmax(framed))]
+        if self.plain is None and plain.any():
+            self.plain = labels[int(np.argmax(plain))]
+        if self.framed is not None and self.plain is not None:
+            raise InputError(
+                f"{self.path}: cell {self.framed} is framed by <cls> and <eos>, cell {self.plain} is not: "
+                "tokenize all cells the same way"
+            )
+
+    def notes(self) -> list[str]:
+        """What a user should hear about the table."""
+        told = [
+            (self.empty, "without a gene dropped"),
+            (self.repeated, "with a gene twice in the list kept as they are"),
+        ]
+        return [f"{len(which)} cells {what} (first: {which[0]})" for which, what in told if which]
+
+
+def _repeats(ids: np.ndarray, size: np.ndarray, vocabulary: int) -> np.ndarray:
+    """bool (n,): cells that hold a token more than once."""
+    repeats = np.zeros(len(size), bool)
+    offsets = np.concatenate([[0], np.cumsum(size)])
+    for start in range(0, len(size), 64):  # 64 x vocabulary flags stay in the cache
+        stop = min(start + 64, len(size))
+        seen = np.zeros((stop - start, vocabulary), bool)
+        cell = np.repeat(np.arange(stop - start), size[start:stop])
+        seen[cell, ids[offsets[start] : offsets[stop]]] = True
+        repeats[start:stop] = seen.sum(axis=1) != size[start:stop]
+    return repeats

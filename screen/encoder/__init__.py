@@ -1,0 +1,1 @@
+"""The model: batches of edited lists run through the layers of one bundle on one device. No cosines and no files of a run."""

@@ -1,0 +1,124 @@
+"""The noise floor of a run: a seeded sample of its perturbations recomputed in float32, one list at a time, unshared.
+
+What differs between the stored rows and these is numerical: 16-bit products, batch shapes, the order of sums. A shift
+smaller than that is no finding. The same sample, in 16 and 32 bits, decides what `--dtype auto` means on a CPU.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import SEED, Cells
+from rankshift.screen.encoder.encoder import Encoder, one_thread
+from rankshift.screen.engine.shifts import Measure, Shifts, shifts_of
+from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.views import quoted
+
+CELLS = 8  # a sample draws from few cells, because each costs its original
+SHARE = 100  # one list in so many is recomputed, within these bounds
+FEWEST, MOST = 16, 128
+TOP = 100
+TRIAL_LISTS = 1000  # a screen of fewer lists is over before a trial of dtypes would pay
+TOLERANCE = 0.1  # 16 bits are taken when their noise is below this share of the spread of the shifts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Some perturbed lists of a screen, drawn with a fixed seed: numbers of lists by cell."""
+
+    cells: Cells
+    perturb: Perturb
+    measure: Measure
+    lists: Mapping[int, np.ndarray]
+
+    @staticmethod
+    def draw(cells: Cells, perturb: Perturb, measure: Measure) -> "Sample":
+        """One list in SHARE, FEWEST to MOST of them, from at most CELLS cells."""
+        counts = eligible(cells.ids, cells.offsets, perturb)
+        random = np.random.default_rng(SEED)
+        chosen_cells = np.sort(random.permutation(np.flatnonzero(counts))[:CELLS])
+        wanted = int(np.clip(counts.sum() // SHARE, FEWEST, MOST))
+        owner = np.repeat(chosen_cells, counts[chosen_cells])
+        number = np.concatenate([np.arange(c) for c in counts[chosen_cells]])
+        chosen = np.sort(random.permutation(len(owner))[:wanted])
+        lists = {int(c): number[chosen][owner[chosen] == c] for c in np.unique(owner[chosen])}
+        return Sample(cells=cells, perturb=perturb, measure=measure, lists=lists)
+
+    def shifts(self, encoder: Encoder, *, alone: bool = False) -> Shifts:
+        """Compute the sampled lists; `alone`: in batches of one list each."""
+        measure = replace(self.measure, genes=False, tokens=1 if alone else self.measure.tokens)
+        with one_thread():
+            return shifts_of(self.cells, np.array(list(self.lists)), encoder, self.perturb, measure, self.lists)
+
+
+def choose_dtype(sample: Sample, bundle: Bundle) -> tuple[str, dict[str, Any]]:
+    """bfloat16 on a CPU that multiplies it natively, if its noise is small beside the shifts; else float32. And why.
+
+    noise: root mean square of the difference, spread: standard deviation in float32, of the worst measured column.
+    """
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "float32", {"reason": "this processor has no 16-bit products"}
+    if eligible(sample.cells.ids, sample.cells.offsets, sample.perturb).sum() < TRIAL_LISTS:
+        return "float32", {"reason": f"fewer than {TRIAL_LISTS} lists"}
+    exact, rough = (
+        sample.shifts(Encoder(bundle, dtype=d)).measured.astype(np.float64) for d in ("float32", "bfloat16")
+    )
+    noise, spread = np.sqrt(((rough - exact) ** 2).mean(0)), exact.std(0)
+    worst = int(np.argmax(noise / np.maximum(spread, 1e-12)))
+    dtype = "bfloat16" if noise[worst] < TOLERANCE * spread[worst] else "float32"
+    return dtype, {"bfloat16_noise": float(noise[worst]), "spread": float(spread[worst]), "lists": len(exact)}
+
+
+def noise_floor(sample: Sample, run: Run, bundle: Bundle, device: str, perturbation_of: np.ndarray) -> dict[str, Any]:
+    """Distribution of |stored - float32| over the sample, per measured column of a finished run.
+
+    n, median, p99, max; spread: standard deviation of the stored values; rank_correlation (Spearman, None where there is
+    none) and top_overlap, the share of the `top` strongest that both name.
+    """
+    exact = sample.shifts(Encoder(bundle, device=device, share_first_layer=False), alone=True)
+    table = exact.table(run.states, perturbation_of)
+    names = ["similarity", *(f"shift_{s}" for s in run.states)]
+    wanted = table.select(["cell", "perturbation"]).append_column("place", pa.array(range(table.num_rows)))
+    columns = ", ".join(f"any_value(s.{quoted(n)})" for n in names)
+    with run.connect() as connection:
+        connection.register("wanted", wanted)
+        rows = connection.sql(
+            f"SELECT place, {columns} FROM wanted JOIN shifts s USING (cell, perturbation) GROUP BY 1 ORDER BY 1"
+        )
+        stored = np.array(rows.fetchall(), np.float64)[:, 1:]
+    if len(stored) != table.num_rows:
+        raise RuntimeError(
+            f"{table.num_rows - len(stored)} sampled rows are not in {run.path}: continue it with --resume"
+        )
+    return {n: _compare(stored[:, i], exact.measured[:, i], n == "similarity") for i, n in enumerate(names)}
+
+
+def _compare(stored: np.ndarray, exact: np.ndarray, smallest_first: bool) -> dict[str, float | None]:
+    off = np.abs(stored - exact)
+    top = max(1, min(TOP, len(off) // 4))
+    first, second = (
+        set(np.argsort(x if smallest_first else -x, kind="stable")[:top].tolist()) for x in (stored, exact)
+    )
+    varied = len(off) > 2 and np.ptp(stored) > 0 and np.ptp(exact) > 0
+    return {
+        "n": len(off),
+        "median": float(np.median(off)),
+        "p99": float(np.quantile(off, 0.99)),
+        "max": float(off.max()),
+        "spread": float(stored.std()),
+        "rank_correlation": float(np.corrcoef(_ranks(stored), _ranks(exact))[0, 1]) if varied else None,
+        "top": top,
+        "top_overlap": len(first & second) / top,
+    }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Average ranks (scipy.stats loads in over a second, which every small run would pay)."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]

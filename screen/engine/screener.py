@@ -1,0 +1,151 @@
+"""Computing a prepared screen: its shards, one by one, by whoever asks for them, and its noise floor.
+
+`Screener` computes shards of a run in this process or in a worker; `run` prepares and computes all of them here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
+from rankshift.screen.engine.gene_shifts import gene_table
+from rankshift.screen.engine.noise import Sample, noise_floor
+from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.shifts import Done, Measure, Shifts, shifts_of
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.object_store import fetched
+from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.shards import Shard, commit, plan
+from rankshift.screen.tokenizer.source import CellSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screener:
+    """A prepared run with its cells in memory: hands out shards and computes them. One per process."""
+
+    run: Run
+    cells: Cells
+    perturb: Perturb
+
+    @staticmethod
+    def open(place: Path | str, bundle: Bundle) -> "Screener":
+        """Open the run at a path or URL for computing."""
+        run = Run.open(place)
+        fields = {**run.manifest["perturb"]}
+        genes = fields.pop("genes")
+        perturb = Perturb(**fields, genes=None if genes is None else tuple(genes))
+        return Screener(
+            run=run, cells=Cells.read(run.path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
+        )
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards of the run, in order; the same on every machine."""
+        counts = eligible(self.cells.ids, self.cells.offsets, self.perturb)
+        return list(plan(counts, self.cells.lengths, self.run.manifest["shard_tokens"]))
+
+    @cached_property
+    def measure(self) -> Measure:
+        """What the run measures."""
+        m = self.run.manifest
+        states = np.array(list(m["states"].values()), np.float32) if m["states"] else None
+        genes = m["gene_shifts"] is not None
+        return Measure(level=m["embedding"], layers=m["layers"], states=states, tokens=m["token_budget"], genes=genes)
+
+    @cached_property
+    def perturbation_of(self) -> np.ndarray:
+        """The run's number of a perturbation: by token [V] where all genes are screened, else the number itself."""
+        table = pq.read_table(self.run.path / "perturbations.parquet", columns=["perturbation", "tokens"])
+        if self.perturb.genes is not None:
+            return np.arange(table.num_rows, dtype=np.int32)
+        out = np.zeros(self.run.manifest["bundle"]["vocab_size"], np.int32)
+        out[[tokens[-1] for tokens in table["tokens"].to_pylist()]] = table["perturbation"].to_numpy()
+        return out
+
+    def shifts(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> Shifts:
+        """Compute the shifts of a shard."""
+        some = {}
+        if shard.last_cell - shard.first_cell == 1:
+            some[shard.first_cell] = slice(shard.first_list, shard.last_list)
+        numbers = np.arange(shard.first_cell, shard.last_cell)
+        return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, some, done)
+
+    def noise_floor(self, bundle: Bundle) -> dict[str, Any]:
+        """Recompute a sample of the finished run in float32 and compare (module `noise`)."""
+        sample = Sample.draw(self.cells, self.perturb, self.measure)
+        return noise_floor(sample, self.run, bundle, default_device(), self.perturbation_of)
+
+    def compute(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> int:
+        """Compute a shard and commit it; returns its rows."""
+        began = perf_counter()
+        with one_thread():
+            shifts = self.shifts(shard, encoder, done)
+        if len(shifts.cell) != shard.lists:
+            raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
+        encoded = perf_counter()
+        table = shifts.table(self.run.states, self.perturbation_of)
+        genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest["gene_shifts"])
+        record = {"encode_seconds": round(encoded - began, 4), "device": str(encoder.device)}
+        self.run.share(*commit(self.run.path, shard, table, record, genes))
+        return table.num_rows
+
+
+def run(
+    cells: CellSource,
+    bundle: Path | str,
+    out: Path | str,
+    *,
+    perturb: str,
+    resume: bool = False,
+    done: Done = lambda n: None,
+    **options: Any,
+) -> Run:
+    """Screen cells in this process, without Ray, and return the run. `options`: the fields of `Options`.
+
+    cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts.
+
+    >>> run("cells.parquet", "bundle", "run", perturb="delete").sql("SELECT count(*) FROM shifts")  # doctest: +SKIP
+    """
+    opened = Bundle.open(fetched(bundle))
+    prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume)
+    encoder = load_encoder(prepared, opened)
+    screener = Screener.open(prepared.place, opened)
+    for shard in missing(screener):
+        screener.compute(shard, encoder, done)
+    return finish(screener, opened)
+
+
+def finish(screener: Screener, bundle: Bundle) -> Run:
+    """The run with its noise floor in the manifest, measured here unless it is there already."""
+    run = Run.open(screener.run.place)
+    return run if "noise_floor" in run.manifest else run.record(noise_floor=screener.noise_floor(bundle))
+
+
+def missing(screener: Screener) -> Iterator[Shard]:
+    """Shards of a run that are not committed yet."""
+    there = screener.run.done
+    return (shard for shard in screener.shards if shard.name not in there)
+
+
+def check_bundle(run: Run, bundle: Bundle) -> None:
+    """Refuse a bundle that is not the one the run was prepared with."""
+    recorded = run.manifest["bundle"]["weights_sha256"]
+    if bundle.weights_sha256 != recorded:
+        raise InputError(
+            f"{bundle.path} has weights {bundle.weights_sha256[:12]}, the run {recorded[:12]}: use that bundle"
+        )
+
+
+def load_encoder(run: Run, bundle: Bundle, device: str | None = None) -> Encoder:
+    """The encoder a run asks for, after checking that the bundle is the one the run was prepared with."""
+    check_bundle(run, bundle)
+    return Encoder(bundle, device=device or default_device(), dtype=run.manifest["dtype"])

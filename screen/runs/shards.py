@@ -1,0 +1,115 @@
+"""Shards: blocks of cells x perturbations with deterministic names, the unit of work, retry and commit.
+
+A shard is committed by its marker, written after its part: what has no marker does not exist for any reader.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankshift.screen.files.atomic import replacing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Cells first_cell..last_cell-1 of a run; of a single cell, only its perturbed lists first_list..last_list-1.
+
+    `lists`: how many perturbed lists there are, and so rows of the part.
+    """
+
+    index: int
+    first_cell: int
+    last_cell: int
+    first_list: int
+    last_list: int
+    lists: int
+
+    @property
+    def name(self) -> str:
+        """The same for the same run on any machine."""
+        return f"shard-{self.index:06d}"
+
+
+def plan(counts: np.ndarray, lengths: np.ndarray, tokens: int) -> Iterator[Shard]:
+    """Cut cells with `counts` perturbed lists of about `lengths` rows into shards of about `tokens` rows.
+
+    A shard takes whole cells until it is full; a cell larger than a shard is cut into even parts. Cells without a list
+    cost nothing and belong to the shard around them.
+
+    >>> [(s.first_cell, s.last_cell, s.lists) for s in plan(np.array([3, 1, 9]), np.array([10, 10, 10]), 40)]
+    [(0, 2, 4), (2, 3, 3), (2, 3, 3), (2, 3, 3)]
+    """
+    index, first, lists, filled = 0, 0, 0, 0
+    for cell, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
+        size = count * length
+        if lists and filled + size > tokens:
+            yield Shard(index=index, first_cell=first, last_cell=cell, first_list=0, last_list=lists, lists=lists)
+            index, first, lists, filled = index + 1, cell, 0, 0
+        if size > tokens:
+            parts = min(-(-size // tokens), count)
+            edges = [count * i // parts for i in range(parts + 1)]
+            for a, b in pairwise(edges):
+                yield Shard(index=index, first_cell=cell, last_cell=cell + 1, first_list=a, last_list=b, lists=b - a)
+                index += 1
+            first = cell + 1
+        else:
+            lists, filled = lists + count, filled + size
+    if lists:
+        yield Shard(index=index, first_cell=first, last_cell=len(counts), first_list=0, last_list=lists, lists=lists)
+
+
+def part_path(run: Path, name: str) -> Path:
+    """Where the shifts of the shard `name` are."""
+    return run / "shifts" / f"{name}.parquet"
+
+
+def genes_path(run: Path, name: str) -> Path:
+    """Where the gene shifts of the shard `name` are."""
+    return run / "genes" / f"{name}.parquet"
+
+
+def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> list[str]:
+    """Write a shard's parts, then its marker, and return their names in this order.
+
+    Each is there whole or not at all; doing it twice changes nothing.
+    """
+    written = [part_path(run, shard.name)]
+    _write(shifts, written[0])
+    if genes is not None:
+        written.append(genes_path(run, shard.name))
+        _write(genes, written[1])
+    marker = run / "commits" / f"{shard.name}.json"
+    with replacing(marker) as temporary:
+        temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
+    return [path.relative_to(run).as_posix() for path in (*written, marker)]
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    # Floats are byte-stream split: similar exponents lie together and compress.
+    floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
+    ids = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    with replacing(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding={**dict.fromkeys(floats, "BYTE_STREAM_SPLIT"), **dict.fromkeys(ids, "DELTA_BINARY_PACKED")},
+        )
+
+
+def committed(run: Path) -> dict[str, dict]:
+    """Marker of every committed shard, by shard name. Temporary files of writers that died do not match."""
+    folder = run / "commits"
+    return {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("shard-*.json"))} if folder.exists() else {}
+
+
+def committed_names(run: Path) -> set[str]:
+    """Names of the committed shards, without reading their markers."""
+    return {path.stem for path in (run / "commits").glob("shard-*.json")}

@@ -1,0 +1,137 @@
+"""One reading statement over runs: DuckDB in memory that reaches the runs and the files named beside them, nothing else.
+
+Refused: statements that would change or write anything, files that were not named, several statements at once.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.runs.views import NAMES, absent, literal, quoted, views_of
+
+if TYPE_CHECKING:
+    from rankshift.screen.runs.run import Run
+
+MEMORY = "2GB"  # of DuckDB, beside the interpreter and the libraries; what is longer goes through temporary files
+READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet", ".json": "read_json"}
+TAKEN = {*NAMES, "main", "temp", "system", "information_schema", "pg_catalog", "tables"}
+ON_PURPOSE = "SQL reads the run; name other files with --table NAME=FILE (in Python tables={name: file})"
+
+
+@contextmanager
+def limited(**config: str | bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection in memory that goes through temporary files beyond MEMORY."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": MEMORY, "temp_directory": folder}
+        with duckdb.connect(":memory:", config=settings | config) as connection:
+            yield connection
+
+
+def setup(run: "Run", others: Mapping[str, "Run"], tables: Mapping[str, Path]) -> str:
+    """The statements that make all views: of `run`, of other runs in schemas by their names, of files by theirs."""
+    _check_names([*others, *tables])
+    views = [views_of(run), *(views_of(other, name) for name, other in others.items())]
+    for name, file in tables.items():
+        views.append(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {_reader(name, file)};")
+    return "\n".join(views)
+
+
+@contextmanager
+def connected(
+    run: "Run", others: Mapping[str, "Run"], tables: Mapping[str, Path]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views of `setup` that can read what they name, and change none of its settings."""
+    statements = setup(run, others, tables)
+    folders = [str(one.path.resolve()) for one in (run, *others.values())]
+    with limited(python_enable_replacements=False) as connection:
+        try:
+            connection.execute(statements)
+        except duckdb.Error as error:
+            raise InputError(f"views cannot be made: {' '.join(str(error).split())[:300]}") from error
+        for option, value in (
+            ("allowed_directories", _list(folders)),
+            ("allowed_paths", _list([str(f.resolve()) for f in tables.values()])),
+            ("enable_external_access", "false"),
+            ("errors_as_json", "true"),
+            ("lock_configuration", "true"),
+        ):
+            connection.execute(f"SET {option} = {value}")
+        yield connection
+
+
+def ask(
+    connection: duckdb.DuckDBPyConnection, query: str, run: "Run", others: Mapping[str, "Run"]
+) -> duckdb.DuckDBPyRelation:
+    """The rows of one reading statement on a connection of `connected`; they are computed when they are read."""
+    try:
+        statements = connection.extract_statements(query)
+        kinds = [statement.type.name for statement in statements]
+        if kinds == ["MULTI"]:
+            raise InputError("PIVOT needs its columns named: add IN (…) to its ON")
+        if len(statements) != 1:
+            raise InputError(f"the query holds {len(statements)} statements, one is needed: ask them one by one")
+        if kinds != ["SELECT"]:
+            raise InputError(f"a query reads the run, {kinds[0]} would change something: use SELECT")
+        return connection.sql(statements[0])
+    except duckdb.Error as error:
+        try:  # a relation loses the place of what it cannot bind, a plan has it
+            connection.execute(f"EXPLAIN {query}")
+        except duckdb.Error as again:
+            raise refusal(again, query, run, others, len("EXPLAIN ")) from error
+        raise refusal(error, query, run, others) from error
+
+
+def refusal(error: Exception, query: str, run: "Run", others: Mapping[str, "Run"], before: int = 0) -> InputError:
+    """An error of DuckDB in one line, with the place in the query; `before`: bytes that stood before the query."""
+    rest = str(error).partition(": ")[2]
+    try:
+        found = json.loads(rest)
+    except ValueError:
+        found = {"exception_message": str(error).removeprefix("Permission Error: ")}
+    message = " ".join(str(found.get("exception_message", "")).split())
+    if "disabled by configuration" in message:
+        return InputError(f"SQL: {message.split(' - ')[0]}: {ON_PURPOSE}")
+    if found.get("error_subtype") == "MISSING_ENTRY" and found.get("name") in NAMES:
+        reasons = [absent(one, found["name"]) for one in (run, *others.values())]
+        if any(reasons):
+            return InputError("; ".join(reason for reason in reasons if reason))
+    place = ""
+    if "position" in found:
+        at = max(int(found["position"]) - before, 0)
+        text = query.encode()[:at].decode(errors="ignore")
+        place = f" at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
+    return InputError(f"SQL{place}: {message[:400]}")
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse names that SQL would not take as they are, that views have, or that come twice."""
+    with duckdb.connect(":memory:") as connection:
+        query = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+        reserved = {row[0] for row in connection.execute(query).fetchall()}
+    for i, name in enumerate(names):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.lower() in reserved:
+            raise InputError(f"{name!r} is no name for SQL: use letters, digits and _, and no keyword, as in up=RUN")
+        if name.lower() in TAKEN:
+            raise InputError(f"{name!r} is the name of something else in SQL: choose another")
+        if name.lower() in (n.lower() for n in names[:i]):
+            raise InputError(f"{name!r} is given twice: name each run and table differently")
+
+
+def _reader(name: str, file: Path) -> str:
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise InputError(f"table {name} is {file}: give a file of {', '.join(READERS)}")
+    if not file.is_file():
+        raise InputError(f"table {name}: {file} is no file: check the path")
+    return f"{reader}({literal(str(file.resolve()))})"
+
+
+def _list(texts: list[str]) -> str:
+    return "[" + ", ".join(map(literal, texts)) + "]"

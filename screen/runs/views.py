@@ -1,0 +1,191 @@
+"""The views of a run as SQL text that any DuckDB executes: what was measured, what it is called, and how far the run is.
+
+The text names files by absolute paths and lists what is committed now. Nothing is executed here.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankshift.screen.cells.uncropped import UNCROPPED
+from rankshift.screen.runs.shards import genes_path, part_path
+
+if TYPE_CHECKING:
+    from rankshift.screen.runs.run import Run
+
+EMPTY_PART = "empty"  # a part without rows that every run has, so that views exist before the first commit
+RECORDED = "statistics.parquet"  # the run's own table of statistics, written by `rankshift stats`
+STAMP = b"rankshift.statistics"  # its metadata: the summary as JSON
+NAMES = ("shifts", "cells", "perturbations", "run", "noise", "genes", "effects", "statistics", "hits")
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def views_of(run: "Run", schema: str | None = None) -> str:
+    """CREATE VIEW statements of NAMES, as far as the run has them; in a schema of its own, or where the connection is."""
+    prefix = "" if schema is None else f"{quoted(schema)}."
+    statements = [] if schema is None else [f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};"]
+    markers = run.committed
+    for name, select in _selects(run, markers, prefix):
+        statements.append(f"CREATE OR REPLACE VIEW {prefix}{name} AS {select};")
+    return "\n".join(statements)
+
+
+def absent(run: "Run", name: str) -> str | None:
+    """Why a run has no view `name`, and what to do; None when it has one."""
+    if name in ("genes", "effects"):
+        if run.manifest["gene_shifts"] is None:
+            return f"{run.path} has no view {name}: screen with --gene-shifts"
+    elif name in ("statistics", "hits"):
+        summary = statistics_summary(run)
+        verb = f"rankshift stats {run.path} --mode {own_mode(run)}"
+        if summary is None:
+            return f"{run.path} has no statistics yet, and so no view {name}: make them with {verb}"
+        markers = run.committed
+        if summary["committed"] != committed_mark(markers):
+            judged = "".join(
+                f" --{option.replace('_', '-')} {value}"
+                for option, value in summary["options"].items()
+                if value is not None
+            )
+            then, now = summary["committed"]["shards"], len(markers)
+            return f"statistics of {run.path} are of {then} shards, {now} are there now: make them again with {verb}{judged}"
+    return None
+
+
+def own_mode(run: "Run") -> str:
+    """The mode of statistics that a run itself asks for: goal where it has states, else mixture."""
+    return "goal" if run.manifest.get("route") else "mixture"
+
+
+def committed_mark(markers: Iterable[str]) -> dict[str, Any]:
+    """What statistics were made of: number of committed shards, and a digest of their names."""
+    names = sorted(markers)
+    return {"shards": len(names), "sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+
+
+def statistics_summary(run: "Run") -> dict[str, Any] | None:
+    """The summary of the statistics recorded in a run, None where there are none that can be read."""
+    try:
+        return dict(json.loads(pq.read_schema(run.path / RECORDED).metadata[STAMP]))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+
+
+def _selects(run: "Run", markers: Mapping[str, Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, str]]:
+    """Name and SELECT of every view, in an order in which each finds what it needs."""
+    parts = [part_path(run.path, name) for name in (EMPTY_PART, *markers)]
+    files = ", ".join(literal(str(p.resolve())) for p in parts)
+    cells = literal(str((run.path / "cells.parquet").resolve()))
+    perturbations = literal(str((run.path / "perturbations.parquet").resolve()))
+    measures = [n for n in pq.read_schema(parts[0]).names if n not in ("cell", "perturbation")]
+    named = ["cell_id", "cell", "perturbation", "kind", "gene_ids", "symbols"]
+    taken = {*named, *measures, "input_ids", "file_row_number"}
+    held = pq.read_schema(run.path / "cells.parquet").names
+    lists = [n for n in held if n in ("input_ids", UNCROPPED)]
+    obs = [n for n in held if n not in ("cell_id", *lists)]
+    columns = [
+        "c.cell_id", "s.cell", "s.perturbation", "p.kind", "p.gene_ids", "p.symbols",
+        *(f"s.{quoted(n)}" for n in measures),
+        *(f"c.{quoted(n)}" + (f" AS {quoted('obs_' + n)}" if n in taken else "") for n in obs),
+    ]  # fmt: skip
+    yield (
+        "cells",
+        f"SELECT CAST(file_row_number AS INTEGER) AS cell, * EXCLUDE ({', '.join(lists)}, file_row_number) "
+        f"FROM read_parquet({cells}, file_row_number = true)",
+    )
+    yield "perturbations", f"SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations})"
+    yield (
+        "shifts",
+        f"SELECT {', '.join(columns)} FROM read_parquet([{files}]) s "
+        f"JOIN (SELECT CAST(file_row_number AS INTEGER) AS row_of_cell, * FROM read_parquet({cells}, "
+        f"file_row_number = true)) c ON c.row_of_cell = s.cell JOIN {prefix}perturbations p ON p.perturbation = s.perturbation",
+    )
+    yield "run", _one_row(_progress(run, markers))
+    yield "noise", _noise(run)
+    if absent(run, "genes") is None:
+        yield from _gene_selects(run, markers, prefix)
+    if absent(run, "hits") is None:
+        recorded = literal(str((run.path / RECORDED).resolve()))
+        yield "statistics", f"SELECT * FROM read_parquet({recorded})"
+        yield "hits", f"SELECT * EXCLUDE (hit, enough_cells) FROM {prefix}statistics WHERE hit"
+
+
+def _gene_selects(run: "Run", markers: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """`genes`, the partial aggregates with names; `effects`, them added up: n, mean, sd (population), min of the cosine."""
+    files = ", ".join(literal(str(genes_path(run.path, n).resolve())) for n in (EMPTY_PART, *markers))
+    names = literal(str((run.path / "vocabulary.parquet").resolve()))
+    apart = [n for n in ("cell", "cells") if n in pq.read_schema(genes_path(run.path, EMPTY_PART)).names]
+    keys = ["perturbation", "kind", "gene_ids", "symbols", "affected_gene", "affected_symbol", *apart]
+    mean = "sum(sum) / sum(n)"
+    yield (
+        "genes",
+        "SELECT p.perturbation, p.kind, p.gene_ids, p.symbols, "
+        "v.ensembl_id AS affected_gene, coalesce(v.symbol, v.ensembl_id) AS affected_symbol, "
+        f"g.* EXCLUDE (perturbation, affected) FROM read_parquet([{files}]) g "
+        f"JOIN read_parquet({names}) v ON v.token = g.affected JOIN {prefix}perturbations p ON p.perturbation = g.perturbation",
+    )
+    yield (
+        "effects",
+        f"SELECT {', '.join(keys)}, CAST(sum(n) AS BIGINT) AS n, {mean} AS cosine_mean, "
+        f"sqrt(greatest(sum(square) / sum(n) - ({mean}) * ({mean}), 0)) AS cosine_sd, min(min) AS cosine_min "
+        f"FROM {prefix}genes GROUP BY ALL",
+    )
+
+
+def _progress(run: "Run", markers: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, Any]]:
+    """Columns of the view `run`: (type, value)."""
+    m = run.manifest
+    route = m.get("route") or [None, None, None]
+    weights = (m.get("bundle") or {}).get("weights_sha256")
+    return {
+        "path": ("VARCHAR", str(run.path.resolve())),
+        "kind": ("VARCHAR", m["perturb"].get("kind")),
+        "how": ("VARCHAR", m["perturb"].get("how")),
+        "state_key": ("VARCHAR", route[0]),
+        "start": ("VARCHAR", route[1]),
+        "goal": ("VARCHAR", route[2]),
+        "embedding": ("VARCHAR", m.get("embedding")),
+        "dtype": ("VARCHAR", m.get("dtype")),
+        "weights": ("VARCHAR", None if weights is None else weights[:12]),
+        "shards": ("INTEGER", m["shards"]),
+        "shards_committed": ("INTEGER", len(markers)),
+        "rows": ("BIGINT", m.get("lists")),
+        "rows_committed": ("BIGINT", sum(marker["rows"] for marker in markers.values())),
+        "encode_seconds": ("DOUBLE", sum(marker.get("encode_seconds", 0.0) for marker in markers.values())),
+    }
+
+
+def _one_row(columns: Mapping[str, tuple[str, Any]]) -> str:
+    return "SELECT " + ", ".join(f"CAST({_value(v)} AS {t}) AS {quoted(n)}" for n, (t, v) in columns.items())
+
+
+def _noise(run: "Run") -> str:
+    """The noise floor: one row per measure, none before it was measured."""
+    types = {"n": "BIGINT", "median": "DOUBLE", "p99": "DOUBLE", "max": "DOUBLE"}
+    rows = [
+        _one_row({"measure": ("VARCHAR", measure), **{name: (t, found.get(name)) for name, t in types.items()}})
+        for measure, found in (run.manifest.get("noise_floor") or {}).items()
+    ]
+    nothing = (
+        _one_row({"measure": ("VARCHAR", None), **{name: (t, None) for name, t in types.items()}}) + " WHERE false"
+    )
+    return " UNION ALL ".join(rows) or nothing
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    return literal(str(value))  # a string, so that nan has a word, too

@@ -1,0 +1,105 @@
+"""Means and tests in which every donor (or sample) counts once, whatever its number of cells.
+
+Cells of one donor are not independent: a gene may act differently in every person, and a donor of most cells then decides
+alone. Here a donor gives one number per gene and the test is over donors; one donor is refused.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import stdtr
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.empirical_null import typical
+from rankshift.screen.stats.observations import Observations
+
+MOST = 2000  # groups: genes x groups numbers are held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """The groups of an obs column: names [D], and the number of the group of every cell, int32 [C], -1 where it is empty."""
+
+    names: list[str]
+    of_cell: np.ndarray
+
+    @staticmethod
+    def read(run: Run, column: str) -> "Groups":
+        """Groups of the cells of a run by `column`; raises InputError when there is no such column or one group."""
+        there = [n for n in pq.read_schema(run.path / "cells.parquet").names if n not in ("input_ids", "length")]
+        if column not in there:
+            raise InputError(f"--by {column!r} is not a column: the columns are {', '.join(there)}")
+        labels = pq.read_table(run.path / "cells.parquet", columns=[column])[column].combine_chunks()
+        try:
+            coded = labels.cast(pa.string()).dictionary_encode()
+        except pa.ArrowException as error:
+            raise InputError(f"--by {column!r} is of type {labels.type}: give a column of labels") from error
+        names = coded.dictionary.to_pylist()
+        if not 2 <= len(names) <= MOST:
+            raise InputError(f"--by {column!r} has {len(names)} values, 2 to {MOST} are needed: give another column")
+        return Groups(names=names, of_cell=coded.indices.fill_null(-1).to_numpy().astype(np.int32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Balanced:
+    """Per gene [G]: groups with the gene, mean over groups of the values and of the differences, standard error of the latter.
+
+    by_group: means of the values, float64 [G, D], NaN where a group has none. error is NaN for fewer than two groups.
+    """
+
+    groups: np.ndarray
+    mean: np.ndarray
+    difference: np.ndarray
+    error: np.ndarray
+    by_group: np.ndarray
+
+    def test(self, among: np.ndarray) -> tuple[np.ndarray, float]:
+        """p float64 [G] that the difference is that of the typical gene, and that difference; genes `among`, bool [G].
+
+        A t test over groups, groups - 1 degrees of freedom. With groups of unequal precision it errs on the safe side at
+        the usual levels (Bakirov and Szekely, 2006; Ibragimov and Mueller, 2010).
+        """
+        centre = typical(self.difference, self.error, among, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t = (self.difference - centre) / self.error
+        freedom = np.maximum(self.groups - 1, 1)
+        return np.where(among & (self.error > 0), 2 * stdtr(freedom, -np.abs(t)), np.nan), centre
+
+
+def difference_in_cell(cell: np.ndarray, values: np.ndarray, cells: int) -> np.ndarray:
+    """float32 [N]: every value minus the mean of the other values of its cell; NaN where there is no other."""
+    total = np.bincount(cell, weights=values, minlength=cells)
+    others = np.bincount(cell, minlength=cells)[cell] - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (values - (total[cell] - values) / others).astype(np.float32)
+
+
+def balanced(seen: Observations, values: np.ndarray, groups: Groups) -> Balanced:
+    """Means of `values` float32 [N] over groups, and of their differences to the other genes of the same cells.
+
+    The difference of a group is the mean over its cells of `difference_in_cell`.
+    """
+    difference = difference_in_cell(seen.cell, values, seen.cells)
+    raw, apart = (_by_group(seen, v, groups) for v in (values, difference))
+    there, known = ~np.isnan(apart), ~np.isnan(raw)
+    count = there.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, raw, 0).sum(1) / known.sum(1)
+        centre = np.where(there, apart, 0).sum(1) / count
+        squares = (np.where(there, apart - centre[:, None], 0) ** 2).sum(1)
+        error = np.where(count > 1, np.sqrt(squares / (count - 1) / count), np.nan)
+    return Balanced(groups=known.sum(1), mean=mean, difference=centre, error=error, by_group=raw)
+
+
+def _by_group(seen: Observations, values: np.ndarray, groups: Groups) -> np.ndarray:
+    """Means float64 [G, D] of `values` [N], NaN counting for nothing; NaN where a group has none."""
+    group = groups.of_cell[seen.cell]
+    known = (group >= 0) & ~np.isnan(values)
+    shape = (len(seen.count), len(groups.names))
+    key = seen.gene[known].astype(np.int64) * shape[1] + group[known]
+    n = np.bincount(key, minlength=shape[0] * shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.bincount(key, weights=values[known], minlength=len(n)) / n).reshape(shape)

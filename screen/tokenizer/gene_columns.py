@@ -1,0 +1,162 @@
+"""Which gene of a vocabulary each column of a count matrix is: Ensembl ids first, aliases and versions understood.
+
+It never guesses silently: too few matches are refused, naming the column of `var` that would match.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes.vocabulary import Vocabulary, plain_id
+from rankshift.screen.tokenizer.rank_value import GeneColumns
+
+ID_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "index")  # where ids are looked for, `index` being the names of var
+_ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Match:
+    """Tokens of the columns of one file, int32 (C,), -1 where there is none, and how they were found."""
+
+    label: str  # the column of var
+    token: np.ndarray
+    by_alias: int = 0
+    by_symbol: int = 0
+    ambiguous: int = 0  # symbols that name several genes
+
+    @property
+    def mapped(self) -> int:
+        """Columns that have a token."""
+        return int((self.token >= 0).sum())
+
+    @property
+    def summed(self) -> int:
+        """Columns whose counts are added to another column of the same gene."""
+        return self.mapped - len(np.unique(self.token[self.token >= 0]))
+
+
+def var_labels(var: Any, column: str) -> list[str]:
+    """The values of a column of var, or of its index, as text."""
+    values = var.index if column == "index" and "index" not in var.columns else var[column]
+    return [str(value) for value in values]
+
+
+def match_ids(label: str, ids: Sequence[str], vocabulary: Vocabulary, aliases: Mapping[str, str]) -> Match:
+    """Match Ensembl ids, in any case, with or without version; an alias counts before the id itself."""
+    known = vocabulary.by_id
+    current = {alias: plain_id(gene) for alias, gene in aliases.items()}
+    plain = [plain_id(name) for name in ids]
+    token = np.array([known.get(current.get(name, name), -1) for name in plain], np.int32)
+    return Match(
+        label=label, token=token, by_alias=sum(t >= 0 and n in aliases for t, n in zip(token, plain, strict=True))
+    )
+
+
+def match_symbols(label: str, symbols: Sequence[str], vocabulary: Vocabulary) -> Match:
+    """Match gene symbols as they are written; a symbol of several genes matches none."""
+    known = vocabulary.by_symbol
+    several = {name for name, n in Counter(vocabulary.symbol).items() if name is not None and n > 1}
+    token = np.array([known.get(name, -1) for name in symbols], np.int32)
+    found = int((token >= 0).sum())
+    return Match(label=label, token=token, by_symbol=found, ambiguous=sum(name in several for name in symbols))
+
+
+def match_columns(
+    path: Any, var: Any, vocabulary: Vocabulary, aliases: Mapping[str, str], least: float, column: str | None = None
+) -> Match:
+    """Find the genes of a file's columns in the named column of var, or in the first of ID_COLUMNS that matches.
+
+    least is the share of columns that must have a token. Raises InputError saying how many matched and what would.
+    """
+    if not 0 <= least <= 1:
+        raise InputError(f"the least share of mapped genes is {least:g}: give 0 to 1")
+    if column is not None:
+        if column not in var.columns and column != "index":
+            raise InputError(
+                f"{path}: var has no column {column!r}: it has {', '.join(map(str, var.columns))} and index"
+            )
+        labels = var_labels(var, column)
+        tried = [match_ids(column, labels, vocabulary, aliases), match_symbols(column, labels, vocabulary)]
+        best = max(tried, key=lambda match: match.mapped)
+    else:
+        present = [name for name in ID_COLUMNS if name in var.columns or name == "index"]
+        tried = []
+        for name in present:
+            tried.append(match_ids(name, var_labels(var, name), vocabulary, aliases))
+            if tried[-1].mapped >= max(1, least * len(var)):
+                return tried[-1]
+        best = max(tried, key=lambda match: match.mapped)
+    if best.mapped >= max(1, least * len(var)):
+        return best
+    share = 100 * best.mapped / max(1, len(var))
+    raise InputError(
+        f"{path}: {best.mapped} of {len(var)} genes ({share:.2g} %) in var {best.label!r} are in the vocabulary, "
+        f"at least {100 * least:g} % must be: {_advice(var, vocabulary, aliases, best)}"
+    )
+
+
+def _advice(var: Any, vocabulary: Vocabulary, aliases: Mapping[str, str], best: Match) -> str:
+    columns = [*map(str, var.columns), "index"]
+    labels = {name: var_labels(var, name) for name in columns}
+    matches = [match_ids(name, labels[name], vocabulary, aliases) for name in columns]
+    matches += [match_symbols(name, labels[name], vocabulary) for name in columns]
+    better = max(matches, key=lambda match: match.mapped)
+    if better.mapped > 2 * best.mapped:
+        kind = "symbols" if better.by_symbol else "ids"
+        return f"column {better.label!r} holds {kind} of {better.mapped} genes, give --gene-column {better.label}"
+    if not vocabulary.by_symbol:
+        return "give Ensembl ids of the bundle's organism, or a bundle with --names to use symbols"
+    return "give Ensembl ids or symbols of the vocabulary's series"
+
+
+def ensembl_column(path: Any, var: Any, column: str | None = None) -> list[str | None]:
+    """Ensembl ids of the columns without any vocabulary: from the first of ID_COLUMNS that mostly holds such.
+
+    None for a label that is no Ensembl id (spike-ins, antibodies). A named column is taken as it is.
+    """
+    if column is not None:
+        _must_have(path, var, column)
+        return [plain_id(name) for name in var_labels(var, column)]
+    for name in ID_COLUMNS:
+        if name in var.columns or name == "index":
+            ids = [plain_id(label) for label in var_labels(var, name)]
+            ensembl = [i if _ENSEMBL.match(i) else None for i in ids]
+            if 2 * sum(i is not None for i in ensembl) > len(ids):
+                return ensembl
+    raise InputError(
+        f"{path}: none of {', '.join(ID_COLUMNS)} in var holds Ensembl ids (index begins with {var.index[0]}): "
+        "name the column with --gene-column"
+    )
+
+
+def _must_have(path: Any, var: Any, column: str) -> None:
+    if column not in var.columns and column != "index":
+        raise InputError(f"{path}: var has no column {column!r}: it has {', '.join(map(str, var.columns))} and index")
+
+
+def gene_columns(match: Match, vocabulary: Vocabulary) -> GeneColumns:
+    """Number the genes of a file: those of one column first, those to be summed behind, each in column order."""
+    token = match.token
+    mapped = np.flatnonzero(token >= 0)
+    values, first, inverse, count = np.unique(token[mapped], return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first, count > 1))
+    number = np.empty(len(values), np.int32)
+    number[order] = np.arange(len(values))
+    gene = np.full(len(token), -1, np.int32)
+    gene[mapped] = number[inverse]
+    median = vocabulary.median[values[order]]
+    lacking = np.flatnonzero(np.isnan(median))
+    if len(lacking):
+        example = vocabulary.ensembl_id[values[order][lacking[0]]]
+        raise InputError(
+            f"{len(lacking)} of {len(values)} genes have no median ({example}): make the bundle with "
+            "`rankshift bundle --medians`"
+        )
+    return GeneColumns(
+        gene=gene, token=values[order].astype(np.int32), inverse_median=1 / median, shared=int((count == 1).sum())
+    )

@@ -1,0 +1,86 @@
+"""Cells from wherever a screen may take them: token tables, cells in memory, count files or an AnnData tokenized in memory.
+
+It never changes the AnnData it is given.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.obs import is_anndata
+from rankshift.screen.files.object_store import fetched
+from rankshift.screen.genes.token_space import Tokens
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# What a screen takes: a token table, several or folders of them, cells in memory, or an AnnData.
+CellSource: TypeAlias = "Path | str | Sequence[Path | str] | Cells | AnnData"
+
+
+def tokenize(
+    data: "AnnData | Path | str | Sequence[Path | str]",
+    bundle: Tokens | Path | str,
+    *,
+    keep: Sequence[str] | None = None,
+    keep_uncropped: bool = False,
+    **options: Any,
+) -> Cells:
+    """Rank lists of an AnnData in memory, or of count files, as cells in memory; `write` of them makes a token table.
+
+    keep: obs columns to carry over, by default all. options: `where`, `input_size`, `min_mapped` and `gene_column`, as those
+    of `rankshift tokenize`. Notes of the cells say what was left out.
+
+    >>> tokenize(adata, "bundle", where="tissue = 'heart'").write("cells.parquet")  # doctest: +SKIP
+    """
+    from rankshift.screen.cells.uncropped import Below, split_off
+    from rankshift.screen.tokenizer.tokenize import tokenize as rank
+
+    opened = Bundle.open(Path(bundle)) if isinstance(bundle, str | Path) else bundle
+    framed = opened.special.cls is not None
+    lists: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    tables: list[pa.Table] = []
+    below: list[Below] = []
+
+    def gather(
+        ids: np.ndarray, offsets: np.ndarray, obs: pa.Table, whole: tuple[np.ndarray, np.ndarray] | None
+    ) -> None:
+        lists.append(ids.copy())
+        lengths.append(np.diff(offsets))
+        tables.append(obs)
+        if whole is not None:
+            below.append(split_off(Path("cells"), ids, lengths[-1], *whole, framed, opened.vocabulary))
+
+    source: Any = [Path(p) for p in data] if isinstance(data, list | tuple) else data
+    report = rank(source, opened, gather, keep=keep, keep_uncropped=keep_uncropped, **options)
+    return Cells(
+        ids=np.concatenate(lists),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
+        obs=pa.concat_tables(tables),
+        framed=framed,
+        notes=tuple(str(report).splitlines()[1:]),
+        below=Below.joined(below) if below else None,
+    )
+
+
+def cells_of(cells: CellSource, bundle: Tokens, *, below: bool = False) -> Cells:
+    """Cells from a token table or several, from memory, or from an AnnData, which is tokenized with all of its obs."""
+    if isinstance(cells, Cells):
+        return cells.checked(bundle)
+    if is_anndata(cells):
+        return tokenize(cells, bundle, keep_uncropped=below)
+    places = [cells] if isinstance(cells, str | Path) else list(cells)
+    return Cells.read([fetched(place) for place in places], bundle, below=below)
+
+
+def name_of(cells: CellSource) -> str:
+    """Where cells come from, for a manifest and for messages."""
+    if isinstance(cells, str | Path):
+        return str(cells)
+    return ", ".join(map(str, cells)) if isinstance(cells, list | tuple) else f"{type(cells).__name__} in memory"

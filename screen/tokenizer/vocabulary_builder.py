@@ -1,0 +1,189 @@
+"""A vocabulary from a corpus of count matrices: the median of every gene over the cells that express it.
+
+Medians belong to a model: make them once for the data it is pretrained on, never again for data it is used on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary
+from rankshift.screen.tokenizer.counts import CountFile, count_files, filter_pass, row_sums, totals
+from rankshift.screen.tokenizer.gene_columns import ensembl_column, var_labels
+from rankshift.screen.tokenizer.rank_value import SCALE
+
+SPECIALS = {"v1": (PAD, MASK), "v2": (PAD, MASK, CLS, EOS)}
+EXACT_COUNTS = 100_000_000  # stored counts up to which all values are held for an exact median: about 2 GB
+SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VocabularyReport:
+    """What a vocabulary was made from; `str` gives it as text."""
+
+    out: Path
+    genes: int
+    generation: str
+    cells: int
+    unused_cells: int  # filter_pass is not 1, or n_counts is 0
+    undetected: int  # genes of the files that no used cell expresses
+    foreign: int  # columns whose name is no Ensembl id
+    exact: bool
+    notes: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.out}: {self.genes} genes and {len(SPECIALS[self.generation])} specials ({self.generation}) "
+            f"from {self.cells} cells, medians {'exact' if self.exact else 'approximate (t-digest)'}"
+        ]
+        left = [(self.unused_cells, "cells not used: filter_pass is not 1, or n_counts is 0")]
+        left += [(self.undetected, "genes left out: in no cell"), (self.foreign, "columns left out: no Ensembl id")]
+        lines += [f"  {n} {what}" for n, what in left if n]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def build_vocabulary(
+    data: Path | Sequence[Path],
+    out: Path,
+    *,
+    generation: str = "v1",
+    exact: bool | None = None,
+    gene_column: str | None = None,
+) -> VocabularyReport:
+    """Write vocabulary.parquet: the specials, then the detected genes by id, each with its median.
+
+    The value of a gene in a cell is count / n_counts * 10,000; the median is over the cells with a non-zero count, over
+    all files. exact: hold all values, or None to do so up to EXACT_COUNTS of them; otherwise a t-digest per gene.
+    gene_column: column of var with the gene ids, by default the first that holds Ensembl ids.
+    """
+    if generation not in SPECIALS:
+        raise InputError(f"--generation is {generation!r}: give v1 (no <cls>) or v2")
+    files = count_files(data)
+    genes = _Genes()
+    parts, stored = [], 0
+    for path in files:
+        with CountFile(path) as file:
+            parts.append((path, genes.number(file, gene_column), totals(file), filter_pass(file)))
+            stored += file.stored
+    is_exact = stored <= EXACT_COUNTS if exact is None else exact
+    tally = {"cells": 0, "unused": 0}
+    notes: list[str] = []
+    medians = _medians(_values(parts, len(genes.names), tally, notes), is_exact)
+    if not medians:
+        raise InputError(f"no gene is detected in {tally['cells']} cells of {len(files)} files: give count matrices")
+    found = sorted((genes.names[number], number) for number in medians)
+    special = SPECIALS[generation]
+    Vocabulary(
+        token=np.arange(len(special) + len(found)),
+        ensembl_id=[*special, *(name for name, _ in found)],
+        median=np.array([np.nan] * len(special) + [medians[number] for _, number in found]),
+        symbol=[*[None] * len(special), *(genes.symbols.get(name) for name, _ in found)],
+    ).write(Path(out))
+    return VocabularyReport(
+        out=Path(out),
+        genes=len(found),
+        generation=generation,
+        cells=tally["cells"],
+        unused_cells=tally["unused"],
+        undetected=len(genes.names) - len(found),
+        foreign=genes.foreign,
+        exact=is_exact,
+        notes=tuple(notes),
+    )
+
+
+class _Genes:
+    """Numbers for the genes of all files, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.symbols: dict[str, str] = {}
+        self.foreign = 0
+        self._number: dict[str, int] = {}
+
+    def number(self, file: CountFile, column: str | None) -> np.ndarray:
+        """int32 (columns,): gene numbers of a file's columns, -1 for a column that is no gene."""
+        ids = ensembl_column(file.path, file.var, column)
+        numbers = np.full(len(ids), -1, np.int32)
+        symbols = _symbols(file.var)
+        for i, name in enumerate(ids):
+            if name is None:
+                self.foreign += 1
+                continue
+            if name not in self._number:
+                self._number[name] = len(self.names)
+                self.names.append(name)
+            numbers[i] = self._number[name]
+            if symbols is not None and symbols[i] not in ("", "nan", "None", "<NA>"):
+                self.symbols.setdefault(name, symbols[i])
+        return numbers
+
+
+def _symbols(var: Any) -> list[str] | None:
+    name = next((name for name in SYMBOL_COLUMNS if name in var.columns), None)
+    return None if name is None else var_labels(var, name)
+
+
+_SCHEMA = pa.schema([("gene", pa.int32()), ("value", pa.float64())])
+
+
+def _values(
+    parts: Sequence[tuple[Path, np.ndarray, np.ndarray | None, np.ndarray]],
+    genes: int,
+    tally: dict[str, int],
+    notes: list[str],
+) -> Iterator[pa.RecordBatch]:
+    """(gene, value) of every non-zero count of every used cell; parts are files, gene numbers, totals, filter_pass."""
+    for path, numbers, given, passing in parts:
+        with CountFile(path) as file:
+            if given is None:
+                notes.append(f"{path.name}: obs has no n_counts, totals summed over all genes")
+            several = len(np.unique(numbers[numbers >= 0])) < (numbers >= 0).sum()
+            for block in file.blocks():
+                inside = slice(block.start, block.start + len(block))
+                total = (row_sums(block, len(numbers)) if given is None else given[inside]).astype(np.float64)
+                used = passing[inside] & (total > 0)
+                tally["cells"] += int(used.sum())
+                tally["unused"] += int((~used).sum())
+                gene, count = numbers[block.column], block.data
+                row = np.repeat(np.arange(len(block)), np.diff(block.offsets))
+                kept = used[row] & (gene >= 0) & (count != 0)
+                gene, count, row = gene[kept], count[kept], row[kept]
+                if several:  # columns of one gene are one count
+                    summed = sp.coo_matrix((count, (row, gene)), (len(block), genes)).tocsr()
+                    gene, count = summed.indices, summed.data
+                    row = np.repeat(np.arange(len(block)), np.diff(summed.indptr))
+                value = count.astype(np.float64) / total[row] * SCALE
+                yield pa.record_batch([pa.array(gene, pa.int32()), pa.array(value)], schema=_SCHEMA)
+            notes += file.notes
+
+
+def _medians(values: Iterator[pa.RecordBatch], exact: bool) -> dict[int, float]:
+    """{gene: median}. One thread, because a t-digest depends on the order in which it meets its values."""
+    summary = "median(value)" if exact else "approx_quantile(value, 0.5)"
+    failed: list[Exception] = []
+
+    def told() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from values
+        except Exception as error:  # DuckDB would wrap it into one of its own
+            failed.append(error)
+            raise
+
+    with duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False}) as connection:
+        connection.register("corpus", pa.RecordBatchReader.from_batches(_SCHEMA, told()))
+        try:
+            return dict(connection.execute(f"SELECT gene, {summary} FROM corpus GROUP BY gene").fetchall())
+        except duckdb.Error as error:
+            if failed:
+                raise failed[0] from None
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise InputError("the corpus is too large for exact medians: use approximate ones") from error
+            raise
