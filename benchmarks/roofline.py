@@ -4,7 +4,7 @@
 
 An operation takes max(FLOP / rate, bytes / bandwidth), and a perturbed list the sum of its operations: launches are taken
 to be hidden by large batches, weights to be read once a batch, a cell's own rows to stay in the cache. It measures
-nothing; what a machine really does is in results.csv. Operations are those of screen/encoder.py and kernels/, in its
+nothing; what a machine really does is in results.csv. Operations are those of screen/encoder/ and kernels/, in their
 dtypes: products and attention in 16 bits, residual stream and LayerNorm in float32.
 
 Legend: n rows of a list, D width, F inner width, V tokens of the vocabulary, P lists of a batch.
@@ -41,7 +41,7 @@ SKIPS = {
     "copies": "perturbed ids and aligned copies (embedding and cosine kernels)",
 }
 SPLIT_BLOCK = 32  # lists that share keys in the first-layer kernel on a device (kernels/first_layer.py)
-BATCH_ROWS = 131_072  # of screen/screening.py on a device
+BATCH_ROWS = 131_072  # rows of a batch that a screen takes by default on a GPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class EmbExtractor:
 
     Without effect here: num_classes, cell_emb_style, gene_emb_style, forward_batch_size, nproc. Summaries named mean and
     median are exact, too. Our own: dtype of matrix products; substring_states, to collect the cells of a
-    state as the published code does, whose label is any part of the state's name (semantics B4).
+    state as the published code does, whose label is any part of the state's name (PS B4).
     """
 
     model_type: str = "Pretrained"
@@ -261,5 +261,5 @@ class EmbExtractor:
 
 
 def summary(vectors: np.ndarray, kind: str) -> np.ndarray:
-    """Mean or lower-middle median over the rows, float32 (d,) (semantics 3.7, B18)."""
+    """Mean or lower-middle median over the rows, float32 (d,) (PS 3.7, PS B18)."""
     return next(iter(summarise(vectors, ["all"] * len(vectors), kind.removeprefix("exact_")).values()))

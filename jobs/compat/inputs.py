@@ -84,7 +84,7 @@ def token_file(value: PathLike | None) -> Path:
 
 
 def lists(filter_data: Mapping[str, Any] | None) -> dict[str, list]:
-    """{column: values} with single values put into lists; the caller's dictionary stays as it is (semantics B34)."""
+    """{column: values} with single values put into lists; the caller's dictionary stays as it is (PS B34)."""
     if filter_data is None:
         return {}
     if not isinstance(filter_data, Mapping):
@@ -134,7 +134,7 @@ def workplace(
 
 
 def framing(cells: Cells, emb_mode: str) -> None:
-    """Refuse an embedding mode that does not belong to the cells, all of which were looked at (semantics B9)."""
+    """Refuse an embedding mode that does not belong to the cells, all of which were looked at (PS B9)."""
     if cells.framed and "cls" not in emb_mode:
         raise InputError(
             f"the cells begin with <cls>, emb_mode is {emb_mode!r}: use {emb_mode.replace('cell', 'cls')!r}"
@@ -144,7 +144,7 @@ def framing(cells: Cells, emb_mode: str) -> None:
 
 
 def output_file(output_directory: PathLike, output_prefix: str, suffix: str) -> Path:
-    """The file of a prefix; a dot in the prefix stays, where the published code cuts what follows it (semantics B29)."""
+    """The file of a prefix; a dot in the prefix stays, where the published code cuts what follows it (PS B29)."""
     if "." in str(output_prefix):
         deviates(f"output_prefix {output_prefix!r} is kept whole, the published code cuts it at the last dot")
     return Path(output_directory) / f"{output_prefix}{suffix}"

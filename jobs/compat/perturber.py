@@ -42,14 +42,14 @@ MODES = ("cls", "cell", "cls_and_gene", "cell_and_gene")
 
 @dataclass
 class InSilicoPerturber:
-    """In-silico perturbation with the published options (semantics 2.1; docs/migrating.md has a table of them).
+    """In-silico perturbation with the published options (PS 2.1; docs/migrating.md has a table of them).
 
     Without effect here: num_classes, cell_emb_style, forward_batch_size, nproc, clear_mem_ncells. Our own, all optional:
 
     workers: Ray workers, None for what the machine has, 0 for this process. dtype: of matrix products, as `rankshift
     screen --dtype`; float32 is that of the published code. reference_overflow: count absent genes twice when an
-    overexpression overflows, as published (B2). reference_labels: file gene values of an overexpression of all genes
-    under the gene behind their own, as published (B1). run_directory: keep the run there, for `rankshift query`; a run
+    overexpression overflows, as published (PS B2). reference_labels: file gene values of an overexpression of all genes
+    under the gene behind their own, as published (PS B1). run_directory: keep the run there, for `rankshift query`; a run
     there that was stopped goes on.
 
     >>> InSilicoPerturber(perturb_type="delete", token_dictionary_file=None)
@@ -94,7 +94,7 @@ class InSilicoPerturber:
         output_directory: PathLike,
         output_prefix: str,
     ) -> None:
-        """Perturb the cells of a .dataset folder or token table and write the raw pickles of semantics 3.6.
+        """Perturb the cells of a .dataset folder or token table and write the raw pickles of PS 3.6.
 
         Raises InputError on anything that does not fit; no file is left then.
         """
@@ -200,7 +200,7 @@ class InSilicoPerturber:
             deviates("shifts between states are those of the pairs; the published code drops the anchor without a word")
 
     def _slice(self, cells: int | None) -> slice:
-        """Which of the selected cells to perturb; start and end, or start_ind and end_ind as the published notes say (B19)."""
+        """Which of the selected cells to perturb; start and end, or start_ind and end_ind as the published notes say (PS B19)."""
         given = self.cell_inds_to_perturb
         if isinstance(given, str):
             one_of("cell_inds_to_perturb", given, ("all",))
@@ -215,7 +215,7 @@ class InSilicoPerturber:
         return slice(start, end)
 
     def _cells(self, path: Path, bundle: Bundle) -> tuple[Cells, int]:
-        """The cells to perturb in processing order (semantics 2.2), and the number of the first in file names."""
+        """The cells to perturb in processing order (PS 2.2), and the number of the first in file names."""
         cells = matching(Cells.read(path, bundle), lists(self.filter_data))
         for note in cells.notes:
             logger.info(note)

@@ -34,7 +34,7 @@ class RawValues:
 
     @staticmethod
     def read(folder: Path, suffix: str) -> "RawValues":
-        """All files of a folder that end in `suffix`, in the order of the cells their names count (semantics B15)."""
+        """All files of a folder that end in `suffix`, in the order of the cells their names count (PS B15)."""
         files = sorted((f for f in Path(folder).glob("*") if f.name.endswith(suffix)), key=_place)
         if not files:
             raise InputError(

@@ -41,10 +41,10 @@ PAIR = ("similarity_first", "similarity_second", "similarity")
 
 @dataclass
 class InSilicoPerturberStats:
-    """Statistics with the published options, columns and order (semantics 4).
+    """Statistics with the published options, columns and order (PS 4).
 
     gene_name_id_dictionary_file None leaves Gene_name empty. combos=1 reads the `_triples.pickle` files that
-    `InSilicoPerturber` writes beside the raw ones; the published files hold no values for it (semantics B11).
+    `InSilicoPerturber` writes beside the raw ones; the published files hold no values for it (PS B11).
     """
 
     mode: str = "mixture_model"
@@ -197,7 +197,7 @@ class InSilicoPerturberStats:
 
 
 def pairs(run: Run) -> pd.DataFrame:
-    """mixture_model of pairs: what a gene and the anchor do together beyond their sum (semantics 4.5, combos 1).
+    """mixture_model of pairs: what a gene and the anchor do together beyond their sum (PS 4.5, combos 1).
 
     With similarities u of the anchor alone, w of the gene alone and c of both, the sum is u + w - 1. N_Detections counts
     cells, where the published code counts keys that cell files never have.

@@ -41,7 +41,7 @@ class _Lists:
 
 @dataclass
 class TranscriptomeTokenizer:
-    """Rank value encoding with the published options (semantics 1).
+    """Rank value encoding with the published options (PS 1).
 
     Without effect here: nproc, chunk_size. gene_mapping_file None maps every id to itself. min_mapped, our own: least
     share of a file's genes that must be in the dictionary.

@@ -13,7 +13,7 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import Vocabulary
 
 MASKED, RANDOM = 0.8, 0.1  # of the hidden genes: shown as <mask>, shown as another gene; the rest is shown as it is
-MEGA = 50  # batches that are sorted by length together: padding falls from 42 % to 1.4 % (semantics 2.4)
+MEGA = 50  # batches that are sorted by length together: padding falls from 42 % to 1.4 % (TS 2.4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ def hide(table: Cells, rows: np.ndarray, vocabulary: Vocabulary, share: float, s
     """The lists of `rows`, padded, with a random share of their genes hidden: 80 % as <mask>, 10 % as another gene.
 
     Only genes are hidden and only genes replace them: the published collator also draws <pad>, <mask>, <cls> and <eos>
-    as replacements and hides <cls> and <eos> (semantics 2.3), which teaches nothing about genes. At least one is hidden.
+    as replacements and hides <cls> and <eos> (TS 2.3), which teaches nothing about genes. At least one is hidden.
     """
     rng = np.random.default_rng(seed)
     size = np.diff(table.offsets)[rows]

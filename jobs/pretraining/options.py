@@ -14,7 +14,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.foreign import first_line
 from rankshift.screen.genes.vocabulary import Vocabulary
 
-# Shapes of the published models (semantics 1) and, where it is known, how they were trained (semantics 2.5). The recipes
+# Shapes of the published models (TS 1) and, where it is known, how they were trained (TS 2.5). The recipes
 # of the 20-layer and the V2 models were not published: they have that of the 95M series, which is nearest.
 _SERIES_95M = {"learning_rate": 5e-4, "schedule": "cosine"}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ _NO_SHAPE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretraining(Recipe):
-    """How to pretrain. The shape is that of the smallest published model, V1-10M (semantics 1)."""
+    """How to pretrain. The shape is that of the smallest published model, V1-10M (TS 1)."""
 
     layers: int = 6
     width: int = 256
@@ -112,7 +112,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def bert_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> BertConfig:
-    """The model's configuration; what the options do not name is as in every published model (semantics 1)."""
+    """The model's configuration; what the options do not name is as in every published model (TS 1)."""
     shape = {
         "hidden_size": options.width,
         "num_hidden_layers": options.layers,

@@ -23,7 +23,7 @@ SHAPES = "o^sDv"
 NONE = "#c4ccd4"
 FORMATS = (".png", ".pdf", ".svg")
 PROJECTIONS = ("umap", "pca")
-SEED = 0  # of the published pictures (semantics 5.4)
+SEED = 0  # of the published pictures (TS 5.4)
 COMPONENTS, NEIGHBOURS, LEAST_DISTANCE = 50, 15, 0.5  # as scanpy, which the published pictures are made with
 HEAT_ROWS = 1000  # rows of a heat map at most, as published; more are no pixels, and clustering grows with their square
 

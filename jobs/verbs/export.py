@@ -42,12 +42,12 @@ def export(
     beside: bool = False,
     say: Say = print,
 ) -> list[Path]:
-    """Write the pickles of semantics 3.6 to the folder `out` and return their paths.
+    """Write the pickles of PS 3.6 to the folder `out` and return their paths.
 
     prefix: part of every file name, by default the name of the run. first_cell: number of the run's first cell in file
     names. shifted_labels: gene values of an overexpression of all genes under the gene behind their own, as published
-    (semantics B1). beside: let `out` hold files already, and replace those of the same name; otherwise it must be new,
-    because readers merge all pickles of a folder (B21). Raises InputError on a run that is not complete.
+    (PS B1). beside: let `out` hold files already, and replace those of the same name; otherwise it must be new,
+    because readers merge all pickles of a folder (PS B21). Raises InputError on a run that is not complete.
     """
     if format != "reference":
         raise InputError(f"--format {format!r} is unknown: use reference")
@@ -123,7 +123,7 @@ def _contents(run: Run, prefix: str, first_cell: int, shifted: bool) -> Iterator
 
 
 def joint_name(stem: str, part: str, tokens: Sequence[int]) -> str:
-    """File of a joint perturbation; a list too long for a file name is replaced by its hash, the keys inside hold it (B14).
+    """File of a joint perturbation; a list too long for a file name is replaced by its hash, the keys inside hold it (PS B14).
 
     >>> joint_name("in_silico_delete_x", "cell", (5, 9))
     'in_silico_delete_x_cell_embs_dict_[5, 9]_raw.pickle'

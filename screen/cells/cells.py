@@ -36,7 +36,7 @@ from rankshift.screen.files.foreign import first_line
 from rankshift.screen.genes.token_space import Tokens
 from rankshift.screen.genes.vocabulary import Vocabulary
 
-SEED = 42  # of the reference's downsampling (semantics 2.2)
+SEED = 42  # of the reference's downsampling (PS 2.2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -200,7 +200,7 @@ def select(
     contains: Sequence[int] | None = None,
     max_cells: int | None = None,
 ) -> np.ndarray:
-    """Rows to process, in processing order (semantics 2.2).
+    """Rows to process, in processing order (PS 2.2).
 
     where: SQL condition over the obs columns and `length`. state_key, start: cells whose column equals this state.
     contains: tokens a cell must all have. Then a sample of max_cells, then by falling length, stable.

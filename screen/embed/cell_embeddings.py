@@ -75,7 +75,7 @@ def embed(
 
 
 def pool(hidden_TD: torch.Tensor, runs: list[tuple[int, int]], framed: bool) -> torch.Tensor:
-    """Mean over the rows of genes of every list, specials left out (semantics 3.2): (T, D) -> (P, D)."""
+    """Mean over the rows of genes of every list, specials left out (PS 3.2): (T, D) -> (P, D)."""
     parts, row = [], 0
     for count, n in runs:
         rows = hidden_TD[row : row + count * n].view(count, n, -1)

@@ -62,7 +62,7 @@ def check_summary(summary: str) -> None:
 def summarise(embeddings: np.ndarray, labels: Sequence[str], summary: str = "mean") -> dict[str, np.ndarray]:
     """One vector per label over its cells, per dimension, float32; states in order of first appearance.
 
-    The median is the lower middle value for an even count, as the published code's exact_median (semantics 3.7).
+    The median is the lower middle value for an even count, as the published code's exact_median (PS 3.7).
     """
     check_summary(summary)
     named = np.asarray(labels, dtype=object)

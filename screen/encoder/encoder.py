@@ -115,7 +115,7 @@ def check_config(config: dict) -> None:
 def measured_layers(config: dict, layer: int) -> int:
     """How many encoder layers run for the hidden states of `layer`, counted back from the last layer's output.
 
-    0 is that of the last layer, -1 of the second to last (semantics 3.1), -L for L layers the embeddings below the first.
+    0 is that of the last layer, -1 of the second to last (PS 3.1), -L for L layers the embeddings below the first.
     """
     count = int(config["num_hidden_layers"])
     if not -count <= layer <= 0:

@@ -42,7 +42,7 @@ TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of flo
 SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}  # ten seconds or so: little is lost with a worker, and markers stay few
 SHARD_LISTS = 64  # at least, where one cell is cut into shards: its original is computed in each of them
 SHARD_GENES = 8_000_000  # rows of gene shifts before they are added up: some 700 MB
-STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (semantics 3.7)
+STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (PS 3.7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

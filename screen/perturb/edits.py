@@ -31,7 +31,7 @@ class Perturb:
     pair holds. rank_shift: by how many quartiles of its cell's ranks a gene is activated or inhibited; to: the rank it goes
     to instead, as a fraction (0 the front, 1 the bottom). limit: the model's positions. framed: are cells framed by <cls>
     and <eos>? reference_overflow: count absent genes twice when an overexpression overflows, as the published code does
-    (semantics 2.5). refill: for every gene deleted, one from below the input limit moves up into the list.
+    (PS 2.5). refill: for every gene deleted, one from below the input limit moves up into the list.
     """
 
     kind: Kind
@@ -105,7 +105,7 @@ class Perturb:
 
     @property
     def required(self) -> tuple[int, ...]:
-        """Genes a cell must have to be screened at all, before cells are sampled (semantics 2.2)."""
+        """Genes a cell must have to be screened at all, before cells are sampled (PS 2.2)."""
         if self.anchor is not None:
             return (self.anchor,)
         return self.genes or () if (self.kind, self.how) == ("delete", "together") else ()
@@ -271,7 +271,7 @@ def _every_gene(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
 
 
 def _every_pair(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
-    """The anchor with every other gene of the cell; moved to the front they keep their order by rank (semantics B10)."""
+    """The anchor with every other gene of the cell; moved to the front they keep their order by rank (PS B10)."""
     n = len(ids)
     genes = np.arange(perturb.front, n - perturb.tail)
     found = np.flatnonzero(ids[genes] == perturb.anchor)

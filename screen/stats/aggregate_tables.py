@@ -20,7 +20,7 @@ INDEX = ""  # name of the first column of published tables: the number of a row 
 
 
 def cell_rows(run: Run, *, published: bool) -> pa.RecordBatchReader:
-    """aggregate_data: one row per cell and perturbation, of one perturbation in processing order (semantics 4.6).
+    """aggregate_data: one row per cell and perturbation, of one perturbation in processing order (PS 4.6).
 
     published: Cosine_sim and Gene (symbols; of joint perturbations joined by `+`). Else identity and all that was measured.
     """
@@ -39,7 +39,7 @@ def cell_rows(run: Run, *, published: bool) -> pa.RecordBatchReader:
 
 
 def gene_rows(run: Run, *, published: bool) -> pa.RecordBatchReader:
-    """aggregate_gene_shifts: how near each gene stayed under each perturbation, the cells themselves first (semantics 4.7).
+    """aggregate_gene_shifts: how near each gene stayed under each perturbation, the cells themselves first (PS 4.7).
 
     The partial sums of the parts (n, sum, square and min of the cosine per perturbation and affected token) are added up;
     the standard deviation is the population's. Numbers are sorted, names come to them afterwards, batch by batch.

@@ -1,7 +1,7 @@
-"""Two kinds of genes by their mean similarity: those whose perturbation changes the cell, and the rest (semantics 4.5).
+"""Two kinds of genes by their mean similarity: those whose perturbation changes the cell, and the rest (PS 4.5).
 
 The published code takes whichever component was fitted first for the one of impact; in about four fits of five it is the
-other one, and half of the impacted genes are missed (semantics B3). Here the component of the lower mean has the impact.
+other one, and half of the impacted genes are missed (PS B3). Here the component of the lower mean has the impact.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""The statistics as published: the same numbers, column names, order and row index (semantics section 4).
+"""The statistics as published: the same numbers, column names, order and row index (PS 4).
 
-One deviation: the component of impact of the mixture is the one of lower mean (semantics B3). Of joint perturbations, per-cell
+One deviation: the component of impact of the mixture is the one of lower mean (PS B3). Of joint perturbations, per-cell
 rows carry the genes joined by `+`, where the published code puts one gene name into each row or fails.
 """
 
@@ -39,7 +39,7 @@ def random_values(values: np.ndarray) -> np.ndarray:
     """The distribution genes are held against: all values in the order of `Observations`, or 100,000 of them.
 
     Sampled as Python's random.seed(42) and random.sample would, anew for every state, so that all states of a run use the
-    same rows. The published order is that of a directory listing (semantics B15).
+    same rows. The published order is that of a directory listing (PS B15).
     """
     if len(values) <= SAMPLE:
         return values
@@ -57,11 +57,11 @@ def route(run: Run) -> tuple[str, list[str]]:
 
 
 def goal(run: Run) -> pa.Table:
-    """goal_state_shift: the mean shift of every gene towards the goal, against random values (semantics 4.2, 4.3)."""
+    """goal_state_shift: the mean shift of every gene towards the goal, against random values (PS 4.2, PS 4.3)."""
     towards, others = route(run)
     seen = Observations.read(run, [f"shift_{s}" for s in (towards, *others)])
     shift = {s: seen.mean(seen.values[f"shift_{s}"]) for s in (towards, *others)}
-    if run.manifest["perturb"]["how"] == "together":  # the published code reports one row and no test (B32)
+    if run.manifest["perturb"]["how"] == "together":  # the published code reports one row and no test (PS B32)
         row = {"Shift_to_goal_end": shift[towards]} | {f"Shift_to_alt_end_{s}": shift[s] for s in others}
         return pa.table({INDEX: [0], **{name: value[:1] for name, value in row.items()}})
     p = {}
@@ -85,9 +85,9 @@ def goal(run: Run) -> pa.Table:
 
 
 def against_null(run: Run, null: Run) -> pa.Table:
-    """vs_null: every gene's values in one run against its values in another (semantics 4.4).
+    """vs_null: every gene's values in one run against its values in another (PS 4.4).
 
-    What is called shift are mean similarities: the less similar, the stronger the effect, and such rows come last (B28).
+    What is called shift are mean similarities: the less similar, the stronger the effect, and such rows come last (PS B28).
     """
     test, other = Observations.read(run, ["similarity"]), Observations.read(null, ["similarity"])
     same = match(test, other)
@@ -136,7 +136,7 @@ def null_means(
 
 
 def mixture(run: Run) -> pa.Table:
-    """mixture_model: genes of impact by a mixture of two Gaussians over their mean similarities (semantics 4.5, B3)."""
+    """mixture_model: genes of impact by a mixture of two Gaussians over their mean similarities (PS 4.5, PS B3)."""
     seen = Observations.read(run, ["similarity"])
     mean = seen.mean(seen.values["similarity"])
     model = Mixture.fit(mean)

@@ -91,7 +91,7 @@ def against_rest(group: np.ndarray, values: np.ndarray, groups: int) -> RankSum:
 
 
 def against_sample(offsets: np.ndarray, values: np.ndarray, sample: np.ndarray) -> RankSum:
-    """Each group against one sample, as the published statistics do: no correction for ties (semantics 4.1).
+    """Each group against one sample, as the published statistics do: no correction for ties (PS 4.1).
 
     values float32 [N] group after group, group g is values[offsets[g]:offsets[g + 1]]; sample float32 [R].
     """

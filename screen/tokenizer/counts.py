@@ -292,7 +292,7 @@ def row_sums(block: Block, genes: int) -> np.ndarray:
 
 
 def filter_pass(file: Counts) -> np.ndarray:
-    """bool (cells,): obs filter_pass equals 1, or all when there is no such column (semantics 1.1)."""
+    """bool (cells,): obs filter_pass equals 1, or all when there is no such column (PS 1.1)."""
     if "filter_pass" not in file.obs.columns:
         return np.ones(len(file), bool)
     values = file.obs["filter_pass"].to_numpy()

@@ -3,7 +3,7 @@
     v = ((c * (1 / n)) * 10000) * (1 / m)        c count, n total of the cell, m median of the gene
 
 The first two products are taken in the common type of counts and totals (float32 for float32 data), the last in float64:
-that decides near-ties (semantics 1.3). Exact ties go by ascending column. Explicit zeros and columns without a gene do not
+that decides near-ties (PS 1.3). Exact ties go by ascending column. Explicit zeros and columns without a gene do not
 count, columns of one gene are summed first. Two versions of one function: a plain one, which is the oracle, and one around
 a compiled loop.
 
@@ -26,7 +26,7 @@ class GeneColumns:
     """What the columns of a count matrix mean.
 
     gene: int32 (C,), number of the column's gene, -1 for none. Genes are numbered by their column, those with one column
-    first, then those with several (the order in which the reference lays out summed genes, semantics 1.2).
+    first, then those with several (the order in which the reference lays out summed genes, PS 1.2).
     token: int32 (G,). inverse_median: float64 (G,). shared: number of the first gene with several columns.
     """
 

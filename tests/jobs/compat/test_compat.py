@@ -447,7 +447,7 @@ def test_published_tables_from_published_pickles(generation, name, tmp_path):
     got = pd.read_csv(tmp_path / "out.csv", index_col=0)
     want = pd.read_csv(GOLDEN / generation / "stats" / f"{name}.csv.gz", index_col=0)
     assert list(got.columns) == list(want.columns)
-    if job["mode"] == "mixture_model":  # B3: which component is that of impact; the rows are the same
+    if job["mode"] == "mixture_model":  # PS B3: which component is that of impact; the rows are the same
         got, want = (f.drop(columns=["Impact_component", "Impact_component_percent"]).sort_index() for f in (got, want))
     if job["mode"] == "aggregate_gene_shifts":  # numbered by when a key was first seen there, by token here
         assert got.Cosine_sim_mean.to_numpy() == pytest.approx(want.Cosine_sim_mean.to_numpy(), abs=2e-7)

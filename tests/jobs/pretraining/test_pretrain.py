@@ -298,7 +298,7 @@ def test_the_curve_ends_in_the_bundle(trained):
 
 
 def test_padding_is_under_two_percent_of_cells_of_mixed_length():
-    """Lengths as of real cells: lognormal, cut at 2048 (semantics 2.4 finds 42 % in random batches of 12)."""
+    """Lengths as of real cells: lognormal, cut at 2048 (TS 2.4 finds 42 % in random batches of 12)."""
     lengths = np.minimum(np.random.default_rng(0).lognormal(7.0, 0.7, 20_000), 2048).astype(int)
     rows = np.arange(len(lengths))
 

@@ -321,7 +321,7 @@ def test_cells_must_hold_all_the_genes():
 
 
 def test_the_sample_is_the_references():
-    """Five qualifying cells, three wanted: permutation 4 2 3 1 0, then equal lengths stay in that order (semantics E14)."""
+    """Five qualifying cells, three wanted: permutation 4 2 3 1 0, then equal lengths stay in that order (PS E14)."""
     same = cells_of([[5], [6], [7], [8], [9]])
     assert select(same, max_cells=3).tolist() == [4, 2, 3]
     assert select(same, max_cells=5).tolist() == [0, 1, 2, 3, 4]

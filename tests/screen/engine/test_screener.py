@@ -89,7 +89,7 @@ def test_golden_case(generation, name, bundles, tmp_path):
 
 @pytest.mark.parametrize(("generation", "name"), WITH_GENES)
 def test_golden_gene_values(generation, name, bundles, tmp_path):
-    """How near every other gene stayed. The reference's labels are shifted under overexpression of all (B1): there the
+    """How near every other gene stayed. The reference's labels are shifted under overexpression of all (PS B1): there the
     values of a perturbed gene are compared as a whole, but for the last one, which it loses."""
     case = CASES[generation, name]
     shown = run(
@@ -182,7 +182,7 @@ def test_pairs_hold_their_genes_alone_and_the_interaction(bundles, tmp_path):
 
 @torch.no_grad()
 def plainly(model: BertForMaskedLM, cell: list[int], genes: list[int], layer: int, limit: int) -> float:
-    """Similarity of a plain cell under overexpression, one list at a time, rows matched by token (semantics 3.5)."""
+    """Similarity of a plain cell under overexpression, one list at a time, rows matched by token (PS 3.5)."""
     perturbed = (genes + [t for t in cell if t not in genes])[:limit]
     original = cell[: len(cell) - max(0, len(cell) + sum(g not in cell for g in genes) - limit)]
 

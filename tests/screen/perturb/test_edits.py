@@ -1,4 +1,4 @@
-"""Edits against plain list operations, and the worked examples of the reference's semantics (section 8)."""
+"""Edits against plain list operations, and the worked examples of the published code (PS 8)."""
 
 import numpy as np
 import pytest

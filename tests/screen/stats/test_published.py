@@ -146,7 +146,7 @@ def test_overexpressed_genes_are_counted_under_their_own_names(generation, scree
     cells, wanted = (t[t.Affected == "cell_emb"].set_index("Perturbed").sort_index() for t in (got, want))
     assert list(cells.index) == list(wanted.index)
     np.testing.assert_allclose(cells.Cosine_sim_mean, wanted.Cosine_sim_mean, atol=1e-6)
-    # The published labels are off by one gene and lose the last value of every perturbed list (semantics B1).
+    # The published labels are off by one gene and lose the last value of every perturbed list (PS B1).
     assert got.N_Detections.sum() == want.N_Detections.sum() + cells.N_Detections.sum()
 
 
@@ -167,7 +167,7 @@ def test_gene_shifts_in_our_columns_are_the_effects_of_the_run(screens):
         np.testing.assert_allclose(got[name], wanted[name], atol=1e-7)
 
 
-# The worked examples N1 to N4 of the semantics
+# The worked examples PS N1 to PS N4
 
 
 def test_goal_shift_example():

@@ -80,7 +80,7 @@ def test_the_longest_list_includes_the_frame():
 
 
 def test_columns_of_one_gene_are_summed_and_stand_behind_in_ties():
-    """Columns 0 and 3 are one gene: 2 + 3 beats 4; with 2 + 2 it ties with 4 and comes after it (semantics 1.2.4)."""
+    """Columns 0 and 3 are one gene: 2 + 3 beats 4; with 2 + 2 it ties with 4 and comes after it (PS 1.2)."""
     genes = GeneColumns(
         gene=np.array([2, 0, 1, 2], np.int32),
         token=np.array([11, 12, 10], np.int32),
