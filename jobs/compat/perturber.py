@@ -200,7 +200,7 @@ class InSilicoPerturber:
             deviates("shifts between states are those of the pairs; the published code drops the anchor without a word")
 
     def _slice(self, cells: int | None) -> slice:
-        """Which of the selected cells to perturb; start and end, or start_ind and end_ind as the published notes say (PS B19)."""
+        """The selected cells to perturb, from start and end, or start_ind and end_ind as published notes say (PS B19)."""
         given = self.cell_inds_to_perturb
         if isinstance(given, str):
             one_of("cell_inds_to_perturb", given, ("all",))
