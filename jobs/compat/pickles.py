@@ -1,6 +1,6 @@
 """Raw pickles, ours or the published code's, read back and laid out as a run that the statistics can read.
 
-Pickles go through the allow-list reader: dictionaries of plain values and nothing else.
+Pickles are read without unpickling (`files.plain_pickle`): dictionaries of plain values and nothing else.
 """
 
 import json
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import read_pickle
+from rankshift.screen.files.plain_pickle import read_pickle
 from rankshift.screen.genes.vocabulary import Vocabulary
 from rankshift.screen.runs.run import SCHEMA_VERSION, Run
 from rankshift.screen.runs.shards import genes_path, part_path

@@ -1,21 +1,15 @@
-"""Foreign gene files read as {key: value}: JSON, two-column text, or a pickle of plain containers.
+"""Foreign gene files read as {key: value}: JSON, two-column text, or a pickle of plain containers."""
 
-Pickles pass an allow-list of plain containers and numpy scalars; any other class is refused, and none is ever written.
-"""
-
-import codecs
-import collections
 import csv
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy._core import multiarray
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.plain_pickle import read_pickle
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -105,36 +99,6 @@ def _read_columns(path: Path) -> dict[str, Any]:
         if mapping.setdefault(key, value) != value:
             raise InputError(f"{path} gives {key} both {mapping[key]} and {value}: keep one")
     return mapping
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    **{("builtins", kind.__name__): kind for kind in (dict, list, str, int, float)},
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("_codecs", "encode"): codecs.encode,  # how pickles of protocol 2 carry the bytes of a numpy scalar
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    **{(f"numpy.{core}.multiarray", "scalar"): multiarray.scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): multiarray._reconstruct for core in ("core", "_core")},
-}
-
-
-class _AllowList(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise InputError(f"pickle wants to load {module}.{name}, and only dictionaries of plain values are read")
-        return _ALLOWED[module, name]
-
-
-def read_pickle(path: Path) -> Any:
-    """A pickle of plain types, read through the allow-list; InputError names what is refused."""
-    with path.open("rb") as file:
-        try:
-            return _AllowList(file).load()
-        except InputError as error:
-            raise InputError(f"{path}: {error}: convert it to .json or .csv") from None
-        except Exception as error:  # a damaged pickle can raise almost anything
-            raise InputError(f"{path} is not a readable pickle: {first_line(error)}: copy it again") from error
 
 
 def _number(text: str) -> int | float | str:
