@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from rankshift.kernels.cosine_shift import cosine_shift, prepare_base
 from rankshift.kernels.first_layer import first_layer, plain_first_layer
-from rankshift.kernels.rank_shift import NOWHERE, EmbeddingTables, PerturbedLists, rank_shift, trace
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists, trace
+from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
 
 
 def deletions(tokens: int, lists: int, vocabulary: int) -> PerturbedLists:

@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
-from rankshift.kernels.rank_shift import PerturbedLists, trace
+from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
 
 OUT = Path(__file__).parent / "img"

@@ -11,8 +11,7 @@ An aligned pair is a row of the perturbed list that no edit moved or inserted, w
 from. Both must be gene rows: `skip_first` rows at the front and `skip_last` at the end (the specials) are left out.
 The pooled means include the perturbed gene where it is present; the pairs never do.
 
-Legend: B base rows, C cells (base lists), P perturbations, T perturbed rows, S states, D dims, R aggregate rows,
-V tokens.
+Legend: B base rows, C cells (base lists), P perturbations, T perturbed rows, S states, D dims.
 """
 
 from __future__ import annotations
@@ -22,13 +21,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankshift.kernels.rank_shift import FLOATS, PerturbedLists, row_positions, runs_triton, trace
+from rankshift.kernels.perturbed_lists import PerturbedLists, row_positions, trace
+from rankshift.kernels.rank_shift import FLOATS, runs_triton
 
 try:
     import triton
     import triton.language as tl
 
-    from rankshift.kernels.rank_shift import source_of_rows
+    from rankshift.kernels.perturbed_lists import source_of_rows
 except ImportError:  # no Triton on this platform: the references below are what runs
     triton = None
 
@@ -69,27 +69,6 @@ class CosineShift:
     state_before: Tensor | None
     state_after: Tensor | None
     gene: Tensor | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aggregate:
-    """Gene cosines over cells, per (perturbation row, affected token): each tensor is [R, V]."""
-
-    n: Tensor
-    sum: Tensor
-    square: Tensor
-    min: Tensor
-
-    @classmethod
-    def zeros(cls, rows: int, tokens: int, device: torch.device | str = "cpu") -> Aggregate:
-        """An empty aggregate: n int32, sum and square float64, min float32 (infinity where n is 0)."""
-        shape = (rows, tokens)
-        return cls(
-            n=torch.zeros(shape, dtype=torch.int32, device=device),
-            sum=torch.zeros(shape, dtype=torch.float64, device=device),
-            square=torch.zeros(shape, dtype=torch.float64, device=device),
-            min=torch.full(shape, float("inf"), dtype=torch.float32, device=device),
-        )
 
 
 # ---------------------------------------------------------------- torch reference
@@ -168,7 +147,7 @@ def prepare_base(
 
 
 def cosine_shift_reference(
-    base: BaseCells, hidden: Tensor, lists: PerturbedLists, partner_limit: Tensor
+    base: BaseCells, hidden: Tensor, lists: PerturbedLists
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sum of the aligned cosines [P], pairs [P], sum of the gene rows [P, D] and gene cosines [T], in torch."""
     index, _, moved = trace(lists)
@@ -176,7 +155,6 @@ def cosine_shift_reference(
     within = index - lists.base[owner]
     aligned = ~moved & (position >= base.skip_first) & (position < lists.length[owner] - base.skip_last)
     aligned &= (within >= base.skip_first) & (within < lists.base_length[owner] - base.skip_last)
-    aligned &= within < partner_limit[owner]
     index = torch.where(aligned, index, 0)
 
     dims = hidden.shape[1]
@@ -203,15 +181,6 @@ def cosine_shift_reference(
     return total.float(), pairs, pooled, gene
 
 
-def accumulate_reference(aggregate: Aggregate, gene: Tensor, token: Tensor, row: Tensor) -> None:
-    """Adds cosines `gene` [n] of (`row`, `token`) cells, which must be distinct, to the aggregate in place."""
-    value = gene.double()
-    aggregate.n[row, token] += 1
-    aggregate.sum[row, token] += value
-    aggregate.square[row, token] += value * value
-    aggregate.min[row, token] = torch.minimum(aggregate.min[row, token], gene)
-
-
 # ---------------------------------------------------------------- Triton kernels
 
 if triton is not None:
@@ -219,7 +188,7 @@ if triton is not None:
     @triton.jit
     def cosine_shift_kernel(  # type: ignore[no-untyped-def]
         hidden, base_hidden, inverse_norm, gene, sums, cosines, pairs,
-        base, base_length, length, start, limit, source, destination, token,
+        base, base_length, length, start, source, destination, token,
         K, chunks, skip_first, skip_last,
         TINY: tl.constexpr, GENES: tl.constexpr,
         D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_ROWS: tl.constexpr, CHUNK_ROWS: tl.constexpr,
@@ -230,7 +199,7 @@ if triton is not None:
         n = tl.load(length + p)
         first_row = tl.load(start + p)
         first_base = tl.load(base + p)
-        base_stop = tl.minimum(tl.load(base_length + p) - skip_last, tl.load(limit + p))
+        base_stop = tl.load(base_length + p) - skip_last
         d = tl.arange(0, BLOCK_D)
         column = d < D
         total = tl.zeros([BLOCK_ROWS, BLOCK_D], tl.float32)
@@ -258,29 +227,6 @@ if triton is not None:
         tl.store(cosines + part, tl.sum(cosine_total, 0))
         tl.store(pairs + part, tl.sum(count, 0))
 
-    @triton.jit
-    def accumulate_kernel(  # type: ignore[no-untyped-def]
-        gene, order, row, n, total, square, least,
-        ids, base, length, start, source, destination, token,
-        K, blocks, V,
-        BLOCK_ROWS: tl.constexpr,
-    ):  # fmt: skip
-        """Adds the cosines of one block of rows of list order[program] to its aggregate row; no two programs share one."""
-        p = tl.load(order + tl.program_id(0) // blocks)
-        j = (tl.program_id(0) % blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-        present = j < tl.load(length + p)
-        value = tl.load(gene + tl.load(start + p) + j, mask=present, other=float("nan")).to(tl.float32)
-        present = present & (value == value)
-        s, _, _ = source_of_rows(j, source + p * K, destination + p * K, token + p * K, K)
-        affected = tl.load(ids + tl.load(base + p) + s, mask=present, other=0)
-        at = tl.load(row + p) * V + affected
-        tl.store(n + at, tl.load(n + at, mask=present, other=0) + 1, mask=present)
-        wide = value.to(tl.float64)
-        tl.store(total + at, tl.load(total + at, mask=present, other=0.0) + wide, mask=present)
-        tl.store(square + at, tl.load(square + at, mask=present, other=0.0) + wide * wide, mask=present)
-        before = tl.load(least + at, mask=present, other=0.0).to(tl.float32)
-        tl.store(least + at, tl.minimum(before, value), mask=present)
-
     def _launch_rows(
         base_hidden: Tensor,
         inverse_norm: Tensor,
@@ -293,13 +239,13 @@ if triton is not None:
         block_rows: int | None,
         chunk_rows: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of gene rows [P, D], of aligned cosines [P], and pairs [P]; `where`: base, base_length, length, start, limit."""
+        """Sums of gene rows [P, D], of aligned cosines [P], and pairs [P]; `where`: base, base_length, length, start."""
         dims, perturbations, device = hidden.shape[1], where[0].numel(), hidden.device
         assert {hidden.dtype, base_hidden.dtype} <= set(FLOATS), f"{hidden.dtype}, {base_hidden.dtype}"
         assert hidden.is_contiguous()
         assert base_hidden.is_contiguous()
         assert all(x.device == device and x.is_contiguous() for x in (base_hidden, inverse_norm, *where, *edits))
-        assert [x.dtype for x in where] == [torch.int64, torch.int32, torch.int32, torch.int64, torch.int32]
+        assert [x.dtype for x in where] == [torch.int64, torch.int32, torch.int32, torch.int64]
         assert all(x.dtype == torch.int32 and x.shape[0] == perturbations for x in edits)
         block_dims = triton.next_power_of_2(dims)
         block_rows = block_rows or max(1, 4096 // block_dims)
@@ -327,7 +273,7 @@ if triton is not None:
         none = torch.empty(start.numel(), 0, dtype=torch.int32, device=hidden.device)
         unit = torch.ones(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         return _launch_rows(
-            hidden, unit, hidden, (start, length, length, start, length), (none, none, none), (skip_first, skip_last),
+            hidden, unit, hidden, (start, length, length, start), (none, none, none), (skip_first, skip_last),
             int(length.max()) if length.numel() else 0, None, block_rows, CHUNK_ROWS,
         )[0]  # fmt: skip
 
@@ -335,7 +281,6 @@ if triton is not None:
         base: BaseCells,
         hidden: Tensor,
         lists: PerturbedLists,
-        partner_limit: Tensor,
         gene_cosines: bool,
         block_rows: int | None = None,
         chunk_rows: int = CHUNK_ROWS,
@@ -345,37 +290,11 @@ if triton is not None:
         gene = torch.empty(lists.rows, dtype=torch.float32, device=hidden.device) if gene_cosines else None
         pooled, total, pairs = _launch_rows(
             base.hidden, base.inverse_norm, hidden,
-            (lists.base, lists.base_length, lists.length, lists.start, partner_limit),
+            (lists.base, lists.base_length, lists.length, lists.start),
             (lists.source, lists.destination, lists.token), (base.skip_first, base.skip_last),
             lists.width, gene, block_rows, chunk_rows,
         )  # fmt: skip
         return total, pairs, pooled, gene
-
-    def launch_accumulate(
-        aggregate: Aggregate, gene: Tensor, lists: PerturbedLists, row: Tensor, block_rows: int = 256
-    ) -> None:
-        """One launch per turn: within it every list has an aggregate row of its own."""
-        on_host = row.to("cpu", torch.int64)
-        turn = _turns(on_host)
-        order = torch.argsort(turn, stable=True).to(gene.device)
-        row = on_host.to(gene.device)
-        assert gene.is_contiguous()
-        assert gene.dtype == torch.float32
-        assert gene.device == aggregate.n.device
-        assert all(x.is_contiguous() for x in (aggregate.n, aggregate.sum, aggregate.square, aggregate.min))
-        blocks = max(1, triton.cdiv(lists.width, block_rows))
-        first = 0
-        for count in torch.bincount(turn).tolist():
-            with torch.cuda.device_of(gene):
-                accumulate_kernel[(count * blocks,)](
-                    gene, order[first : first + count], row,
-                    aggregate.n, aggregate.sum, aggregate.square, aggregate.min,
-                    lists.ids, lists.base, lists.length, lists.start, lists.source, lists.destination, lists.token,
-                    lists.source.shape[1], blocks, aggregate.n.shape[1],
-                    BLOCK_ROWS=block_rows, num_warps=4,
-                )  # fmt: skip
-            first += count
-
 
 # ---------------------------------------------------------------- dispatch
 
@@ -385,28 +304,23 @@ def cosine_shift(
     hidden: Tensor,
     lists: PerturbedLists,
     *,
-    partner_limit: Tensor | None = None,
     gene_cosines: bool = False,
 ) -> CosineShift:
     """Compares hidden states [T, D] of perturbed lists, packed as by `rank_shift`, with those of their base lists.
 
     `lists.base` must be starts of cells in `base`, and `lists.base_length` the lengths of the lists that were encoded
-    as the originals. `partner_limit` [P] int32: base rows from this index of the base list on have no partner (an
-    original that was cut shorter than the list the edits were applied to). Raises ValueError when shapes disagree.
+    as the originals. Raises ValueError when shapes disagree.
     """
     if tuple(hidden.shape) != (lists.rows, base.hidden.shape[1]) or not hidden.is_contiguous():
         raise ValueError(f"hidden is {tuple(hidden.shape)}, must be contiguous ({lists.rows}, {base.hidden.shape[1]})")
-    if partner_limit is not None and partner_limit.shape != lists.length.shape:
-        raise ValueError(f"partner_limit has shape {tuple(partner_limit.shape)}, one is needed per perturbation")
     cell = torch.searchsorted(base.start, lists.base)
     if hidden.device.type == "cpu" and not torch.equal(base.start[cell.clamp(max=base.start.numel() - 1)], lists.base):
         raise ValueError("a perturbed list begins where no base cell does: prepare the base from the same packing")
-    limit = lists.base_length if partner_limit is None else partner_limit.to(hidden.device, torch.int32)
     gene: Tensor | None
     if runs_triton(hidden) and lists.length.numel():
-        total, pairs, pooled, gene = launch_cosine_shift(base, hidden, lists, limit, gene_cosines)
+        total, pairs, pooled, gene = launch_cosine_shift(base, hidden, lists, gene_cosines)
     else:
-        total, pairs, pooled, gene = cosine_shift_reference(base, hidden, lists, limit)
+        total, pairs, pooled, gene = cosine_shift_reference(base, hidden, lists)
     pooled = pooled / (lists.length - base.skip_first - base.skip_last).clamp(min=0)[:, None]
     return CosineShift(
         similarity=total / pairs,
@@ -436,37 +350,3 @@ def cosine_rows(after: Tensor, before: Tensor, states: Tensor | None = None) -> 
         state_after=None if states is None else _cosine_to_states(after, states),
         gene=None,
     )
-
-
-def accumulate(aggregate: Aggregate, gene: Tensor, lists: PerturbedLists, row: Tensor) -> None:
-    """Adds the gene cosines [T] of a batch to the aggregate, in place, at (row[p], affected token) for perturbation p.
-
-    A gene may stand at most once in a list. Perturbations with the same aggregate row (one perturbation in several
-    cells) are added one after the other in the order of the batch, so the sums do not depend on scheduling.
-    """
-    if gene.shape[0] != lists.rows or row.shape != lists.length.shape:
-        raise ValueError(
-            f"gene {tuple(gene.shape)} and row {tuple(row.shape)} must be [{lists.rows}] and one per perturbation"
-        )
-    if runs_triton(gene):
-        launch_accumulate(aggregate, gene, lists, row)
-        return
-    index, _, _ = trace(lists)
-    owner, _ = row_positions(lists)
-    present = ~gene.isnan()
-    owner, value, token = owner[present], gene[present], lists.ids[index[present]].to(torch.int64)
-    turn = _turns(row).to(owner.device)[owner]
-    row = row.to(owner.device, torch.int64)
-    for t in range(int(turn.max()) + 1 if turn.numel() else 0):
-        now = turn == t
-        accumulate_reference(aggregate, value[now], token[now], row[owner[now]])
-
-
-def _turns(row: Tensor) -> Tensor:
-    """How often each entry's value occurred before it: rows with equal turns are distinct."""
-    order = torch.argsort(row, stable=True)
-    ordered = row[order]
-    first = torch.searchsorted(ordered, ordered)
-    turn = torch.empty_like(order)
-    turn[order] = torch.arange(row.numel(), device=row.device) - first
-    return turn

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from rankshift.kernels.rank_shift import NOWHERE
+from rankshift.kernels.perturbed_lists import NOWHERE
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches
 from rankshift.screen.encoder.encoder import Encoder

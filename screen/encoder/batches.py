@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from rankshift.kernels.rank_shift import NOWHERE, PerturbedLists
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
 from rankshift.screen.perturb.edits import CellEdits
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
-from rankshift.kernels.rank_shift import trace
+from rankshift.kernels.perturbed_lists import trace
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists

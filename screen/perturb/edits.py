@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from rankshift.kernels.rank_shift import NOWHERE
+from rankshift.kernels.perturbed_lists import NOWHERE
 from rankshift.screen.errors import InputError
 
 Kind = Literal["delete", "overexpress", "activate", "inhibit"]

@@ -20,9 +20,10 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime.jit import JITFunction
 
-from rankshift.kernels.cosine_shift import Aggregate, launch_accumulate, launch_cosine_shift, prepare_base
+from rankshift.kernels.cosine_shift import launch_cosine_shift, prepare_base
 from rankshift.kernels.first_layer import launch_first_layer
-from rankshift.kernels.rank_shift import NOWHERE, EmbeddingTables, PerturbedLists, launch_rank_shift
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
+from rankshift.kernels.rank_shift import EmbeddingTables, launch_rank_shift
 
 TOKENS, LISTS = 2048, 64
 WIDTHS = (256, 512, 768, 896, 1152)
@@ -114,10 +115,7 @@ def compile_for(target: GPUTarget) -> None:
         hidden = torch.empty(lists.rows, dims, dtype=dtype)
         launch_rank_shift(lists, tables, hidden)
         base = prepare_base(table, torch.tensor([0]), torch.tensor([TOKENS]))
-        launch_cosine_shift(base, hidden, lists, lists.base_length, dims == 256)
-        if dims == 256 and dtype == F32:
-            gene = torch.zeros(lists.rows)
-            launch_accumulate(Aggregate.zeros(LISTS, 8), gene, lists, torch.arange(LISTS))
+        launch_cosine_shift(base, hidden, lists, dims == 256)
     for heads, head_dims, dtype, moved in [
         (4, 64, F16, False), (4, 64, F16, True), (18, 64, BF16, True), (4, 64, F32, True), (4, 16, F16, True),
     ]:  # fmt: skip

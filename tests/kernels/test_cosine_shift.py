@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from rankshift.kernels.cosine_shift import Aggregate, accumulate, cosine_rows, cosine_shift, prepare_base
-from rankshift.kernels.rank_shift import NOWHERE, PerturbedLists, trace
+from rankshift.kernels.cosine_shift import cosine_rows, cosine_shift, prepare_base
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists, trace
 
 
 def cosine(u: torch.Tensor, v: torch.Tensor) -> float:
@@ -49,17 +49,15 @@ def framed_batch() -> PerturbedLists:
 
 @pytest.mark.parametrize("skip", [0, 1])
 @pytest.mark.parametrize("dims", [1, 7, 300])
-@pytest.mark.parametrize("limited", [False, True])
-def test_matches_loops_over_rows(skip, dims, limited):
+def test_matches_loops_over_rows(skip, dims):
     lists = framed_batch()
     generator = torch.Generator().manual_seed(dims)
     before, after = (torch.randn(n, dims, generator=generator) for n in (lists.ids.numel(), lists.rows))
     states = torch.randn(3, dims, generator=generator)
-    limit = torch.tensor([4, 8, 3, 6, 1], dtype=torch.int32) if limited else None
     base = prepare_base(
         before, torch.tensor([0, 8]), torch.tensor([8, 6]), skip_first=skip, skip_last=skip, states=states
     )
-    shift = cosine_shift(base, after, lists, partner_limit=limit, gene_cosines=True)
+    shift = cosine_shift(base, after, lists, gene_cosines=True)
 
     index, _, moved = trace(lists)
     for p in range(5):
@@ -69,7 +67,7 @@ def test_matches_loops_over_rows(skip, dims, limited):
         for row in range(start, start + length):
             within = int(index[row]) - origin
             is_gene = skip <= row - start < length - skip
-            if is_gene and not moved[row] and (limit is None or within < int(limit[p])):
+            if is_gene and not moved[row] and skip <= within < base_length - skip:
                 cosines.append(cosine(after[row], before[index[row]]))
                 assert float(shift.gene[row]) == pytest.approx(cosines[-1], abs=1e-6)
             else:
@@ -185,26 +183,3 @@ def test_base_and_lists_of_different_packings_are_refused():
     lists = framed_batch()
     with pytest.raises(ValueError, match="begins where no base cell does"):
         cosine_shift(base, torch.randn(lists.rows, 4), lists)
-
-
-def test_gene_aggregates_are_those_of_a_dictionary():
-    lists = framed_batch()
-    gene = torch.rand(lists.rows).masked_fill(torch.arange(lists.rows) % 5 == 0, math.nan)
-    index, _, _ = trace(lists)
-    gene[index < 0] = math.nan
-    row = torch.tensor([1, 0, 1, 1, 2])  # one perturbation in several cells: rows repeat
-    aggregate = Aggregate.zeros(3, 24)
-    for _ in range(2):
-        accumulate(aggregate, gene, lists, row)
-    seen: dict[tuple[int, int], list[float]] = {}
-    for p in range(5):
-        for t in range(int(lists.start[p]), int(lists.start[p + 1])):
-            if not math.isnan(gene[t]):
-                seen.setdefault((int(row[p]), int(lists.ids[index[t]])), []).append(float(gene[t]))
-    assert int(aggregate.n.sum()) == 2 * int((~gene.isnan()).sum())
-    for (r, token), values in seen.items():
-        assert int(aggregate.n[r, token]) == 2 * len(values)
-        assert float(aggregate.sum[r, token]) == pytest.approx(2 * sum(values), rel=1e-12)
-        assert float(aggregate.square[r, token]) == pytest.approx(2 * sum(v * v for v in values), rel=1e-12)
-        assert float(aggregate.min[r, token]) == min(values)
-    assert math.isinf(aggregate.min[0, 23])

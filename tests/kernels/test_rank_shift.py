@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from rankshift.kernels import first_layer as first_layer_file
-from rankshift.kernels import rank_shift as rank_shift_file
-from rankshift.kernels.rank_shift import NOWHERE, EmbeddingTables, PerturbedLists, rank_shift, trace
+from rankshift.kernels import perturbed_lists as perturbed_lists_file
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists, trace
+from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
 
 
 def edited(genes: list[tuple[int, int, bool]], edit: tuple[int, int, int]) -> list[tuple[int, int, bool]]:
@@ -168,7 +169,7 @@ def test_lists_that_are_not_packed_are_refused():
         replace(lists, uniform=5)
 
 
-@pytest.mark.parametrize("file", [rank_shift_file, first_layer_file])
+@pytest.mark.parametrize("file", [perturbed_lists_file, first_layer_file])
 def test_examples_of_the_docstrings(file):
     result = doctest.testmod(file)
     assert result.attempted > 0
@@ -182,7 +183,8 @@ import sys
 sys.modules["triton"] = None
 import torch
 from rankshift.kernels import cosine_shift, first_layer
-from rankshift.kernels.rank_shift import EmbeddingTables, PerturbedLists, rank_shift, triton
+from rankshift.kernels.perturbed_lists import PerturbedLists
+from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift, triton
 nothing = torch.full((1, 1), 1 << 30)
 lists = PerturbedLists.pack(
     ids=torch.tensor([1, 0]), base=torch.tensor([0]), base_length=torch.tensor([2]), length=torch.tensor([2]),

@@ -1,4 +1,4 @@
-"""The cosine and aggregate kernels against their torch references."""
+"""The cosine kernels against their torch references."""
 
 from dataclasses import replace
 
@@ -6,17 +6,14 @@ import pytest
 import torch
 
 from rankshift.kernels.cosine_shift import (
-    Aggregate,
     BaseCells,
-    accumulate,
     cosine_shift_reference,
-    launch_accumulate,
     launch_cosine_shift,
     launch_pooled_sums,
     prepare_base,
     prepare_base_reference,
 )
-from rankshift.kernels.rank_shift import NOWHERE, PerturbedLists
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
 
 # Both sides read the same rows and compute in float32, so the tolerance is that of sums in another order, in every dtype.
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -59,10 +56,10 @@ def test_every_width_and_dtype(dims, skip, dtype, device):
     lists = batch()
     generator = torch.Generator().manual_seed(dims)
     before, after = (torch.randn(n, dims, generator=generator).to(dtype) for n in (lists.ids.numel(), lists.rows))
-    base, limit = prepared(before, skip), torch.tensor([17, 9, 11, 5, 1], dtype=torch.int32)
-    expected = cosine_shift_reference(base, after, lists, limit)
+    base = prepared(before, skip)
+    expected = cosine_shift_reference(base, after, lists)
     found = launch_cosine_shift(
-        to_device(base, device), after.to(device), lists.to(device), limit.to(device), True, block_rows=8, chunk_rows=8
+        to_device(base, device), after.to(device), lists.to(device), True, block_rows=8, chunk_rows=8
     )
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, equal_nan=True, **CLOSE)
@@ -72,7 +69,7 @@ def test_without_gene_cosines_the_rest_is_the_same(device):
     lists = batch()
     before, after = torch.randn(lists.ids.numel(), 24), torch.randn(lists.rows, 24)
     base = to_device(prepared(before, 1), device)
-    arguments = base, after.to(device), lists.to(device), lists.base_length.to(device)
+    arguments = base, after.to(device), lists.to(device)
     with_genes, without = (launch_cosine_shift(*arguments, genes, block_rows=16) for genes in (True, False))
     assert without[3] is None
     assert all(torch.equal(a, b) for a, b in zip(with_genes[:3], without[:3], strict=True))
@@ -88,9 +85,7 @@ def test_an_unperturbed_list_pools_to_the_very_bits_of_its_base(dtype, device):
         source=torch.tensor([[NOWHERE]]), destination=torch.tensor([[NOWHERE]]), token=torch.tensor([[-1]]),
     )  # fmt: skip
     base = to_device(prepare_base(rows.cpu(), start.cpu(), length.cpu(), skip_first=1, skip_last=1), device)
-    total, pairs, after, _ = launch_cosine_shift(
-        base, rows, same.to(device), same.base_length.to(device), False, block_rows=4
-    )
+    total, pairs, after, _ = launch_cosine_shift(base, rows, same.to(device), False, block_rows=4)
     assert torch.equal(before, after)
     assert pairs.tolist() == [15]
     assert float(total) == pytest.approx(15, abs=1e-5)
@@ -112,24 +107,7 @@ def test_a_list_at_the_limit_of_the_model(device):
     )  # fmt: skip
     before, after = torch.randn(2048, 64), torch.randn(2047, 64)
     base = prepare_base(before, torch.tensor([0]), torch.tensor([2048]))
-    expected = cosine_shift_reference(base, after, lists, lists.base_length)
-    found = launch_cosine_shift(
-        to_device(base, device), after.to(device), lists.to(device), lists.base_length.to(device), True, block_rows=64
-    )
+    expected = cosine_shift_reference(base, after, lists)
+    found = launch_cosine_shift(to_device(base, device), after.to(device), lists.to(device), True, block_rows=64)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, equal_nan=True, rtol=1e-5, atol=2e-5)
-
-
-def test_aggregates(device):
-    lists = batch()
-    cosines = torch.rand(lists.rows)
-    base = prepared(torch.randn(lists.ids.numel(), 8), 1)
-    gene = cosine_shift_reference(base, torch.randn(lists.rows, 8), lists, lists.base_length)[3]
-    gene = torch.where(gene.isnan(), gene, cosines)
-    row = torch.tensor([1, 0, 1, 1, 2])  # rows that repeat are added one launch after the other
-    expected = Aggregate.zeros(3, 60)
-    accumulate(expected, gene, lists, row) if device == "cpu" else accumulate(expected, gene.cpu(), lists, row)
-    found = Aggregate.zeros(3, 60, device)
-    launch_accumulate(found, gene.to(device), lists.to(device), row, block_rows=32)
-    for name in ("n", "sum", "square", "min"):
-        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from rankshift.kernels.rank_shift import (
-    NOWHERE,
-    EmbeddingTables,
-    PerturbedLists,
-    launch_rank_shift,
-    rank_shift_reference,
-)
+from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
+from rankshift.kernels.rank_shift import EmbeddingTables, launch_rank_shift, rank_shift_reference
 
 DELETE, MOVE, INSERT, NONE = (2, NOWHERE, -1), (4, 1, -1), (NOWHERE, 1, 7), (NOWHERE, NOWHERE, -1)
 

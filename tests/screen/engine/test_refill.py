@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM
 
-from rankshift.kernels.rank_shift import PerturbedLists, trace
+from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.uncropped import Below, extended

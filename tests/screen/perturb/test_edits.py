@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankshift.kernels.rank_shift import PerturbedLists, trace
+from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.errors import InputError
 from rankshift.screen.perturb.edits import Perturb, edits_of, eligible
 

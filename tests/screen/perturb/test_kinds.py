@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rankshift.kernels.rank_shift import trace
+from rankshift.kernels.perturbed_lists import trace
 from rankshift.screen import Bundle, Cells, InputError, Run, run
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.prepare import Options, prepare
