@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 LARGEST = 127.0
-FEWEST_ROWS = 17  # of a product on a GPU
-SMALLEST = 1e-30  # of a scale: a row of zeros stays one
+FEWEST_ROWS = 17  # on a GPU torch multiplies no fewer
+SMALLEST = 1e-30  # the least scale, so that a row of zeros stays zeros
 
 
 @dataclass(frozen=True, slots=True)

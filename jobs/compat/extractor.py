@@ -38,7 +38,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.vocabulary import read_vocabulary
 
-KEYWORDS = {"umap": ("size", "palette"), "heatmap": ("cmap",)}  # of kwargs_dict that have an effect
+KEYWORDS = {"umap": ("size", "palette"), "heatmap": ("cmap",)}  # keys of kwargs_dict that have an effect
 SUMMARIES = (None, "mean", "median", "exact_mean", "exact_median")
 
 
@@ -156,9 +156,9 @@ class EmbExtractor:
     ) -> None:
         """Draw a "umap" or "heatmap" of the frame of `extract_embs`: {output_prefix}_{style}_{label}.pdf for each label.
 
-        The labels are those of labels_to_plot, columns behind the dimensions (emb_label). Of more than max_ncells_to_plot
-        rows a sample is drawn, the same every time. kwargs_dict: size and palette (a list of colours) of a UMAP, cmap of a
-        heat map; the other keywords of scanpy and seaborn have no effect, with a warning.
+        The labels are those of labels_to_plot, columns behind the dimensions (emb_label). If there are more than
+        max_ncells_to_plot rows, a sample is drawn, the same every time. kwargs_dict: size and palette (a list of colours)
+        of a UMAP, cmap of a heat map; the other keywords of scanpy and seaborn have no effect, with a warning.
         """
         one_of("plot_style", plot_style, tuple(KEYWORDS))
         count("max_ncells_to_plot", max_ncells_to_plot, none=True)

@@ -1,6 +1,6 @@
 """`InSilicoPerturber` with the published options and files, run as a screen.
 
-A gene list is one joint perturbation, "all" is every gene by itself, combos=1 every gene together with the anchor.
+A list of genes is one joint perturbation, "all" perturbs each gene by itself, combos=1 each gene together with the anchor.
 """
 
 from collections.abc import Mapping, Sequence

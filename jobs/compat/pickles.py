@@ -44,7 +44,7 @@ class RawValues:
 
     @staticmethod
     def merged(contents: Iterable[Mapping]) -> "RawValues":
-        """Lists of equal keys behind each other."""
+        """The dictionaries as one, in which the lists of equal keys are joined."""
         values = RawValues()
         for content in contents:
             for key, value in content.items():

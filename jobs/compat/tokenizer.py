@@ -43,8 +43,8 @@ class _Lists:
 class TranscriptomeTokenizer:
     """Rank value encoding with the published options (PS 1).
 
-    Without effect here: nproc, chunk_size. gene_mapping_file None maps every id to itself. min_mapped, our own: least
-    share of a file's genes that must be in the dictionary.
+    Without effect here: nproc, chunk_size. gene_mapping_file None maps every id to itself. min_mapped, our own: the
+    least share of a file's genes that must be in the dictionary.
     """
 
     custom_attr_name_dict: Mapping[str, str] | None = None

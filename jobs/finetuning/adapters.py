@@ -56,7 +56,7 @@ def add_adapters(model: Classifier, rank: int, frozen: int) -> Any:
 
 
 def _let_head_learn(model: Classifier) -> None:
-    """peft freezes all that is not an adapter, and a head at random weights must not stay so."""
+    """peft freezes everything but adapters, and a head with random weights must learn."""
     for name, parameter in model.named_parameters():
         if name.startswith(("classifier.", "bert.pooler.")):
             parameter.requires_grad_(True)
@@ -68,7 +68,7 @@ def merge(adapted: Any) -> Classifier:
 
 
 def quantized(model: Classifier) -> Classifier:
-    """The model again with its encoder in 4 bits on the GPU; head and pooler keep their precision."""
+    """A copy of the model with its encoder in 4 bits on the GPU; head and pooler keep their precision."""
     from peft import prepare_model_for_kbit_training
     from transformers import BitsAndBytesConfig
 
@@ -89,7 +89,7 @@ def quantized(model: Classifier) -> Classifier:
 
 
 def carry_over(trained: Any, plain: Any) -> None:
-    """What was learnt on a quantized encoder (adapters, pooler, head) into the adapters and head of the plain one."""
+    """Copy what was learnt on a quantized encoder (adapters, pooler, head) into the plain one."""
     learnt = {name: value for name, value in trained.named_parameters() if value.requires_grad}
     with torch.no_grad():
         for name, parameter in plain.named_parameters():

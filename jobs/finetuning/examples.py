@@ -42,7 +42,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lesson:
-    """What one fold learns. rows: rows of the token table. weights: of each task's classes, None for equal ones.
+    """What one fold learns. rows: rows of the token table. weights: one array per task over its classes, None for equal ones.
 
     by_row: (rows of the table, T) labels of cells, class ids or float32 standardised numbers; or by_token: (V,) class ids
     of genes. The other is None.
@@ -61,7 +61,7 @@ class Lesson:
         return [self.table.ids_of(int(row)) for row in rows]
 
     def batch(self, rows: np.ndarray, lists: Sequence[np.ndarray] | None = None) -> Batch:
-        """These cells, padded on the right to the longest; `lists` in place of their own where they were thinned."""
+        """These cells, padded on the right to the longest; `lists` replaces their lists where genes were left out."""
         ids, real = padded(self.lists(rows) if lists is None else lists, self.pad)
         if self.by_token is not None:
             labels = torch.from_numpy(self.by_token[ids])

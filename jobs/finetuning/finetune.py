@@ -101,7 +101,7 @@ def train(seat: Seat, job: FinetuneJob, report: Report) -> dict[str, Any]:
 
 
 def tell(prepared: Prepared, say: Callable[[str], None]) -> None:
-    """What is going to be learnt, from what, and judged by what."""
+    """One line that says what will be learnt, from what, and how it is judged."""
     for note in prepared.notes:
         say(note)
     for task, values in zip(prepared.head.tasks, prepared.truths(np.arange(len(prepared.labels.values))), strict=True):
@@ -172,7 +172,7 @@ def _claim(prepared: Prepared, trials: int | None) -> None:
 
 
 def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The bundle with its evaluation, whole or not at all, in place of the unfinished training."""
+    """Write the bundle with its evaluation, whole or not at all, in place of the unfinished training."""
     job, options = prepared.job, prepared.job.options
     judged = judgements.verdicts(prepared, logits)
     linear = judgements.baselines(prepared) if options.baseline else []
@@ -189,7 +189,7 @@ def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray])
     model.config.finetuning = record
     checkpoint = job.out.with_name(f".{job.out.name}.{uuid.uuid4().hex[:8]}.model")
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # of writing one small file
+    logging.disable_progress_bar()  # one small file needs no bar
     try:
         model.cpu().save_pretrained(checkpoint)
         with replacing(job.out) as making:

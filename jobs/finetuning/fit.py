@@ -80,9 +80,9 @@ class _Silent:
 
 
 def inner_score(job: FinetuneJob, device: torch.device) -> float:
-    """What the job's settings are worth on an inner cut of the training units: mean over tasks of macro F1, of numbers R².
+    """The score of the job's settings on an inner cut of the training units: mean over tasks of macro F1 (R² for numbers).
 
-    Of genes, it is that of genes, not of places.
+    For gene tasks the score counts genes, not token positions.
     """
     prepared = prepare(job, inner=True)
     fold = prepared.splits.inner

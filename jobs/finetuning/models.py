@@ -86,7 +86,7 @@ def new_model(bundle: Bundle, head: Head, dropout: float | None = None) -> Class
 
 
 def freeze(model: Classifier, layers: int) -> None:
-    """Let the first `layers` encoder layers stay as they are; embeddings and everything above go on learning, as published."""
+    """Freeze the first `layers` encoder layers; embeddings and everything above go on learning, as published."""
     there = model.config.num_hidden_layers
     if not 0 <= layers <= there:
         raise InputError(f"--freeze {layers} of {there} layers: give 0 to {there}")
@@ -97,7 +97,7 @@ def freeze(model: Classifier, layers: int) -> None:
 def cell_logits(model: Classifier, ids: Tensor, real: Tensor | None, framed: bool) -> Tensor:
     """(B, S) from ids int64 (B, N) and real bool (B, N), False on padding, None where there is none.
 
-    Of a model per row it is the mean over the rows of genes: not over padding, not over <cls> and <eos>.
+    A model with logits at every row gives their mean over the rows of genes, without padding, <cls> and <eos>.
     """
     logits = model(input_ids=ids, attention_mask=real).logits
     if logits.ndim == 2:

@@ -21,7 +21,7 @@ class Finetuning(Recipe):
     task: str
     label: tuple[str, ...] = ()  # obs columns
     genes: Path | None = None  # {class: [genes]}
-    task_weights: tuple[float, ...] = ()  # of the labels; none: equal
+    task_weights: tuple[float, ...] = ()  # one per label; none: all equal
     pool: str = "auto"
     where: str | None = None
     rare: float = 0.0

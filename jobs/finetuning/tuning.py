@@ -26,8 +26,8 @@ RECORDED = ("trial", "score", "seconds")  # columns of the table that are no set
 def space(options: Finetuning) -> dict[str, Any]:
     """What is drawn (TS 3.7), wide enough to hold the options as they are.
 
-    Published are 100 to 2000 of about 7000 steps of warm-up, here shares (a number of steps is left as it is); and a
-    polynomial schedule, whose default power of 1 is the linear one.
+    The published warm-up is 100 to 2000 of about 7000 steps, here it is a share (a number of steps is left as it is). The
+    published polynomial schedule is left out: its default power of 1 makes it the linear one.
     """
     from ray import tune
 

@@ -12,7 +12,10 @@ from torch import Tensor
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import Vocabulary
 
-MASKED, RANDOM = 0.8, 0.1  # of the hidden genes: shown as <mask>, shown as another gene; the rest is shown as it is
+MASKED, RANDOM = (
+    0.8,
+    0.1,
+)  # shares of the hidden genes that are shown as <mask> and as another gene; the rest is shown as it is
 MEGA = 50  # batches that are sorted by length together: padding falls from 42 % to 1.4 % (TS 2.4)
 
 

@@ -44,13 +44,13 @@ class Pretraining(Recipe):
 
     layers: int = 6
     width: int = 256
-    heads: int = 4  # of 64 dimensions, as in every published model
+    heads: int = 4  # 64 dimensions each, as in every published model
     inner: int = 512  # twice the width, as in the 30M and 95M series
     input_size: int | None = None  # positions; None: the longest list, because a place no cell reaches is never trained
     dropout: float = 0.02  # hidden and attention, as published
     initializer: float = 0.02  # standard deviation of new weights, as published; narrow models learn sooner with more
     config: Mapping[str, Any] | None = None  # values of a BertConfig instead of these six
-    hidden_share: float = 0.15  # of the genes, as published
+    hidden_share: float = 0.15  # share of the genes, as published
     epochs: int = 3  # as published
     batch_tokens: int = 24_576  # places of a step, padding included: 12 cells of 2048, the published batch of one GPU
     held_out: float = 0.05  # share of the cells that is never trained on; the published trainer keeps none

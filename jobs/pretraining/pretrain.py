@@ -104,7 +104,7 @@ class _Data:
     train: np.ndarray  # rows
     judged: np.ndarray  # rows that are held out
     unigram: dict[str, float]
-    identity: dict[str, Any]  # of the training: another one must not go on from its state
+    identity: dict[str, Any]  # what makes this training: one with another identity must not go on from its state
 
     @staticmethod
     def read(job: PretrainJob) -> "_Data":
@@ -158,12 +158,12 @@ def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[d
 
 
 def _write(model: BertForMaskedLM, job: PretrainJob) -> None:
-    """The bundle, with the curve of its training, in place of the unfinished training."""
+    """Write the bundle, with the curve of its training, in place of the unfinished training."""
     out = job.out
     out.parent.mkdir(parents=True, exist_ok=True)
     making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.model")
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # of writing one small file
+    logging.disable_progress_bar()  # one small file needs no bar
     try:
         model.save_pretrained(making)
         make_bundle(making, job.vocabulary, out)

@@ -23,9 +23,9 @@ SHAPES = "o^sDv"
 NONE = "#c4ccd4"
 FORMATS = (".png", ".pdf", ".svg")
 PROJECTIONS = ("umap", "pca")
-SEED = 0  # of the published pictures (TS 5.4)
+SEED = 0  # the published pictures have it (TS 5.4)
 COMPONENTS, NEIGHBOURS, LEAST_DISTANCE = 50, 15, 0.5  # as scanpy, which the published pictures are made with
-HEAT_ROWS = 1000  # rows of a heat map at most, as published; more are no pixels, and clustering grows with their square
+HEAT_ROWS = 1000  # most rows of a heat map, as published; more fall below a pixel, and clustering is quadratic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Colouring:
     """How n rows are coloured by the values of a column: few values get a colour and a shape each, numbers a scale.
 
     Whole numbers of up to as many values as there are colours count as names (days, batches), as do texts and truth values.
-    Of more names than colours and shapes the most frequent keep theirs, and the others share one.
+    If there are more names than colours and shapes, the most frequent keep theirs and the others share one.
     """
 
     title: str
@@ -178,7 +178,7 @@ def draw_heat_map(
 ) -> None:
     """Rows and dimensions of the embeddings, both clustered (average linkage of Euclidean distances).
 
-    Every dimension goes from 0, its least value, to 1, its largest. Of more than `HEAT_ROWS` rows a sample is shown.
+    Every dimension goes from 0, its least value, to 1, its largest. If there are more than `HEAT_ROWS` rows, a sample is shown.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
 

@@ -1,4 +1,4 @@
-"""Plots of runs as PNG files. They show what SQL over the run gives, and choose nothing that they do not name."""
+"""Plots of runs as PNG files. They show what SQL over the run gives, and say which genes they chose."""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """`rankshift embed --level attention`: the attention network of a token table's genes as a table of edges.
 
-It reads, chooses, writes and tells; the sums and the edges are those of `screen.attention`.
+It reads, chooses, writes and reports; `rankshift.screen.embed.attention` computes the sums and the edges.
 """
 
 from collections.abc import Sequence

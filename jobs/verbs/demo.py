@@ -41,7 +41,7 @@ SOURCE = "data: Bioconductor HSMMSingleCell (Debian r-bioc-hsmmsinglecell), Arti
 CAVEAT = "A tiny encoder, trained on these 271 cells alone: this shows the tool at work, not biology."
 KEY, START, GOAL = "hours", "0", "72"
 KINDS = ("delete", "overexpress")
-LEAST_CELLS = 3  # of a gene in the table and the plot
+LEAST_CELLS = 3  # a gene in fewer cells is left out of the table and the plot
 
 TINY = Pretraining(
     layers=2,
@@ -85,7 +85,7 @@ def demo(
 ) -> None:
     """Pretrain an encoder on the myoblasts and fine-tune it, screen 0 h cells for genes that move them towards 72 h, ask, plot.
 
-    Everything is in the folder `out`; what is there and whole is not done again, so a stopped demo goes on. workers: of the
+    Everything is in the folder `out`; steps whose result is complete are skipped, so a stopped demo goes on. workers: in the
     pool that trains and screens, 0 for none. max_cells: cells to screen. input_size: genes of a cell. epochs: of pretraining.
     """
     out, began = Path(out), perf_counter()
@@ -167,7 +167,7 @@ class _Steps:
         self._say, self._count, self._number = say, count, 0
 
     def tell(self, text: object) -> None:
-        """A word of the step under way."""
+        """Say something about the step under way."""
         for line in str(text).splitlines():
             self._say(f"      {line}")
 

@@ -1,6 +1,6 @@
 """`rankshift embed`: embeddings of cells or genes to Parquet or AnnData, or one vector per state of cells to states.json.
 
-It reads, chooses cells, writes and tells; what it computes is in screen: `originals.embed` and `gene_embeddings`.
+It reads, chooses cells, writes and reports; the vectors come from `rankshift.screen.embed`.
 """
 
 from collections.abc import Callable, Sequence
@@ -176,7 +176,7 @@ def _labels(cells: Cells, by: str) -> list:
 
 
 def chosen_genes(genes: str | Sequence[str], cells: Cells, bundle: Bundle, say: Say) -> np.ndarray:
-    """Tokens, ascending, of the genes named that cells have; specials never are among them."""
+    """Ascending tokens of the named genes that cells have, without specials."""
     named, unknown = resolve_genes(genes, bundle)
     if unknown:
         say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
@@ -193,7 +193,7 @@ def _gene_embeddings(
     summary: str,
     about: dict[str, str],
 ) -> Embeddings:
-    """Rows of genes by Ensembl id of the vocabulary: of all cells, and with `by` of each state that has the gene."""
+    """Rows of genes by Ensembl id of the vocabulary: over all cells, and with `by` over each state that has the gene."""
     states: list[str] = []
     group = None
     if by is not None:

@@ -24,8 +24,8 @@ from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import genes_path, part_path
 
 SUFFIX = "_raw.pickle"
-TRIPLES = "_triples.pickle"  # of pairs with an anchor: (anchor alone, gene alone, both), as their statistics need them
-NAME_BYTES = 255  # of a file name, on every common file system
+TRIPLES = "_triples.pickle"  # pairs with an anchor as (anchor alone, gene alone, both), which their statistics need
+NAME_BYTES = 255  # the longest file name on every common file system
 
 Key = int | tuple[int, ...]
 Say = Callable[[str], None]
@@ -136,7 +136,7 @@ def joint_name(stem: str, part: str, tokens: Sequence[int]) -> str:
 
 
 def _keys(run: Run, anchor: int | None) -> list[Key]:
-    """What the published code calls each perturbation: its token, the tuple of several, of a pair the anchor's partner."""
+    """The key of each perturbation in published files: its token, a tuple for several genes, for a pair the anchor's partner."""
     table = pq.read_table(run.path / "perturbations.parquet", columns=["perturbation", "tokens"])
     keys: list[Key] = [0] * table.num_rows
     for number, tokens in zip(table["perturbation"].to_pylist(), table["tokens"].to_pylist(), strict=True):

@@ -67,12 +67,12 @@ def query(
                 with replacing(out) as temporary, temporary.open("wb") as sink:
                     rows = _write(reader, format, sink)
                 say(f"{out}: {rows:,} rows")
-        except duckdb.Error as error:  # met while rows were computed
+        except duckdb.Error as error:  # this error came up while rows were computed
             raise refusal(error, str(sql), opened, runs) from error
 
 
 def _pairs(given: Sequence[str], option: str, what: str) -> Mapping[str, str]:
-    """{name: path} of NAME=PATH; of a PATH alone the name is that of the file or folder."""
+    """{name: path} of NAME=PATH; a PATH alone is named like its file or folder."""
     out: dict[str, str] = {}
     for text in given:
         name, _, path = text.partition("=")

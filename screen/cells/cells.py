@@ -36,7 +36,7 @@ from rankshift.screen.files.foreign import first_line
 from rankshift.screen.genes.token_space import Tokens
 from rankshift.screen.genes.vocabulary import Vocabulary
 
-SEED = 42  # of the reference's downsampling (PS 2.2)
+SEED = 42  # the published code samples cells with it (PS 2.2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -135,7 +135,7 @@ class Check:
                 found = what.format(size=size[cell], length=None if length is None else length[cell])
                 raise InputError(f"{self.path}: cell {labels[cell]} {found} ({int(bad.sum())} such cells here): {fix}")
 
-        def per_cell(flags: np.ndarray) -> np.ndarray:  # of flags that are few
+        def per_cell(flags: np.ndarray) -> np.ndarray:  # true flags of each cell
             return np.bincount(np.searchsorted(end, np.flatnonzero(flags), side="right"), minlength=len(size))
 
         if length is not None:

@@ -18,7 +18,7 @@ from rankshift.screen.encoder.batches import Batch, batches
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 
-HELD_BYTES = 2**32  # of sums or, for medians, of values: what a laptop has beside the model
+HELD_BYTES = 2**32  # bytes of sums (for medians, of values) that a laptop can hold beside the model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -206,7 +206,7 @@ def _are(genes: np.ndarray, token: np.ndarray) -> np.ndarray:
 
 
 def genes_of(cells: Cells, is_gene: np.ndarray, wanted: Sequence[int] | None = None) -> np.ndarray:
-    """Tokens that the cells hold, ascending, without specials; of `wanted` if given. Raises InputError when none is."""
+    """The genes of the cells, ascending; with `wanted` only those among it. Raises InputError when there is none."""
     found = np.unique(cells.ids)
     found = found[is_gene[found]]
     if wanted is not None:

@@ -1,7 +1,7 @@
 """Folders of an object store (s3://, gs://, abfs://) through pyarrow's file systems, each mirrored in a folder of this machine.
 
 Object stores rename nothing, but an object appears whole or not at all: so a file is written here, then put there in one
-piece. What is there decides; the mirror only saves the way.
+piece. The store decides what exists; the mirror only saves transfers.
 """
 
 import os
@@ -20,12 +20,12 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 
 _URL = re.compile(r"^(s3|gs|gcs|abfs|abfss):/+(.*)$")  # Path() makes one slash of two
-CONNECTIONS = 16  # objects under way at a time: a store answers in tens of milliseconds
+CONNECTIONS = 16  # transfers at a time, because a store takes tens of milliseconds to answer
 Place = Path | str
 
 
 def url_of(place: Place) -> str | None:
-    """The URL that a place is, None of a path of this machine.
+    """The URL if `place` is one, None for a path of this machine.
 
     >>> url_of(Path("s3://bucket/run")), url_of("run")
     ('s3://bucket/run', None)
@@ -72,7 +72,7 @@ class Mirror:
         return Mirror(url=url, store=store, base=base, local=mirrors() / sha256(url.encode()).hexdigest()[:24])
 
     def objects(self, folder: str = "") -> dict[str, fs.FileInfo]:
-        """What is there of every object below a folder, by its name relative to the mirror."""
+        """What the store says of every object below a folder (size, last change), by its name relative to the mirror."""
         where = f"{self.base}/{folder}" if folder else self.base
         selector = fs.FileSelector(where, allow_not_found=True, recursive=True)
         try:

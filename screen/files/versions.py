@@ -7,7 +7,7 @@ PACKAGES = ("rankshift", "torch", "triton", "transformers", "ray", "pyarrow", "d
 
 
 def versions() -> dict[str, str]:
-    """Version by package, of those installed, and of Python and the platform."""
+    """The versions of the installed packages by name, with those of Python and the platform."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:

@@ -19,7 +19,7 @@ class Tokens(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it was read from, for messages."""
+        """The path it was read from, for messages."""
 
     @property
     def vocabulary(self) -> Vocabulary:

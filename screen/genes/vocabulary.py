@@ -18,7 +18,9 @@ from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.foreign import first_line, read_mapping, readable
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
-_VERSION = re.compile(r"(?<=\d{6})\.\d+$")  # of accession numbers; the end of F22B7.10, a worm's gene, is no version
+_VERSION = re.compile(
+    r"(?<=\d{6})\.\d+$"
+)  # the version of an accession number; the end of F22B7.10, a worm's gene, is none
 _TABLE = pa.schema(
     [
         pa.field("token", pa.int32(), nullable=False),
@@ -197,7 +199,7 @@ def make_vocabulary(
 ) -> Vocabulary:
     """A vocabulary from {gene: token}, {gene: median} and {symbol: gene}; genes outside `tokens` are left out.
 
-    Of several symbols of one gene the first is kept. Raises InputError when a value has the wrong type, or when medians
+    If a gene has several symbols, the first is kept. Raises InputError when a value has the wrong type, or when medians
     or names share no gene with the tokens.
     """
     genes = list(tokens)

@@ -39,9 +39,9 @@ class Block:
 
 
 class Counts:
-    """Counts of cells by genes with `obs` and `var` as data frames, read in blocks; `notes` on what was done differently.
+    """Counts of cells by genes with `obs` and `var` as data frames, read in blocks; `notes` say what was done differently.
 
-    Used as a context, which closes what was opened. path: where they come from, for messages.
+    Use it in a `with` block, which closes what was opened. path: where the counts come from, for messages.
     """
 
     path: Path

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 SCALE = 10_000  # counts per 10,000, the unit of the medians
-NO_LIMIT = 1 << 40  # as a longest list
+NO_LIMIT = 1 << 40  # stands for lists of any length
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -51,10 +51,10 @@ def rank_rows(
 
     data (E,) non-negative finite counts, column (E,) ascending within a row; row r is begin[r]:end[r]. total (R,) positive.
     frame puts (<cls>, <eos>) around a list; limit is the longest list, frame included. A row without a gene has length 0.
-    The first call compiles, see `rank_loop`. threads are as many as there are cores when not given.
+    The first call compiles, see `rank_value_loop`. Without `threads` there is one per core.
     """
     from rankshift.screen.tokenizer.rank_value_loop import (
-        rank_rows_loop,  # here, because numba is wanted by nothing else
+        rank_rows_loop,  # imported here, because nothing else needs numba
     )
 
     kind, inverse = _inverse(data, total)
@@ -66,7 +66,7 @@ def rank_rows(
     inverse_median = np.append(genes.inverse_median, 0.0)[genes.gene]
     room = np.concatenate(
         [[0], np.cumsum(np.minimum(end - begin + 2, limit))]
-    )  # where a row's list may begin at the latest
+    )  # the latest place at which a row's list can begin
     ids, length = np.empty(int(room[-1]), np.int32), np.empty(len(begin), np.int64)
 
     def part(rows: tuple[int, int]) -> int:
@@ -91,7 +91,9 @@ def rank_rows(
         )
 
     threads = threads or _cores()
-    pieces = 1 if threads == 1 else min(4 * threads, len(begin) // 64 + 1)  # of like size, so that no thread waits long
+    pieces = (
+        1 if threads == 1 else min(4 * threads, len(begin) // 64 + 1)
+    )  # pieces have like sizes, so that no thread waits long
     edges = np.searchsorted(room, np.linspace(0, room[-1], pieces + 1)).tolist()
     edges[0], edges[-1] = 0, len(begin)
     with ThreadPoolExecutor(threads) as pool:  # the loop runs without the interpreter lock

@@ -1,8 +1,8 @@
-"""The compiled loop of the rank value encoding, for numba; `rank_order` calls it and says what it computes.
+"""The compiled loop of the rank value encoding, for numba; `rank_value` calls it and says what it computes.
 
 The first call with a type of counts compiles, in less than 3 s; the machine code is kept beside this file in `__pycache__`,
-or in the user's cache folder where that cannot be written, and where nothing can, each process compiles again. Importing
-this module imports numba, so nothing but ranking does.
+or in the user's cache folder where that cannot be written. If neither can, each process compiles again. Importing
+this module imports numba, so only ranking imports it.
 
 Values are positive, so their bits as integers order like themselves. A row's range of bits is cut to 2 * DIGIT bits and
 sorted by two counting passes, which keep the column order; what shares those bits is put right with the full bits.
@@ -151,7 +151,9 @@ def rank_rows_loop(
                 continue
             value[n] = np.float64(data[i] * inverse_total[row] * scale) * inverse_median[c]
             tokens[n] = token[c]
-            n += (gene[c] >= 0) & (data[i] != 0)  # what does not count is overwritten: cheaper than a branch
+            n += (gene[c] >= 0) & (
+                data[i] != 0
+            )  # the next entry overwrites one that does not count: cheaper than a branch
         if met:
             for s in range(several):
                 if summed[s] != 0:

@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from rankshift.screen.cells.cells import Cells
 
-STRENGTH = 1.0  # of the penalty, scikit-learn's default; features lie between 0 and 1
-STEPS = 2000  # of the solver at most, far more than it takes
+STRENGTH = 1.0  # weight of the penalty: scikit-learn's default, as features lie between 0 and 1
+STEPS = 2000  # limit of the solver, far more steps than it takes
 
 
 def rank_features(cells: Cells, rows: np.ndarray, is_gene: np.ndarray) -> csr_matrix:

@@ -14,7 +14,7 @@ from rankshift.jobs.finetuning.models import Classifier, cell_logits
 from rankshift.jobs.pretraining.masking import length_batches
 from rankshift.jobs.training.gang import Peers
 
-SEED = (0, 5)  # of the order of batches, which decides nothing
+SEED = (0, 5)  # orders the batches, which changes no prediction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -39,7 +39,7 @@ class Places:
 
 @torch.no_grad()
 def predict(model: Classifier, lesson: Lesson, tokens: int, peers: Peers) -> np.ndarray:
-    """Logits float32 (n, S) of the lesson's cells in their order; of genes, of its `Places` in theirs.
+    """Logits float32 (n, S): a row per cell of the lesson in its order, or for genes a row per entry of its `Places`.
 
     tokens: places of a batch at most. Every rank calls it and gets all of them.
     """
@@ -47,7 +47,7 @@ def predict(model: Classifier, lesson: Lesson, tokens: int, peers: Peers) -> np.
     device = next(model.parameters()).device
     lengths = lesson.table.lengths
     owner = lesson.rows if lesson.by_token is None else Places.of(lesson).row
-    first = np.searchsorted(owner, lesson.rows)  # of each cell's predictions; rows rise
+    first = np.searchsorted(owner, lesson.rows)  # the first prediction of each cell; rows rise
     out = torch.zeros(len(owner), model.config.num_labels, device=device)
     for rows in length_batches(lesson.rows, lengths, tokens, SEED)[peers.seat.rank :: peers.seat.world]:
         rows = np.sort(rows)

@@ -1,6 +1,6 @@
 """Judgements: from logits on held-out units to scores, tables and plots in the folder `evaluation` of the bundle.
 
-One entry a task. Of genes both are judged: genes, by their mean probability over cells, and every place by itself.
+There is one entry per task. A gene task is judged twice: by gene, with mean probabilities over cells, and by position.
 """
 
 import json

@@ -23,7 +23,7 @@ class Task:
 
     name: str
     classes: tuple[str, ...] = ()
-    weight: float = 1.0  # of its loss among those of several tasks
+    weight: float = 1.0  # weight of its loss where there are several tasks
 
     @property
     def width(self) -> int:

@@ -49,7 +49,7 @@ class Splitting:
     """How to cut. Shares are those of the units that are there."""
 
     test: float = 0.2  # share that only judges the final model
-    folds: int = 0  # of a cross-validation beside it; 0: none
+    folds: int = 0  # folds of a cross-validation beside the held-out share; 0: none
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -153,7 +153,9 @@ def _folds(rows: np.ndarray, strata: np.ndarray | None, groups: np.ndarray | Non
         if np.bincount(kinds).max() < how.folds:
             kinds = np.zeros(len(rows), int)
         with catch_warnings():
-            simplefilter("ignore", UserWarning)  # of classes with fewer members than folds: check_split says it better
+            simplefilter(
+                "ignore", UserWarning
+            )  # warns of classes with fewer members than folds; check_split says it better
             splitter = StratifiedKFold(how.folds, shuffle=True, random_state=how.seed)
             cuts = [(np.sort(rows[a]), np.sort(rows[b])) for a, b in splitter.split(rows, kinds)]
     for k, (train, judged) in enumerate(cuts):
