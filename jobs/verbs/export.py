@@ -136,7 +136,7 @@ def joint_name(stem: str, part: str, tokens: Sequence[int]) -> str:
 
 
 def _keys(run: Run, anchor: int | None) -> list[Key]:
-    """The key of each perturbation in published files: its token, a tuple for several genes, for a pair the anchor's partner."""
+    """The key of each perturbation in published files: token, tuple of tokens, or for a pair the anchor's partner."""
     table = pq.read_table(run.path / "perturbations.parquet", columns=["perturbation", "tokens"])
     keys: list[Key] = [0] * table.num_rows
     for number, tokens in zip(table["perturbation"].to_pylist(), table["tokens"].to_pylist(), strict=True):

@@ -115,6 +115,6 @@ def _plain(value: Any) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What another library had to say, in one line."""
+    """The message of another library's error, in one line."""
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
