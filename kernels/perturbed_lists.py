@@ -184,7 +184,7 @@ def trace(lists: PerturbedLists) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def row_positions(lists: PerturbedLists) -> tuple[Tensor, Tensor]:
-    """Of every packed row: its perturbation [T] int64 and its row within the list [T] int64."""
+    """The perturbation of every packed row [T] int64, and its row within the list [T] int64."""
     count = torch.arange(lists.length.numel(), device=lists.ids.device)
     owner = torch.repeat_interleave(count, lists.length, output_size=lists.rows)
     return owner, torch.arange(lists.rows, device=lists.ids.device) - lists.start[owner]

@@ -40,7 +40,7 @@ class EmbeddingTables:
     type_row: Tensor
     gamma: Tensor
     beta: Tensor
-    eps: float = 1e-12  # of every published Geneformer configuration
+    eps: float = 1e-12  # every published Geneformer configuration has it
 
     def __post_init__(self) -> None:
         dims = self.word.shape[-1]
