@@ -117,3 +117,18 @@ def test_files_that_pages_and_comments_name_exist() -> None:
         if not (ROOT / name).exists()
     ]
     assert lost == []
+
+
+def test_the_map_in_contributing_names_every_room() -> None:
+    drawing = (ROOT / "CONTRIBUTING.md").read_text().split("```")[1]
+    floor, drawn = "", set()
+    for line in drawing.splitlines():
+        if found := re.match(r"(\w+)/ ", line):
+            floor = found[1]
+        elif found := re.match(r"  (\w+) ", line):
+            drawn.add((floor, found[1]))
+    folders = {
+        (floor, path.parent.name) for floor in ("screen", "jobs") for path in (ROOT / floor).glob("*/__init__.py")
+    }
+    files = {(floor, name) for floor, name in drawn if (ROOT / floor / f"{name}.py").exists()}
+    assert drawn - files == folders
