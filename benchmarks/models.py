@@ -60,14 +60,13 @@ def draw_cells(bundle: Bundle, tokens: int, count: int, path: Path) -> Path:
     """A token table of `count` cells of `tokens` tokens each, specials included: genes in random order, no gene twice."""
     random = np.random.default_rng(0)
     genes = np.flatnonzero(bundle.vocabulary.is_gene)
-    special = bundle.special
-    framed = special.cls is not None
+    around = bundle.frame_tokens
     ids = np.empty((count, tokens), np.int32)
     for row in ids:
         row[:] = random.choice(genes, tokens, replace=False)
-    if framed:
-        ids[:, 0], ids[:, -1] = special.cls, special.eos
+    ids[:, : len(around.head)] = around.head
+    ids[:, tokens - len(around.tail) :] = around.tail
     obs = pa.table({"cell_id": [f"cell-{i}" for i in range(count)]})
     offsets = np.arange(count + 1, dtype=np.int64) * tokens
-    Cells(ids=ids.ravel(), offsets=offsets, obs=obs, framed=framed).write(path, bundle.vocabulary)
+    Cells(ids=ids.ravel(), offsets=offsets, obs=obs, frame=around.frame).write(path, bundle.vocabulary)
     return path

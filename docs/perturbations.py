@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from rankshift.kernels.perturbed_lists import PerturbedLists, trace
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
 
 OUT = Path(__file__).parent / "img"
@@ -47,7 +48,7 @@ def perturbed(kind: str, genes: str = "", *, limit: int = 16, **options: object)
     perturb = Perturb(
         kind=kind,
         genes=tuple(TOKEN[g] for g in genes) or None,
-        framed=False,
+        frame=Frame(),
         limit=limit,
         anchor=TOKEN[anchor] if anchor else None,
         **{"how": "each", **options},

@@ -135,11 +135,11 @@ def workplace(
 
 def framing(cells: Cells, emb_mode: str) -> None:
     """Refuse an embedding mode that does not belong to the cells, all of which were looked at (PS B9)."""
-    if cells.framed and "cls" not in emb_mode:
+    if cells.frame.head and "cls" not in emb_mode:
         raise InputError(
             f"the cells begin with <cls>, emb_mode is {emb_mode!r}: use {emb_mode.replace('cell', 'cls')!r}"
         )
-    if not cells.framed and "cls" in emb_mode:
+    if not cells.frame.head and "cls" in emb_mode:
         raise InputError(f"the cells have no <cls>, emb_mode is {emb_mode!r}: use {emb_mode.replace('cls', 'cell')!r}")
 
 

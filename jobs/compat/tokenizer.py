@@ -22,7 +22,8 @@ from rankshift.compat.inputs import (
 from rankshift.screen.cells.dataset_folder import write_dataset
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.foreign import read_mapping
-from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
+from rankshift.screen.genes.framing import FrameTokens
+from rankshift.screen.genes.vocabulary import Vocabulary, plain_id, read_vocabulary
 from rankshift.screen.tokenizer.tokenize import TokenizeReport, tokenize
 
 TAKEN = ("input_ids", "length")
@@ -34,7 +35,7 @@ class _Lists:
 
     path: Path
     vocabulary: Vocabulary
-    special: Special
+    frame_tokens: FrameTokens
     input_size: int
     aliases: Mapping[str, str]
 
@@ -115,13 +116,11 @@ class TranscriptomeTokenizer:
         )
         vocabulary = read_vocabulary(tokens, medians)
         generation(self.model_version, vocabulary)
-        special = vocabulary.special
-        if self.special_token and special.cls is None:
+        around = vocabulary.frame_tokens
+        if self.special_token and not around.head:
             raise InputError(
                 f"special_token is True, {tokens} has no <cls>: set special_token=False for this generation"
             )
-        if not self.special_token:
-            special = Special(pad=special.pad, mask=special.mask)
         aliases = {}
         if self.gene_mapping_file is not None:
             known = vocabulary.by_id
@@ -130,7 +129,7 @@ class TranscriptomeTokenizer:
         return _Lists(
             path=tokens,
             vocabulary=vocabulary,
-            special=special,
+            frame_tokens=around if self.special_token else FrameTokens(),
             input_size=self.model_input_size,
             aliases=aliases,
         )

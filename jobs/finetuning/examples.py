@@ -19,6 +19,7 @@ from rankshift.jobs.pretraining.masking import length_batches
 from rankshift.jobs.training import Step, shares
 from rankshift.jobs.training.gang import Peers
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.genes.framing import Frame
 
 ORDER, THIN = 1, 2  # streams of random numbers: the order of the cells, and what is left out of them
 
@@ -80,7 +81,7 @@ class Lesson:
             logits = model(input_ids=batch.ids, attention_mask=batch.real).logits
             parts = [(logits.flatten(0, 1), batch.labels.flatten())]
         else:
-            logits = cell_logits(model, batch.ids, batch.real, self.table.framed)
+            logits = cell_logits(model, batch.ids, batch.real, self.table.frame)
             if not self.head.tasks[0].classes:
                 error = logits.float() - batch.labels
                 return (error**2).sum(), torch.tensor(float(len(error)), device=error.device)
@@ -118,7 +119,7 @@ class CellBatches:
         rows, lists = self._batches[index], self._lesson.lists(self._batches[index])
         if self._options.drop_genes:
             rng = np.random.default_rng((self._options.seed, THIN, epoch, index))  # the same on every rank
-            lists = [thinned(ids, self._options.drop_genes, self._lesson.table.framed, rng) for ids in lists]
+            lists = [thinned(ids, self._options.drop_genes, self._lesson.table.frame, rng) for ids in lists]
         parts = shares(np.arange(len(rows)), self._peers, self._options.accumulate)
         return Step(
             cells=len(rows), tokens=sum(map(len, lists)), passes=[self._take(rows, lists, part) for part in parts]
@@ -139,13 +140,13 @@ class CellBatches:
         return length_batches(self._lesson.rows, self._lengths, options.batch_tokens, (options.seed, ORDER, epoch))
 
 
-def thinned(ids: np.ndarray, share: float, framed: bool, rng: np.random.Generator) -> np.ndarray:
-    """The list without a random share of its genes; at least one gene stays, and so do <cls> and <eos>."""
+def thinned(ids: np.ndarray, share: float, frame: Frame, rng: np.random.Generator) -> np.ndarray:
+    """The list without a random share of its genes; at least one gene stays, and so does the frame."""
     keep = rng.random(len(ids)) >= share
-    if framed:
-        keep[[0, -1]] = True
-    if keep.sum() <= 2 * framed:
-        keep[int(framed)] = True
+    genes = keep[frame.inner(len(keep))]
+    if not genes.any():
+        genes[0] = True
+    keep[: frame.head] = keep[len(keep) - frame.tail :] = True
     return ids[keep]
 
 

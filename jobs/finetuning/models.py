@@ -18,12 +18,13 @@ from rankshift.jobs.finetuning.labels.labels import Task
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.encoder import check_config, read_weights
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 
 POOLS = ("auto", "cls", "first", "mean")
 Classifier: TypeAlias = BertForSequenceClassification | BertForTokenClassification
 
 
-def readout(pool: str, framed: bool) -> str:
+def readout(pool: str, frame: Frame) -> str:
     """Which rows of a cell the head reads: `cls`, `first` or `mean` (of the genes).
 
     auto is cls where cells have it, as published, and mean where they do not: the first row of a plain cell is its
@@ -31,11 +32,11 @@ def readout(pool: str, framed: bool) -> str:
     """
     if pool not in POOLS:
         raise InputError(f"--pool {pool!r} is unknown: use one of {', '.join(POOLS)}")
-    if pool == "cls" and not framed:
+    if pool == "cls" and not frame.head:
         raise InputError("--pool cls needs cells framed by <cls>, these are not: use mean or first")
-    if pool == "first" and framed:
+    if pool == "first" and frame.head:
         raise InputError("--pool first reads <cls> in framed cells: say cls")
-    return ("cls" if framed else "mean") if pool == "auto" else pool
+    return ("cls" if frame.head else "mean") if pool == "auto" else pool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,18 +95,19 @@ def freeze(model: Classifier, layers: int) -> None:
         layer.requires_grad_(False)
 
 
-def cell_logits(model: Classifier, ids: Tensor, real: Tensor | None, framed: bool) -> Tensor:
+def cell_logits(model: Classifier, ids: Tensor, real: Tensor | None, frame: Frame) -> Tensor:
     """(B, S) from ids int64 (B, N) and real bool (B, N), False on padding, None where there is none.
 
-    A model with logits at every row gives their mean over the rows of genes, without padding, <cls> and <eos>.
+    A model with logits at every row gives their mean over the rows of genes, without padding and special tokens.
     """
     logits = model(input_ids=ids, attention_mask=real).logits
     if logits.ndim == 2:
         return logits
     gene_BN = torch.ones_like(ids, dtype=torch.bool) if real is None else real.clone()
-    if framed:
-        gene_BN[torch.arange(len(ids)), gene_BN.sum(dim=1) - 1] = False
-        gene_BN[:, 0] = False
+    last_B = gene_BN.sum(dim=1)
+    for i in range(frame.tail):
+        gene_BN[torch.arange(len(ids)), last_B - 1 - i] = False
+    gene_BN[:, : frame.head] = False
     weight_BN = gene_BN / gene_BN.sum(dim=1, keepdim=True)
     return torch.einsum("bns,bn->bs", logits.float(), weight_BN)
 

@@ -125,7 +125,7 @@ def prepare(job: FinetuneJob, *, inner: bool = False) -> Prepared:
         head = Head(tasks=(labels.task,), per_row=True)
         splits = split(len(labels.tokens), options.splitting, strata=labels.values, inner=inner)
     else:
-        pool = readout(options.pool, table.framed)
+        pool = readout(options.pool, table.frame)
         labels = cell_labels(
             table,
             options.label,

@@ -67,9 +67,9 @@ def embed(
     _check_output(out, of_genes=of_genes, by=by, per_cell=per_cell, genes=genes, pictures=pictures)
     table = chosen_cells(cells, opened, where=where, by=by, max_cells=max_cells, say=say)
     if level == "auto":
-        level = "cls" if table.framed else "cell"
+        level = "cls" if table.frame.head else "cell"
     if not of_genes:
-        check_level(level, table.framed)
+        check_level(level, table.frame)
     columns = _gene_columns(by) if of_genes else [*table.obs.column_names, "length"]
     pictures.check(columns)
     if out.suffix != ".json":
@@ -252,7 +252,7 @@ def _write_gene_rows(
             for rows in gene_rows(cells, encoder, layer_count=layers, tokens=TOKEN_BUDGET[encoder.device.type]):
                 keep = np.flatnonzero(np.isin(rows.token, genes))
                 columns = {"cell_id": ids.take(pa.array(rows.cell[keep]))} | _names(bundle, rows.token[keep])
-                columns["rank"] = pa.array(rows.place[keep] + (0 if cells.framed else 1), pa.int32())
+                columns["rank"] = pa.array(cells.frame.rank(rows.place[keep]), pa.int32())
                 table = stamped(with_vectors(pa.table(columns), rows.hidden[keep]), about)
                 file = file or pq.ParquetWriter(temporary, table.schema, compression="zstd")
                 file.write_table(table)

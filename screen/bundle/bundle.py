@@ -22,6 +22,7 @@ from rankshift.screen.bundle.lora import is_adapter, merge
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import sync
 from rankshift.screen.files.foreign import first_line, read_mapping, readable
+from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
 
 SCHEMA = 1
@@ -92,6 +93,11 @@ class Bundle:
             vocabulary_sha256=vocabulary_sha256,
             files=files,
         )
+
+    @property
+    def frame_tokens(self) -> FrameTokens:
+        """What stands around the genes of the model's lists."""
+        return self.vocabulary.frame_tokens
 
     def verify(self) -> None:
         """Hash every file; raise InputError naming the first that is not the recorded one."""

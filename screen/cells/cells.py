@@ -33,6 +33,7 @@ from rankshift.screen.cells.uncropped import LENGTH_UNCROPPED, UNCROPPED, Below,
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.foreign import first_line
+from rankshift.screen.genes.framing import PLAIN, Frame
 from rankshift.screen.genes.token_space import Tokens
 from rankshift.screen.genes.vocabulary import Vocabulary
 
@@ -44,14 +45,14 @@ class Cells:
     """Rank lists and annotations of n cells.
 
     ids: int32, all lists one after the other. offsets: int64 (n + 1,), cell i is ids[offsets[i]:offsets[i + 1]].
-    obs: n rows, `cell_id` first, without input_ids and length. framed: lists begin with <cls> and end with <eos>.
+    obs: n rows, `cell_id` first, without input_ids and length. frame: what stands around the genes of a list.
     notes: what reading dropped or found odd, one sentence each. below: genes beyond the lists, where they were read.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     obs: pa.Table
-    framed: bool = False
+    frame: Frame = PLAIN
     notes: tuple[str, ...] = field(default=())
     below: Below | None = None
 
@@ -99,7 +100,7 @@ class Cells:
                     f"{file} was tokenized with another vocabulary than {bundle.path} has: tokenize it again"
                 )
             tables.append(_gather(file, batches, bundle, below))
-        return tables[0] if len(tables) == 1 else _one_table(files, tables)
+        return tables[0] if len(tables) == 1 else _one_table(files, tables, bundle)
 
     def checked(self, bundle: Tokens) -> "Cells":
         """These cells, held against the bundle as tables are that are read: cells without a gene are left out."""
@@ -107,7 +108,7 @@ class Cells:
         labels = self.obs.column("cell_id").combine_chunks()
         keep = check(self.ids, self.lengths, labels, None)
         cells = self if keep.all() else self.take(np.flatnonzero(keep))
-        return replace(cells, framed=check.framed is not None, notes=(*self.notes, *check.notes()))
+        return replace(cells, frame=check.frame, notes=(*self.notes, *check.notes()))
 
     def write(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
         """Write a token table, Parquet or the folder of a .dataset: obs with cell_id first, input_ids list<int32>, length;
@@ -298,7 +299,7 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_
             flat, size, rest = flat[np.repeat(keep, size)], size[keep], rest.filter(pa.array(keep))
         if with_below and UNCROPPED in batch.schema.names:
             long, longer = rank_lists(path, batch.column(UNCROPPED).filter(pa.array(keep)))
-            below.append(split_off(path, flat, size, longer, long, check.framed is not None, bundle.vocabulary))
+            below.append(split_off(path, flat, size, longer, long, check.frame, bundle.vocabulary))
         if used + len(flat) > len(ids):
             ids.resize(max(used + len(flat), 2 * len(ids)), refcheck=False)  # grows in place, never two copies
         ids[used : used + len(flat)] = flat
@@ -314,13 +315,13 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_
         ids=ids,
         offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
         obs=table,
-        framed=check.framed is not None,
+        frame=check.frame,
         notes=(*check.notes(), *(f"column {name} left out: it is nested" for name in nested)),
         below=Below.joined(below) if below else None,
     )
 
 
-def _one_table(files: Sequence[Path], tables: Sequence[Cells]) -> Cells:
+def _one_table(files: Sequence[Path], tables: Sequence[Cells], bundle: Tokens) -> Cells:
     """Several tables behind each other; the cells of tables that share an id are named after their file."""
     columns = set(tables[0].obs.column_names)
     for file, table in zip(files, tables, strict=True):
@@ -328,17 +329,16 @@ def _one_table(files: Sequence[Path], tables: Sequence[Cells]) -> Cells:
             raise InputError(
                 f"{file} and {files[0]} differ in the column {min(differing)}: keep the same columns in all tables"
             )
-        if table.framed != tables[0].framed:
-            raise InputError(
-                f"{file} and {files[0]}: only one is framed by <cls> and <eos>: tokenize both the same way"
-            )
+        if table.frame != tables[0].frame:
+            around = " and ".join(bundle.frame_tokens.names)
+            raise InputError(f"{file} and {files[0]}: only one is framed by {around}: tokenize both the same way")
     obs = unified(files, [table.obs.select(tables[0].obs.column_names) for table in tables])
     below = [table.below for table in tables]
     return Cells(
         ids=np.concatenate([table.ids for table in tables]),
         offsets=np.concatenate([[0], np.cumsum(np.concatenate([table.lengths for table in tables]))]).astype(np.int64),
         obs=pa.concat_tables(obs),
-        framed=tables[0].framed,
+        frame=tables[0].frame,
         notes=tuple(f"{file.name}: {n}" for file, table in zip(files, tables, strict=True) for n in table.notes),
         below=None if any(b is None for b in below) else Below.joined([b for b in below if b is not None]),
     )

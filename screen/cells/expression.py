@@ -11,24 +11,25 @@ import pyarrow as pa
 
 from rankshift.screen.cells.cells import Cells, select
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 
 EXPRESSION = "expression.parquet"  # in a run, where the token table has cells of both states
 SAMPLE = 10_000  # cells of a state at most: their mean score is good to 0.005
 BLOCK = 2_000  # cells scored at a time
 
 
-def scores(ids: np.ndarray, size: np.ndarray, framed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scores(ids: np.ndarray, size: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cell int64, token and score float64 of every gene in lists `ids`, one after the other, of `size` [n] tokens each.
 
-    >>> scores(np.array([7, 5, 9]), np.array([2, 1]), framed=False)[2].tolist()
+    >>> scores(np.array([7, 5, 9]), np.array([2, 1]), PLAIN)[2].tolist()
     [1.0, 0.5, 1.0]
     """
     cell = np.repeat(np.arange(len(size)), size)
     place = np.arange(len(ids)) - np.repeat(np.cumsum(size) - size, size)
-    if framed:  # <cls> and <eos> are no genes
-        inner = (place > 0) & (place < size[cell] - 1)
-        cell, place, ids = cell[inner], place[inner] - 1, ids[inner]
-    return cell, ids, 1 - place / (size[cell] - 2 * framed)
+    if frame.size:
+        gene = frame.holds_gene(place, size[cell])
+        cell, place, ids = cell[gene], place[gene], ids[gene]
+    return cell, ids, 1 - (frame.rank(place) - 1) / frame.room(size[cell])
 
 
 def state_scores(
@@ -47,7 +48,7 @@ def state_scores(
         some, summed = cells.take(rows), np.zeros((2, vocab_size))
         for first in range(0, len(some), BLOCK):
             offsets = some.offsets[first : first + BLOCK + 1]
-            _, token, score = scores(some.ids[offsets[0] : offsets[-1]], np.diff(offsets), cells.framed)
+            _, token, score = scores(some.ids[offsets[0] : offsets[-1]], np.diff(offsets), cells.frame)
             summed[0] += np.bincount(token, weights=score, minlength=vocab_size)
             summed[1] += np.bincount(token, weights=score**2, minlength=vocab_size)
         count.append(len(some))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.foreign import first_line
+from rankshift.screen.genes.framing import PLAIN, Frame
 from rankshift.screen.genes.token_space import Tokens
 
 STAMP = b"rankshift.tokens_sha256"  # Parquet metadata: whose token numbers these are
@@ -125,7 +126,7 @@ class Check:
 
     def __call__(self, ids: np.ndarray, size: np.ndarray, labels: pa.Array, length: pa.Array | None) -> np.ndarray:
         """Which cells of a batch hold a gene; raises InputError for the first cell that is wrong."""
-        vocabulary, special, limit = self.bundle.vocabulary, self.bundle.special, self.bundle.input_size
+        vocabulary, limit = self.bundle.vocabulary, self.bundle.input_size
         end = np.cumsum(size)
         begin = end - size
 
@@ -152,15 +153,17 @@ class Check:
             f"has {{size}} tokens, the model takes {limit}",
             f"tokenize with --input-size {limit}",
         )
-        framed = np.zeros(len(size), bool)
-        if special.cls is not None and keep.any():
+        framed, frame = np.zeros(len(size), bool), self.bundle.frame_tokens.frame
+        if frame.size and keep.any():
             at = np.flatnonzero(keep)
-            opens, closes = ids[begin[at]] == special.cls, ids[end[at] - 1] == special.eos
-            half = np.zeros(len(size), bool)
-            half[at] = opens != closes
-            refuse(half, "has only one of <cls> in front and <eos> at the end", "tokenize again")
-            framed[at] = opens
-        refuse(keep & (size - genes != 2 * framed), "holds a special token inside its list", "tokenize again")
+            opens, closes = self.bundle.frame_tokens.around(ids, begin[at], end[at])
+            if frame.head and frame.tail:
+                half = np.zeros(len(size), bool)
+                half[at] = opens != closes
+                head, tail = self.bundle.frame_tokens.names
+                refuse(half, f"has only one of {head} in front and {tail} at the end", "tokenize again")
+            framed[at] = opens & closes
+        refuse(keep & (size - genes != frame.size * framed), "holds a special token inside its list", "tokenize again")
         self._note_framing(labels, keep & framed, keep & ~framed)
         self.empty += labels.filter(pa.array(~keep)).to_pylist()
         self.repeated += labels.filter(pa.array(keep & _repeats(ids, size, vocabulary.size))).to_pylist()
@@ -172,10 +175,16 @@ class Check:
         if self.plain is None and plain.any():
             self.plain = labels[int(np.argmax(plain))]
         if self.framed is not None and self.plain is not None:
+            around = " and ".join(self.bundle.frame_tokens.names)
             raise InputError(
-                f"{self.path}: cell {self.framed} is framed by <cls> and <eos>, cell {self.plain} is not: "
+                f"{self.path}: cell {self.framed} is framed by {around}, cell {self.plain} is not: "
                 "tokenize all cells the same way"
             )
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of the lists that were seen."""
+        return PLAIN if self.framed is None else self.bundle.frame_tokens.frame
 
     def notes(self) -> list[str]:
         """What a user should hear about the table."""

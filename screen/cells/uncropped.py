@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def split_off(
     size: np.ndarray,
     whole: np.ndarray,
     whole_size: np.ndarray,
-    framed: bool,
+    frame: Frame,
     vocabulary: Vocabulary,
 ) -> Below:
     """What of the uncropped lists `whole` lies behind the lists `flat` of the same cells (flat values and lengths).
@@ -70,14 +71,13 @@ def split_off(
     """
     if len(whole) and (whole.max() >= vocabulary.size or not vocabulary.is_gene[whole].all()):
         raise InputError(f"{path}: {UNCROPPED} holds tokens that are no genes of the vocabulary: tokenize again")
-    front = int(framed)
-    genes = size - 2 * front
+    genes = frame.room(size)
     if len(whole_size) and (whole_size < genes).any():
         at = int(np.argmax(whole_size < genes))
         raise InputError(
             f"{path}: {UNCROPPED} of row {at} has {whole_size[at]} genes, its list {genes[at]}: tokenize again"
         )
-    begin, whole_begin = np.cumsum(size) - size + front, np.cumsum(whole_size) - whole_size
+    begin, whole_begin = np.cumsum(size) - size + frame.head, np.cumsum(whole_size) - whole_size
     here = np.repeat(begin - (np.cumsum(genes) - genes), genes) + np.arange(genes.sum())
     place = np.arange(len(whole)) - np.repeat(whole_begin, whole_size)
     inside = place < np.repeat(genes, whole_size)
@@ -91,18 +91,19 @@ def split_off(
 def uncropped(cells: "Cells") -> tuple[np.ndarray, np.ndarray]:
     """Genes of the list and below it, without specials: flat int32 and lengths, as `split_off` takes them apart."""
     assert cells.below is not None
-    front = int(cells.framed)
-    return _spliced(cells.ids, cells.offsets[:-1] + front, cells.offsets[1:] - front, cells.below)
+    begin, end = cells.offsets[:-1] + cells.frame.head, cells.offsets[1:] - cells.frame.tail
+    return _spliced(cells.ids, begin, end, cells.below)
 
 
 def extended(cells: "Cells") -> "Cells":
-    """The cells with the genes below the limit in their lists, behind their own and before <eos>."""
+    """The cells with the genes below the limit in their lists, behind their own and before what ends the list."""
     if cells.below is None:
         return cells
-    tail = int(cells.framed)
+    tail = cells.frame.tail
     ids, size = _spliced(cells.ids, cells.offsets[:-1], cells.offsets[1:] - tail, cells.below)
     if tail:
-        ids = np.insert(ids, np.cumsum(size), cells.ids[cells.offsets[1:] - 1])
+        closing = cells.ids[cells.offsets[1:, None] - tail + np.arange(tail)]
+        ids = np.insert(ids, np.repeat(np.cumsum(size), tail), closing.ravel())
     return replace(cells, ids=ids, offsets=_offsets(size + tail), below=None)
 
 

@@ -135,7 +135,7 @@ def pair_sums(
     row_of = {channel: i for i, channel in enumerate(channels)}
     order = np.argsort(-cells.lengths, kind="stable")
     lengths = cells.lengths[order]
-    arrays = original_lists(cells.offsets[:-1][order], lengths, lengths, cells.framed)
+    arrays = original_lists(cells.offsets[:-1][order], lengths, lengths, cells.frame)
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         for block in batches(torch.tensor(cells.ids), arrays, BLOCK_TOKENS):

@@ -90,7 +90,7 @@ class GeneSums:
 
 def gene_rows(cells: Cells, encoder: Encoder, *, layer_count: int, tokens: int) -> Iterator[GeneRows]:
     """The hidden states of every place of every cell, block by block, cells in their order."""
-    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.framed)
+    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.frame)
 
     def row(block: Batch, hidden: torch.Tensor) -> GeneRows:
         base, length = block.arrays.base, block.arrays.length

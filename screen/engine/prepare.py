@@ -8,7 +8,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -138,13 +138,13 @@ def prepare(
     table = cells_of(cells, bundle, below=options.refill)
     for note in table.notes:
         say(note)
-    level = ("cls" if table.framed else "cell") if options.embedding == "auto" else options.embedding
-    check_level(level, table.framed)
+    level = ("cls" if table.frame.head else "cell") if options.embedding == "auto" else options.embedding
+    check_level(level, table.frame)
     perturb = Perturb(
         kind=options.perturb,  # type: ignore[arg-type]
         how=options.how,  # type: ignore[arg-type]
         genes=genes,
-        framed=table.framed,
+        frame=table.frame,
         limit=bundle.input_size,
         anchor=None if options.anchor is None else resolve_genes([options.anchor], bundle)[0][0],  # type: ignore[index]
         rank_shift=options.rank_shift,
@@ -188,7 +188,7 @@ def prepare(
             )
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "perturb": asdict(perturb),
+        "perturb": perturb.record,
         "embedding": level,
         "layer": options.layer,
         "layers": layers,

@@ -40,9 +40,7 @@ class Screener:
     def open(place: Path | str, bundle: Bundle) -> "Screener":
         """Open the run at a path or URL for computing."""
         run = Run.open(place)
-        fields = {**run.manifest["perturb"]}
-        genes = fields.pop("genes")
-        perturb = Perturb(**fields, genes=None if genes is None else tuple(genes))
+        perturb = Perturb.of_record(run.manifest["perturb"])
         return Screener(
             run=run, cells=Cells.read(run.path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
         )

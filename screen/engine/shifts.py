@@ -14,6 +14,7 @@ from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
 from rankshift.screen.encoder.encoder import Encoder
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
 
 Done = Callable[[int], None]
@@ -123,7 +124,7 @@ def shifts_of(
         tokens = measure.tokens
         while True:
             try:
-                found = _group_shifts(cells, group, edits, encoder, perturb.framed, measure, tokens, done)
+                found = _group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done)
                 break
             except RuntimeError as error:
                 longest = max(int(e.length.max()) for e in edits)
@@ -173,7 +174,7 @@ def _group_shifts(
     group: np.ndarray,
     edits: list[CellEdits],
     encoder: Encoder,
-    framed: bool,
+    frame: Frame,
     measure: Measure,
     tokens: int,
     done: Done,
@@ -182,10 +183,10 @@ def _group_shifts(
     some = extended(cells.take(group))
     ids = torch.tensor(some.ids)
     runs = [(i, part) for i, e in enumerate(edits) for part in ((e,) if e.alone is None else (e, e.alone))]
-    originals, partners = _originals(some, runs, framed)
+    originals, partners = _originals(some, runs, frame)
     owner = np.array([i for i, _ in runs])
     lists = join([part for _, part in runs], some.offsets[:-1][owner], some.lengths[owner], partners)
-    before = _run_originals(encoder, ids, originals, measure, tokens, framed)
+    before = _run_originals(encoder, ids, originals, measure, tokens, frame)
     compare = _comparison(ids, originals, before, encoder, measure)
     by_row = measure.level == "cls" and not measure.genes
     pairs = len(runs) > len(edits)
@@ -299,19 +300,19 @@ def _with_alone(shifts: Shifts, edits: list[CellEdits]) -> Shifts:
     )
 
 
-def _originals(some: Cells, runs: list[tuple[int, CellEdits]], framed: bool) -> tuple[ListArrays, list[np.ndarray]]:
+def _originals(some: Cells, runs: list[tuple[int, CellEdits]], frame: Frame) -> tuple[ListArrays, list[np.ndarray]]:
     """One original per cell and length it is compared at, and for every run of lists the places of their own."""
     kept = [np.unique(np.concatenate([e.base_length for i, e in runs if i == cell])) for cell in range(len(some))]
     counts = [len(lengths) for lengths in kept]
     originals = original_lists(
-        np.repeat(some.offsets[:-1], counts), np.repeat(some.lengths, counts), np.concatenate(kept), framed
+        np.repeat(some.offsets[:-1], counts), np.repeat(some.lengths, counts), np.concatenate(kept), frame
     )
     first = np.concatenate([[0], np.cumsum(counts)])
     return originals, [originals.partner[first[i] + np.searchsorted(kept[i], e.base_length)] for i, e in runs]
 
 
 def _run_originals(
-    encoder: Encoder, ids: torch.Tensor, originals: ListArrays, measure: Measure, tokens: int, framed: bool
+    encoder: Encoder, ids: torch.Tensor, originals: ListArrays, measure: Measure, tokens: int, frame: Frame
 ) -> tuple[BaseCells | None, torch.Tensor | None]:
     """The originals with every row, where genes or their mean are compared, and their <cls> rows [C, D], where those are."""
     cls = measure.level == "cls"
@@ -326,8 +327,8 @@ def _run_originals(
         before,
         start,
         torch.from_numpy(originals.partner_length),
-        skip_first=int(framed),
-        skip_last=int(framed),
+        skip_first=frame.head,
+        skip_last=frame.tail,
         states=None if measure.states is None or cls else torch.from_numpy(measure.states),
     )
     return base, before[start.to(before.device)] if cls else None

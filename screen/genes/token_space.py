@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes.vocabulary import Special, Vocabulary, read_vocabulary
+from rankshift.screen.genes.framing import FrameTokens
+from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
 
 PUBLISHED_SIZE = {"v1": 2048, "v2": 4096}  # longest lists of the published models by generation
 
@@ -26,8 +27,8 @@ class Tokens(Protocol):
         """Tokens, Ensembl ids and medians."""
 
     @property
-    def special(self) -> Special:
-        """The tokens that are not genes."""
+    def frame_tokens(self) -> FrameTokens:
+        """What stands around the genes of a list."""
 
     @property
     def input_size(self) -> int:
@@ -48,14 +49,14 @@ class Draft:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        framing = 0 if self.special.cls is None else 2
-        if self.input_size <= framing:
-            raise InputError(f"input size {self.input_size} has no place for a gene: give at least {framing + 1}")
+        frame = self.frame_tokens.frame
+        if frame.room(self.input_size) < 1:
+            raise InputError(f"input size {self.input_size} has no place for a gene: give at least {frame.size + 1}")
 
     @property
-    def special(self) -> Special:
-        """The special tokens of the vocabulary."""
-        return self.vocabulary.special
+    def frame_tokens(self) -> FrameTokens:
+        """Those of the vocabulary."""
+        return self.vocabulary.frame_tokens
 
     @staticmethod
     def open(vocabulary: Path, input_size: int | None = None) -> "Draft":

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.foreign import first_line, read_mapping, readable
+from rankshift.screen.genes.framing import FrameTokens
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
 _VERSION = re.compile(
@@ -102,6 +103,11 @@ class Vocabulary:
             if name not in at:
                 raise InputError(f"vocabulary has no {name}: give the vocabulary the model was trained with")
         return Special(pad=at[PAD], mask=at[MASK], cls=at.get(CLS), eos=at.get(EOS))
+
+    @cached_property
+    def frame_tokens(self) -> FrameTokens:
+        """The special tokens that stand around the genes of a list."""
+        return FrameTokens.of({name: token for token, name in enumerate(self.ensembl_id) if not self.is_gene[token]})
 
     @property
     def gene_of(self) -> list[str]:

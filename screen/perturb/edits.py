@@ -6,15 +6,16 @@ what no longer fits the model's positions is cut from the genes of lowest rank; 
 down the ranks. Where genes below the input limit are known, a deletion can let them move up.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from rankshift.kernels.perturbed_lists import NOWHERE
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 
 Kind = Literal["delete", "overexpress", "activate", "inhibit"]
 How = Literal["each", "together", "pairs"]
@@ -29,15 +30,15 @@ class Perturb:
 
     genes: tokens named by the user, in the user's order, or None for every gene the cell has. anchor: a gene that every
     pair holds. rank_shift: by how many quartiles of its cell's ranks a gene is activated or inhibited; to: the rank it goes
-    to instead, as a fraction (0 the front, 1 the bottom). limit: the model's positions. framed: are cells framed by <cls>
-    and <eos>? reference_overflow: count absent genes twice when an overexpression overflows, as the published code does
+    to instead, as a fraction (0 the front, 1 the bottom). limit: the model's positions. frame: what stands around the genes
+    of a list. reference_overflow: count absent genes twice when an overexpression overflows, as the published code does
     (PS 2.5). refill: for every gene deleted, one from below the input limit moves up into the list.
     """
 
     kind: Kind
     how: How
     genes: tuple[int, ...] | None
-    framed: bool
+    frame: Frame
     limit: int
     anchor: int | None = None
     rank_shift: int | None = None
@@ -56,7 +57,7 @@ class Perturb:
             raise InputError("the list of genes to perturb is empty: name at least one gene of the vocabulary")
         self._check_pairs()
         self._check_moves()
-        room = self.limit - 2 * self.framed
+        room = self.frame.room(self.limit)
         if self.kind == "overexpress" and self.most > room:
             raise InputError(f"{self.most} genes do not fit the front of {room} positions: list fewer genes")
         if self.refill and self.kind != "delete":
@@ -89,19 +90,23 @@ class Perturb:
             raise InputError(f"--to is {self.to:g}, a fraction of the ranks is needed: use 0 (front) to 1 (bottom)")
 
     @property
+    def record(self) -> dict[str, Any]:
+        """As run.json has it."""
+        return {("framed" if f.name == "frame" else f.name): getattr(self, f.name) for f in fields(self)} | {
+            "framed": self.frame.record
+        }
+
+    @staticmethod
+    def of_record(record: Mapping[str, Any]) -> "Perturb":
+        """What a run's `record` says."""
+        rest = {name: value for name, value in record.items() if name not in ("framed", "genes")}
+        genes = None if record["genes"] is None else tuple(record["genes"])
+        return Perturb(**rest, genes=genes, frame=Frame.of_record(record["framed"]))
+
+    @property
     def most(self) -> int:
         """Genes of the largest perturbation."""
         return {"each": 1, "pairs": 2}.get(self.how) or len(self.genes or ())
-
-    @property
-    def front(self) -> int:
-        """Position of the top-ranked gene: 0, or 1 behind <cls>."""
-        return int(self.framed)
-
-    @property
-    def tail(self) -> int:
-        """Tokens behind the last gene: 0, or 1 for <eos>."""
-        return int(self.framed)
 
     @property
     def required(self) -> tuple[int, ...]:
@@ -155,13 +160,22 @@ class CellEdits:
         return replace(some, alone=self.alone.part(needed), members=members.reshape(-1, 2))
 
 
+def cut(size: np.ndarray, kept: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Source and destination int32 [P, K] of the edits that cut lists of `size` [P] rows to `kept` [P] before their tail."""
+    short = kept < size
+    moves = [(np.where(short, a, NOWHERE), np.where(short, b, NOWHERE)) for a, b in frame.tail_moves(size, kept)]
+    idle = np.full(len(size), NOWHERE)
+    steps = np.array(moves or [(idle, idle)], np.int32)  # (K, 2, P)
+    return np.ascontiguousarray(steps[:, 0].T), np.ascontiguousarray(steps[:, 1].T)
+
+
 def eligible(ids: np.ndarray, offsets: np.ndarray, perturb: Perturb) -> np.ndarray:
     """How many perturbed lists every cell gets. ids [tokens], offsets [cells + 1] -> int64 [cells]."""
     lengths = np.diff(offsets)
     if perturb.kind in ("activate", "inhibit"):
         cells = (ids[a:b] for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
         return np.array([len(_moves(cell, perturb)[0]) for cell in cells], np.int64)
-    genes = lengths - 2 * perturb.framed
+    genes = perturb.frame.room(lengths)
     if perturb.genes is None:
         if perturb.anchor is not None:
             counts = np.where(_presence(ids, offsets, (perturb.anchor,))[:, 0], genes - 1, 0)
@@ -202,7 +216,7 @@ def edits_of(ids: np.ndarray, perturb: Perturb, below: int = 0) -> CellEdits:
     below: genes that follow in the base list behind those of `ids` (before <eos>), to refill deletions from.
 
     >>> cell = np.array([10, 11, 12, 13])
-    >>> e = edits_of(cell, Perturb(kind="delete", how="each", genes=None, framed=False, limit=16))
+    >>> e = edits_of(cell, Perturb(kind="delete", how="each", genes=None, frame=PLAIN, limit=16))
     >>> e.perturbation.tolist(), e.source[:, 0].tolist(), e.length.tolist()
     ([10, 11, 12, 13], [0, 1, 2, 3], [3, 3, 3, 3])
     """
@@ -246,9 +260,10 @@ def _deleted(label: np.ndarray, place: np.ndarray, n: int, perturb: Perturb, bel
     """Lists of a cell of `n` rows without the genes at each row of `place` [P, k], the last of them first."""
     steps, size = place, n + below - place.shape[1]
     goal = np.full(steps.shape, NOWHERE)
-    if size > n and perturb.tail:  # more genes stand below than were deleted
-        steps = np.column_stack([steps, np.full(len(steps), size - 1)])
-        goal = np.column_stack([goal, np.full(len(steps), n - 1)])
+    if size > n:  # more genes stand below than were deleted
+        for at, to in perturb.frame.tail_moves(size, n):
+            steps = np.column_stack([steps, np.full(len(steps), at)])
+            goal = np.column_stack([goal, np.full(len(steps), to)])
     return CellEdits(
         perturbation=label.astype(np.int32),
         source=steps.astype(np.int32),
@@ -262,9 +277,9 @@ def _deleted(label: np.ndarray, place: np.ndarray, n: int, perturb: Perturb, bel
 def _every_gene(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
     n = len(ids)
     overexpress = perturb.kind == "overexpress"
-    place = np.arange(perturb.front + overexpress, n - perturb.tail)
+    place = np.arange(n)[perturb.frame.inner(n)][int(overexpress) :]
     if overexpress:
-        return _single(ids[place], place, perturb.front, n, n)
+        return _single(ids[place], place, perturb.frame.head, n, n)
     if n == 1:  # an empty list has no embedding
         place = place[:0]
     return _deleted(ids[place], place[:, None], n, perturb, below)
@@ -273,7 +288,7 @@ def _every_gene(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
 def _every_pair(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
     """The anchor with every other gene of the cell; moved to the front they keep their order by rank (PS B10)."""
     n = len(ids)
-    genes = np.arange(perturb.front, n - perturb.tail)
+    genes = np.arange(n)[perturb.frame.inner(n)]
     found = np.flatnonzero(ids[genes] == perturb.anchor)
     overexpress = perturb.kind == "overexpress"
     if not len(found) or (n == 2 and not overexpress):
@@ -287,16 +302,16 @@ def _every_pair(ids: np.ndarray, perturb: Perturb, below: int) -> CellEdits:
         lists = CellEdits(
             perturbation=ids[place].astype(np.int32),
             source=source,
-            destination=np.full(source.shape, perturb.front, np.int32),
+            destination=np.full(source.shape, perturb.frame.head, np.int32),
             token=np.full(source.shape, -1, np.int32),
             length=np.full(len(place), n, np.int32),
             base_length=np.full(len(place), n, np.int32),
         )
-        alone = _single(ids[genes], genes, perturb.front, n, n)
+        alone = _single(ids[genes], genes, perturb.frame.head, n, n)
     else:
         lists = _deleted(ids[place], np.column_stack([high, low]), n, perturb, below)
         alone = _deleted(ids[genes], genes[:, None], n, perturb, below)
-    members = np.column_stack([np.full(len(place), anchor), place]) - perturb.front
+    members = np.column_stack([np.full(len(place), anchor), place]) - perturb.frame.head
     return replace(lists, alone=alone, members=members)
 
 
@@ -306,7 +321,7 @@ def _moves(ids: np.ndarray, perturb: Perturb) -> tuple[np.ndarray, np.ndarray, n
     A gene of rank r among G (from 0) is in quartile 4 r / G, rounded down. It goes to the middle of the quartile `rank_shift`
     higher or lower, to the front or the bottom when there is none, or to rank `to` (G - 1).
     """
-    count = len(ids) - perturb.front - perturb.tail
+    count = perturb.frame.room(len(ids))
     rank = np.arange(count)
     up = perturb.kind == "activate"
     if perturb.to is not None:
@@ -317,12 +332,12 @@ def _moves(ids: np.ndarray, perturb: Perturb) -> tuple[np.ndarray, np.ndarray, n
         target = (2 * quartile + 1) * count // (2 * QUARTILES)
         target = np.where(quartile < 0, 0, np.where(quartile >= QUARTILES, count - 1, target))
     moved = target < rank if up else target > rank
-    label = ids[perturb.front + rank]
+    label = ids[perturb.frame.head + rank]
     if perturb.genes is not None:
         number = {t: i for i, t in enumerate(perturb.genes)}
         label = np.array([number.get(int(t), -1) for t in label], np.int64)
         moved &= label >= 0
-    return label[moved], rank[moved] + perturb.front, target[moved] + perturb.front
+    return label[moved], rank[moved] + perturb.frame.head, target[moved] + perturb.frame.head
 
 
 Row = tuple[list[tuple[int, int, int]], int, int]  # edits, length, base_length
@@ -333,20 +348,20 @@ def _row(genes: tuple[int, ...], places: dict[int, int], n: int, perturb: Pertur
     if perturb.kind == "delete":  # from the back, so that no step moves the place of a later one
         moves = [(i, NOWHERE, -1) for i in sorted((places[t] for t in genes), reverse=True)]
         size = n + below - len(genes)
-        if perturb.tail and size > n:  # more genes stand below than were deleted
-            moves.append((size - 1, n - 1, -1))
+        if size > n:  # more genes stand below than were deleted
+            moves += [(at, to, -1) for at, to in perturb.frame.tail_moves(size, n)]
         return moves, min(size, n), n
     # From the last gene to the first, each to the front: the user's order results. A step shifts what it jumps over.
     moves = []
     now, size = [places.get(t) for t in genes], n
     for k in reversed(range(len(genes))):
         at = now[k]
-        moves.append((NOWHERE, perturb.front, genes[k]) if at is None else (at, perturb.front, -1))
+        moves.append((NOWHERE, perturb.frame.head, genes[k]) if at is None else (at, perturb.frame.head, -1))
         size += at is None
         now = [None if i is None else i + (at is None or i < at) for i in now]
     length = min(size, perturb.limit)
-    if perturb.tail and length < size:
-        moves.append((size - 1, length - 1, -1))  # <eos> stays last, the genes of lowest rank fall off behind it
+    if length < size:  # what ends a list stays last, the genes of lowest rank fall off behind it
+        moves += [(at, to, -1) for at, to in perturb.frame.tail_moves(size, length)]
     overflow = length + (size - n) - perturb.limit if perturb.reference_overflow else size - perturb.limit
     return moves, length, n - max(overflow, 0)
 

@@ -147,7 +147,7 @@ def _moved(
     cls = measure.level == "cls"
 
     def pooled(block: "Batch", hidden: torch.Tensor) -> np.ndarray:
-        return (hidden if cls else pool(hidden, block.runs, cells.framed)).float().cpu().numpy()
+        return (hidden if cls else pool(hidden, block.runs, cells.frame)).float().cpu().numpy()
 
     for cell in np.random.default_rng(SEED).permutation(len(cells)).tolist():
         if not any(wanted.values()):
@@ -163,7 +163,7 @@ def _moved(
         kept = part.base_length
         nothing = np.zeros(len(part), np.int64)
         lists = join([part], one.offsets[:1], length, [nothing])
-        originals = original_lists(nothing, np.repeat(length, len(part)), kept, cells.framed)
+        originals = original_lists(nothing, np.repeat(length, len(part)), kept, cells.frame)
         after, before = (
             np.concatenate(
                 list(encoder.map(batches(ids, a, measure.tokens), pooled, layers=measure.layers, first_rows=cls))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.observations import Observations
 
@@ -49,6 +50,7 @@ def in_cells(run: Run, seen: Observations, values: np.ndarray) -> InCells:
     token = seen.perturbations["tokens"].combine_chunks().flatten().to_numpy()
     gene_of = np.full(int(token.max()) + 2, -1, np.int32)  # the last place stands for every token above
     gene_of[token] = np.arange(len(token), dtype=np.int32)
+    frame = Frame.of_record(run.manifest["perturb"]["framed"])
     order, offsets = by_cell(seen)
     rank, adjusted = np.zeros(len(seen), np.int32), np.full(len(seen), np.nan, np.float32)
     detected = np.zeros(len(token), np.int64)
@@ -64,7 +66,7 @@ def in_cells(run: Run, seen: Observations, values: np.ndarray) -> InCells:
         detected += np.bincount(gene[gene >= 0], minlength=len(token))
         row = np.where(gene >= 0, place[cell, gene], -1)
         there = row >= 0
-        row, cell, position = row[there], cell[there], position[there] + 1 - run.manifest["perturb"]["framed"]
+        row, cell, position = row[there], cell[there], frame.rank(position[there])
         rank[row[::-1]] = position[::-1]  # of a gene that stands twice the first place counts
         once = rank[row] == position
         row, cell, position = row[once], cell[once], position[once]

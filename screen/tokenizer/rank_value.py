@@ -17,8 +17,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from rankshift.screen.genes.framing import FrameTokens
+
 SCALE = 10_000  # counts per 10,000, the unit of the medians
 NO_LIMIT = 1 << 40  # stands for lists of any length
+UNFRAMED = FrameTokens()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -44,13 +47,13 @@ def rank_rows(
     total: np.ndarray,
     genes: GeneColumns,
     limit: int,
-    frame: tuple[int, int] | None = None,
+    frame: FrameTokens = UNFRAMED,
     threads: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank lists of R rows: tokens int32 one row after the other, and lengths int64 (R,).
 
     data (E,) non-negative finite counts, column (E,) ascending within a row; row r is begin[r]:end[r]. total (R,) positive.
-    frame puts (<cls>, <eos>) around a list; limit is the longest list, frame included. A row without a gene has length 0.
+    frame is put around every list; limit is the longest list, frame included. A row without a gene has length 0.
     The first call compiles, see `rank_value_loop`. Without `threads` there is one per core.
     """
     from rankshift.screen.tokenizer.rank_value_loop import (
@@ -65,7 +68,7 @@ def rank_rows(
     token = np.append(genes.token, np.int32(-1))[genes.gene]  # (C,), the last for columns without a gene
     inverse_median = np.append(genes.inverse_median, 0.0)[genes.gene]
     room = np.concatenate(
-        [[0], np.cumsum(np.minimum(end - begin + 2, limit))]
+        [[0], np.cumsum(np.minimum(end - begin + frame.frame.size, limit))]
     )  # the latest place at which a row's list can begin
     ids, length = np.empty(int(room[-1]), np.int32), np.empty(len(begin), np.int64)
 
@@ -85,7 +88,8 @@ def rank_rows(
             genes.token[genes.shared :],
             genes.inverse_median[genes.shared :],
             limit,
-            frame or (-1, -1),
+            np.array(frame.head, np.int32),
+            np.array(frame.tail, np.int32),
             ids[room[rows[0]] :],
             length[chosen],
         )
@@ -114,7 +118,7 @@ def rank_rows_plain(
     total: np.ndarray,
     genes: GeneColumns,
     limit: int,
-    frame: tuple[int, int] | None = None,
+    frame: FrameTokens = UNFRAMED,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`rank_rows` in numpy, row by row."""
     kind, inverse = _inverse(data, total)
@@ -130,25 +134,24 @@ def rank_rows_plain(
         kept = (gene >= 0) & (count != 0)
         value = count[kept] * inverse[row] * kind.type(SCALE) * genes.inverse_median[gene[kept]]
         ranked = genes.token[gene[kept][np.argsort(-value, kind="stable")]]
-        if frame is not None and len(ranked):
-            ranked = np.concatenate([frame[:1], ranked[: limit - 2], frame[1:]])
-        lists.append(ranked[:limit].astype(np.int32))
+        if len(ranked):
+            ranked = np.concatenate([frame.head, ranked[: frame.frame.room(limit)], frame.tail])
+        lists.append(ranked.astype(np.int32))
     return np.concatenate([*lists, np.empty(0, np.int32)]), np.array([len(ids) for ids in lists], np.int64)
 
 
-def cropped_lists(
-    ids: np.ndarray, length: np.ndarray, limit: int, frame: tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def cropped_lists(ids: np.ndarray, length: np.ndarray, limit: int, frame: FrameTokens) -> tuple[np.ndarray, np.ndarray]:
     """Rank lists without limit and frame (flat ids, lengths) cropped and framed as `rank_rows` does."""
-    extra = 0 if frame is None else 2
-    kept = np.minimum(length, limit - extra)
+    kept = np.minimum(length, frame.frame.room(limit))
     place = np.arange(len(ids)) - np.repeat(np.cumsum(length) - length, length)
     ids = ids[place < np.repeat(kept, length)]
-    if frame is None:
+    if not frame.frame.size:
         return ids, kept
     end = np.cumsum(kept)[kept > 0]
-    at = np.stack([end - kept[kept > 0], end], 1).ravel()
-    return np.insert(ids, at, np.tile(frame, len(end))), np.where(kept > 0, kept + extra, 0)
+    begin = end - kept[kept > 0]
+    at = np.column_stack([*[begin] * len(frame.head), *[end] * len(frame.tail)]).ravel()
+    around = np.tile((*frame.head, *frame.tail), len(end))
+    return np.insert(ids, at, around), np.where(kept > 0, kept + frame.frame.size, 0)
 
 
 def _inverse(data: np.ndarray, total: np.ndarray) -> tuple[np.dtype, np.ndarray]:

@@ -121,7 +121,8 @@ def rank_rows_loop(
     shared_token: np.ndarray,
     shared_inverse_median: np.ndarray,
     limit: int,
-    frame: tuple[int, int],
+    head: np.ndarray,
+    tail: np.ndarray,
     ids: np.ndarray,
     length: np.ndarray,
 ) -> int:
@@ -129,7 +130,7 @@ def rank_rows_loop(
 
     data, inverse_total and scale are of the type of the first products. column is uint32, which spares numba a test for
     negative places. gene, token and inverse_median are those of the C columns, shared_token and shared_inverse_median
-    those of the genes from number `shared` on, whose columns are summed. frame is (-1, -1) for none.
+    those of the genes from number `shared` on, whose columns are summed. head and tail are put around every list.
     """
     width, several, used = 1, len(shared_token), 0
     for row in range(len(begin)):
@@ -139,7 +140,7 @@ def rank_rows_loop(
     keys, spare = np.empty(width, np.uint64), np.empty(width, np.uint64)
     bins = np.empty((2, BINS), np.uint32)
     summed = np.zeros(several, data.dtype)
-    most = limit if frame[0] < 0 else limit - 2
+    most = limit - len(head) - len(tail)
 
     for row in range(len(begin)):
         n, met = 0, False
@@ -166,14 +167,14 @@ def rank_rows_loop(
             continue
         _sort_falling(bits[:n], keys[:n], spare[:n], bins)
         first = used
-        if frame[0] >= 0:
-            ids[used] = frame[0]
+        for t in head:
+            ids[used] = t
             used += 1
         for i in range(min(n, most)):
             ids[used] = tokens[np.uint32(keys[i])]
             used += 1
-        if frame[0] >= 0:
-            ids[used] = frame[1]
+        for t in tail:
+            ids[used] = t
             used += 1
         length[row] = used - first
     return used

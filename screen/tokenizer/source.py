@@ -42,7 +42,7 @@ def tokenize(
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
 
     opened = Bundle.open(Path(bundle)) if isinstance(bundle, str | Path) else bundle
-    framed = opened.special.cls is not None
+    frame = opened.frame_tokens.frame
     lists: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     tables: list[pa.Table] = []
@@ -55,7 +55,7 @@ def tokenize(
         lengths.append(np.diff(offsets))
         tables.append(obs)
         if whole is not None:
-            below.append(split_off(Path("cells"), ids, lengths[-1], *whole, framed, opened.vocabulary))
+            below.append(split_off(Path("cells"), ids, lengths[-1], *whole, frame, opened.vocabulary))
 
     source: Any = [Path(p) for p in data] if isinstance(data, list | tuple) else data
     report = rank(source, opened, gather, keep=keep, keep_uncropped=keep_uncropped, **options)
@@ -63,7 +63,7 @@ def tokenize(
         ids=np.concatenate(lists),
         offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
         obs=pa.concat_tables(tables),
-        framed=framed,
+        frame=frame,
         notes=tuple(str(report).splitlines()[1:]),
         below=Below.joined(below) if below else None,
     )

@@ -18,6 +18,7 @@ import pyarrow as pa
 from rankshift.screen.cells.cells import Write, rows_where, writing
 from rankshift.screen.cells.obs import is_anndata, unified
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.token_space import Tokens
 from rankshift.screen.tokenizer.counts import (
     BLOCK_CELLS,
@@ -131,7 +132,7 @@ def tokenize(
     Raises InputError for files, genes or counts that do not fit; `out` is then left as it was.
     """
     size = _size(bundle, input_size)
-    frame = None if bundle.special.cls is None else (bundle.special.cls, int(bundle.special.eos or 0))
+    frame = bundle.frame_tokens
     dropped = dict.fromkeys(("not kept by --where", "filter_pass is not 1", "n_counts is 0", "without a known gene"), 0)
     notes: list[str] = []
     sources = _sources(_opened_by(data), bundle, keep, where, min_mapped, gene_column, dropped)
@@ -152,7 +153,7 @@ def tokenize(
             total[rows],
             source.genes,
             NO_LIMIT if keep_uncropped else size,
-            None if keep_uncropped else frame,
+            FrameTokens() if keep_uncropped else frame,
         )
         whole = (ids[: int(length.sum())], length[length > 0]) if keep_uncropped else None
         if keep_uncropped:
@@ -196,7 +197,7 @@ def tokenize(
 
 def _size(bundle: Tokens, input_size: int | None) -> int:
     size = bundle.input_size if input_size is None else input_size
-    least = 1 if bundle.special.cls is None else 3
+    least = bundle.frame_tokens.frame.size + 1
     if not least <= size <= bundle.input_size:
         raise InputError(f"--input-size is {size}: the model takes {least} to {bundle.input_size}")
     return size

@@ -54,9 +54,7 @@ def predict(model: Classifier, lesson: Lesson, tokens: int, peers: Peers) -> np.
         batch = lesson.batch(rows).to(device)
         at = first[np.searchsorted(lesson.rows, rows)]
         if lesson.by_token is None:
-            out[torch.from_numpy(at).to(device)] = cell_logits(
-                model, batch.ids, batch.real, lesson.table.framed
-            ).float()
+            out[torch.from_numpy(at).to(device)] = cell_logits(model, batch.ids, batch.real, lesson.table.frame).float()
             continue
         logits: Tensor = model(input_ids=batch.ids, attention_mask=batch.real).logits
         judged = batch.labels >= 0

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from rankshift.screen.cells.expression import expression_path, scores
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.ranks_in_cells import lists_of
@@ -29,9 +30,10 @@ def state_baselines(run: Run, seen: Observations) -> dict[str, np.ndarray] | Non
     gene_of = np.full(size, -1, np.int64)
     gene_of[token] = np.arange(len(token))
     sums = np.zeros((3, len(token)))  # of the score, its square, its product with the programme
+    frame = Frame.of_record(run.manifest["perturb"]["framed"])
     cells, programme = 0, np.zeros(2)  # sums of the programme and its square
     for _, ids, length in lists_of(run):
-        cell, found, score = scores(ids, length, run.manifest["perturb"]["framed"])
+        cell, found, score = scores(ids, length, frame)
         found = np.minimum(found, size - 1)
         value = np.bincount(cell, weights=score * weight[found], minlength=len(length))
         gene = gene_of[found]

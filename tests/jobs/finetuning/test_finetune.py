@@ -32,6 +32,7 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
 
 GENES, CELLS = 24, 60
@@ -60,7 +61,7 @@ def kinds_of_cells(table: Vocabulary) -> Cells:
         columns["dose"].append(float(100 + 10 * kind))
     offsets = np.cumsum([0, *map(len, lists)])
     obs = pa.table({"cell_id": [f"c{i}" for i in range(CELLS)], **columns})
-    return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, framed=framed)
+    return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, frame=Frame.of_record(framed))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,7 +162,7 @@ def test_it_screens_and_embeds_like_a_pretrained_bundle(tuned, inputs, generatio
         ids = torch.tensor(table.ids_of(5).astype(np.int64))[None]
         with torch.no_grad():
             hidden = model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
-        rows = hidden[1:-1] if table.framed else hidden
+        rows = hidden[1:-1] if table.frame.head else hidden
         np.testing.assert_allclose(vectors[5], rows.mean(0).numpy(), atol=1e-5)
 
 

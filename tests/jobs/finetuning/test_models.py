@@ -15,8 +15,12 @@ from rankshift.jobs.finetuning.models import Head, cell_logits, new_model, reado
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import PLAIN, Frame
 
 KIND = Task(name="kind", classes=("a", "b", "c"))
+
+
+FRAMED = Frame(head=1, tail=1)
 
 
 @pytest.fixture
@@ -31,12 +35,13 @@ def test_padding_changes_no_logits(bundles, generation, lists, per_row):
     torch.manual_seed(0)
     model = new_model(Bundle.open(bundles[generation]), Head(tasks=(KIND,), per_row=per_row)).eval()
     framed = generation == "v2"
+    frame = Frame.of_record(framed)
     ids, real = (torch.from_numpy(x) for x in padded(lists, 0))
     with torch.no_grad():
-        together = cell_logits(model, ids, real, framed)
+        together = cell_logits(model, ids, real, frame)
         for row, alone in enumerate(lists):
             one = torch.from_numpy(alone.astype(np.int64))[None]
-            np.testing.assert_allclose(cell_logits(model, one, None, framed)[0], together[row], atol=1e-5)
+            np.testing.assert_allclose(cell_logits(model, one, None, frame)[0], together[row], atol=1e-5)
             if per_row:  # the mean over genes, specials left out, of plain transformers' logits
                 rows = model(one).logits[0]
                 mean = (rows[1:-1] if framed else rows).mean(0)
@@ -44,10 +49,10 @@ def test_padding_changes_no_logits(bundles, generation, lists, per_row):
 
 
 def test_auto_reads_cls_where_there_is_one():
-    assert (readout("auto", framed=True), readout("auto", framed=False)) == ("cls", "mean")
-    assert readout("first", framed=False) == "first"
+    assert (readout("auto", FRAMED), readout("auto", PLAIN)) == ("cls", "mean")
+    assert readout("first", PLAIN) == "first"
     with pytest.raises(InputError, match="--pool first reads <cls> in framed cells: say cls"):
-        readout("first", framed=True)
+        readout("first", FRAMED)
 
 
 def test_heads_of_several_tasks_lie_side_by_side():
@@ -86,7 +91,7 @@ def test_the_loss_weighs_classes_and_tasks_and_skips_what_has_no_label(bundles):
 @given(n=st.integers(3, 40), share=st.floats(0, 0.99), framed=st.booleans(), seed=st.integers(0, 1000))
 def test_thinned_lists_keep_order_frame_and_a_gene(n, share, framed, seed):
     ids = np.arange(100, 100 + n)
-    kept = thinned(ids, share, framed, np.random.default_rng(seed))
+    kept = thinned(ids, share, Frame.of_record(framed), np.random.default_rng(seed))
     assert (np.diff(kept) > 0).all()
     assert set(kept) <= set(ids)
     assert len(kept) > 2 * framed

@@ -55,7 +55,7 @@ def some_cells(table: Vocabulary, lists: list[np.ndarray]) -> Cells:
         lists = [np.concatenate([[special.cls], x, [special.eos]]) for x in lists]
     offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
     obs = pa.table({"cell_id": [f"c{i}" for i in range(len(lists))]})
-    return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, framed=special.cls is not None)
+    return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, frame=table.frame_tokens.frame)
 
 
 def programme_cells(table: Vocabulary, cells: int = 200) -> Cells:

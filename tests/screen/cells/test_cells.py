@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells, select, writing
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import PLAIN
 
 CLS, EOS = 2, 3
 
@@ -53,7 +54,7 @@ def test_a_parquet_table_and_a_dataset_folder_read_alike(golden, generation, bun
     two = Cells.read(golden / generation / "cells.dataset", bundle)
     assert lists_of(one) == lists_of(two)
     assert len(one) == 12
-    assert one.framed == two.framed == (generation == "v2")
+    assert one.frame.record == two.frame.record == (generation == "v2")
     assert one.obs.equals(two.obs)
     assert one.obs.column_names == ["cell_id", "disease", "cell_type"]
     assert one.notes == ()
@@ -94,7 +95,7 @@ def test_nested_columns_are_left_out_and_named(tmp_path, v1):
 
 
 def test_plain_cells_may_be_read_with_a_vocabulary_that_has_specials(tmp_path, v2):
-    assert not Cells.read(table(tmp_path / "c.parquet", [[9, 8], [7]]), v2).framed
+    assert Cells.read(table(tmp_path / "c.parquet", [[9, 8], [7]]), v2).frame == PLAIN
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.expression import expression_path, scores, state_scores
 from rankshift.screen.engine.screener import run as screen
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import statistics
 from rankshift.screen.stats.measures.columns import COLUMNS
@@ -28,7 +29,7 @@ def score_table(lists: list[list[int]], framed: bool) -> np.ndarray:
 
 
 def test_scores_fall_from_one_and_specials_have_none():
-    cell, token, score = scores(np.array([2, 9, 7, 5, 8, 3, 2, 6, 3]), np.array([6, 3]), framed=True)
+    cell, token, score = scores(np.array([2, 9, 7, 5, 8, 3, 2, 6, 3]), np.array([6, 3]), Frame(head=1, tail=1))
     assert cell.tolist() == [0, 0, 0, 0, 1]
     assert token.tolist() == [9, 7, 5, 8, 6]
     assert score.tolist() == [1, 0.75, 0.5, 0.25, 1]
@@ -49,7 +50,7 @@ def test_state_scores_are_those_of_the_token_table(name, runs, bundles):
     cells = Cells.read(GOLDEN / name / "cells.parquet", Bundle.open(bundles[name]))
     lists = [part.tolist() for part in np.split(cells.ids, cells.offsets[1:-1])]
     disease = np.array(cells.obs["disease"].to_pylist())
-    table = score_table(lists, cells.framed)
+    table = score_table(lists, bool(cells.frame.size))
     kept = pq.read_table(expression_path(runs[name].path)).to_pandas().set_index("token")
     assert set(kept.index) == set(np.flatnonzero(table[np.isin(disease, ["dcm", "nf"])].sum(0)))
     both = np.isin(disease, ["dcm", "nf"])

@@ -62,7 +62,7 @@ def in_the_open(cells: Cells, attentions: list[np.ndarray], full_length: int | N
 
 def test_attention_is_that_of_transformers(opened, attentions):
     _, cells, encoder = opened
-    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.framed)
+    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.frame)
     cell = 0
     for block in batches(torch.tensor(cells.ids), arrays, 150):
         for layer, x_TD in enumerate(encoder.layer_inputs(block, len(encoder.layers))):
@@ -99,7 +99,7 @@ def test_every_weight_is_in_the_sums_or_on_a_special(opened):
     np.testing.assert_allclose(sums.total.sum(), cells.lengths.sum(), rtol=1e-6)  # each place spreads 1
     genes = genes_of(cells, bundle.vocabulary.is_gene)
     fewer = pair_sums(cells, encoder, Heads(layers=(1,)), genes)
-    assert (fewer.total.sum() < sums.total.sum()) == cells.framed
+    assert (fewer.total.sum() < sums.total.sum()) == bool(cells.frame.size)
 
 
 def test_neither_order_nor_parts_of_the_cells_matter(opened):

@@ -19,6 +19,7 @@ from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.screener import run
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import make_vocabulary
 from rankshift.screen.perturb.edits import Perturb, edits_of
 from rankshift.screen.tokenizer.tokenize import tokenize
@@ -31,7 +32,9 @@ LIMIT = 24  # of the input, below what the cells of the golden files express
 def delete(
     how: str, genes: tuple[int, ...] | None, framed: bool, limit: int = 64, anchor: int | None = None
 ) -> Perturb:
-    return Perturb(kind="delete", how=how, genes=genes, framed=framed, limit=limit, anchor=anchor, refill=True)
+    return Perturb(
+        kind="delete", how=how, genes=genes, frame=Frame.of_record(framed), limit=limit, anchor=anchor, refill=True
+    )
 
 
 @st.composite
@@ -50,7 +53,7 @@ def cropped_cells(draw):
 def test_a_list_loses_its_genes_and_takes_the_next_ones_from_below(case, most):
     cell, below, perturb = case
     below = below[:most]
-    framed = perturb.framed
+    framed = bool(perturb.frame.head)
     own, ends = (cell[1:-1], cell[-1:]) if framed else (cell, [])
     base = np.array([*cell[: len(cell) - framed], *below, *ends], np.int32)
     edits = edits_of(np.array(cell), perturb, len(below))
@@ -175,7 +178,9 @@ def test_a_full_cell_that_refills_shares_its_first_layer(framed, tmp_path):
     genes = np.random.default_rng(0).permutation(np.arange(4, 200))[: 96 - 2 * framed].astype(np.int32)
     ids = np.array([CLS, *genes, EOS], np.int32) if framed else genes
     below = Below(np.array([next(t for t in range(4, 200) if t not in genes)], np.int32), np.array([0, 1]))
-    cell = Cells(ids=ids, offsets=np.array([0, 96]), obs=pa.table({"cell_id": ["a"]}), framed=framed, below=below)
+    cell = Cells(
+        ids=ids, offsets=np.array([0, 96]), obs=pa.table({"cell_id": ["a"]}), frame=Frame.of_record(framed), below=below
+    )
     base = extended(cell)
     edits = edits_of(ids, delete("each", None, framed, 96), 1)
     arrays = join([edits], base.offsets[:1], base.lengths, [np.zeros(len(edits), np.int64)])
@@ -230,7 +235,7 @@ def test_uncropped_ranks_lie_beside_lists_that_stay_as_they_were(bundles, tables
     whole = extended(kept)
     some = np.minimum(whole.lengths, bundle.input_size)  # the model's limit crops the long ones, too
     for cell in range(len(kept)):
-        n = int(some[cell]) - kept.framed
+        n = int(some[cell]) - kept.frame.tail
         assert whole.ids_of(cell)[:n].tolist() == long.ids_of(cell)[:n].tolist()
     kept.take([3, 0]).write(tmp_path / "again.parquet", bundle.vocabulary)
     again = Cells.read(tmp_path / "again.parquet", bundle, below=True)

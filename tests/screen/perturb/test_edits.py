@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import Perturb, edits_of, eligible
 
 CLS, EOS = 2, 3
@@ -36,7 +37,7 @@ def lists_of(cell: list[int], perturb: Perturb) -> list[list[int]]:
 
 def plainly(cell: list[int], perturb: Perturb) -> list[list[int]]:
     """The same lists by Python list operations alone, in the order of the edits."""
-    head, tail = ([cell[0]], [cell[-1]]) if perturb.framed else ([], [])
+    head, tail = ([cell[0]], [cell[-1]]) if perturb.frame.head else ([], [])
     genes = cell[len(head) : len(cell) - len(tail)]
     room = perturb.limit - len(head) - len(tail)
     out = []
@@ -98,7 +99,7 @@ def test_e11_anchor_pairs_keep_their_order_by_rank():
 def perturb_of(
     kind: str, how: str = "each", genes: tuple[int, ...] | None = None, framed: bool = False, limit: int = 16, **more
 ):
-    return Perturb(kind=kind, how=how, genes=genes, framed=framed, limit=limit, **more)
+    return Perturb(kind=kind, how=how, genes=genes, frame=Frame.of_record(framed), limit=limit, **more)
 
 
 @st.composite
@@ -133,7 +134,9 @@ def test_together_of_one_gene_equals_each(case):
     if perturb.genes is None:
         return
     one = perturb.genes[:1]
-    each, together = (perturb_of(perturb.kind, how, one, perturb.framed, perturb.limit) for how in ("each", "together"))
+    each, together = (
+        perturb_of(perturb.kind, how, one, perturb.frame.record, perturb.limit) for how in ("each", "together")
+    )
     assert lists_of(cell, each) == lists_of(cell, together)
 
 

@@ -13,6 +13,7 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.engine.shifts import Measure, shifts_of
+from rankshift.screen.genes.framing import PLAIN
 from rankshift.screen.perturb.edits import Perturb, edits_of
 from rankshift.screen.stats.measures.effects import Judging
 from rankshift.screen.stats.statistics import statistics
@@ -104,7 +105,7 @@ MEASURE = Measure(level="cell", layers=2, states=None, tokens=3000)
 def similarity_of(bundle: Bundle, **options) -> dict[tuple[int, tuple[int, ...]], float]:
     """Similarity by cell and genes, in the order of the list given."""
     cells = Cells.read(CELLS, bundle).take(range(4))
-    perturb = Perturb(framed=False, limit=bundle.input_size, **options)
+    perturb = Perturb(frame=PLAIN, limit=bundle.input_size, **options)
     found = shifts_of(cells, np.arange(4), Encoder(bundle), perturb, MEASURE)
     groups = perturb.groups
     return {
@@ -164,7 +165,7 @@ def test_the_gene_in_front_is_not_activated_and_the_last_not_inhibited():
     cell = np.arange(10, 50)
     for kind, gene in (("activate", 10), ("inhibit", 49)):
         for quartiles in (1, 2, 3):
-            perturb = Perturb(kind=kind, how="each", genes=None, framed=False, limit=64, rank_shift=quartiles)
+            perturb = Perturb(kind=kind, how="each", genes=None, frame=PLAIN, limit=64, rank_shift=quartiles)
             labels = edits_of(cell, perturb).perturbation
             assert gene not in labels
             assert len(labels) > 20

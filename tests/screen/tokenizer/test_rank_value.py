@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rankshift.screen
+from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.tokenizer.rank_value import GeneColumns, rank_rows, rank_rows_plain
 
 TYPES = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint16])
@@ -43,7 +44,7 @@ def matrices(draw):
 @settings(deadline=None)
 @given(matrices(), st.integers(3, 50), st.booleans())
 def test_the_loop_and_the_plain_version_agree(matrix, limit, framed):
-    frame = (2, 3) if framed else None
+    frame = FrameTokens(head=(2,), tail=(3,)) if framed else FrameTokens()
     ids, length = rank_rows(*matrix, limit, frame)
     plain_ids, plain_length = rank_rows_plain(*matrix, limit, frame)
     assert length.tolist() == plain_length.tolist()
@@ -75,8 +76,8 @@ def test_ties_go_by_ascending_column_and_zeros_do_not_count():
 
 def test_the_longest_list_includes_the_frame():
     assert one_row(np.float32([1, 2, 3, 4]), limit=3) == [3, 2, 1]
-    assert one_row(np.float32([1, 2, 3, 4]), limit=3, frame=(90, 91)) == [90, 3, 91]
-    assert one_row(np.float32([0, 0]), frame=(90, 91)) == []
+    assert one_row(np.float32([1, 2, 3, 4]), limit=3, frame=FrameTokens(head=(90,), tail=(91,))) == [90, 3, 91]
+    assert one_row(np.float32([0, 0]), frame=FrameTokens(head=(90,), tail=(91,))) == []
 
 
 def test_columns_of_one_gene_are_summed_and_stand_behind_in_ties():

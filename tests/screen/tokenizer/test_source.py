@@ -33,7 +33,7 @@ def test_an_anndata_in_memory_is_tokenized_like_its_file(store, adata, generatio
     filed = Cells.read(tmp_path / "c.parquet", Bundle.open(bundles[generation]))
     assert np.array_equal(cells.ids, filed.ids)
     assert np.array_equal(cells.offsets, filed.offsets)
-    assert cells.framed == filed.framed == (generation == "v2")
+    assert cells.frame.record == filed.frame.record == (generation == "v2")
     assert {"cell_id", "cell_type", "n_counts"} <= set(cells.obs.column_names)
     assert any("genes mapped by" in note for note in cells.notes)
     assert (sp.csr_matrix(adata.X) != sp.csr_matrix(before.X)).nnz == 0

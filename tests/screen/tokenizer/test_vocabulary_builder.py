@@ -104,7 +104,7 @@ def test_a_corpus_can_be_tokenized_with_its_own_vocabulary(tmp_path):
     draft = Draft.open(tmp_path / "v.parquet", input_size=8)
     tokenize(path, draft, tmp_path / "c.parquet")
     cells = Cells.read(tmp_path / "c.parquet", draft)
-    assert cells.framed
+    assert cells.frame.record is True
     # values over medians: cell 0 has 4000 / 2000 and 1000 / 1000, cell 2 has 2000 / 2000 and 1000 / 1000
     assert [cells.ids_of(i).tolist() for i in range(4)] == [[2, 5, 4, 3], [2, 5, 3], [2, 5, 4, 3], [2, 4, 3]]
 
