@@ -15,7 +15,7 @@ from torch import Tensor
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 
-STATE = "state.safetensors"  # in the folder of an unfinished training
+STATE = "state.safetensors"  # lies in the folder of an unfinished training
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 

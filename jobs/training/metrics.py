@@ -60,7 +60,7 @@ class Metrics:
             self._board.flush()
 
     def close(self) -> None:
-        """No more rows."""
+        """Close the files."""
         if self._board is not None:
             self._board.close()
 

@@ -14,13 +14,13 @@ SCHEDULES = ("linear", "cosine", "constant")
 class Recipe:
     """Options of the optimizer and the loop. Raises InputError for values that cannot train."""
 
-    learning_rate: float = 1e-3  # peak, as published for V1-10M
+    learning_rate: float = 1e-3  # the peak, as published for V1-10M
     schedule: str = "linear"  # after the warm-up: linear (V1-10M) or cosine (95M series) down to 0, or constant
     warmup: float = 0.02  # below 1 a share of the steps (10,000 of 570,963 published ones), from 1 on a number of steps
     weight_decay: float = 0.001  # as published; not on biases and LayerNorms
-    clip: float = 1.0  # length of the gradient at most, the default of the published trainer
+    clip: float = 1.0  # limit of the gradient's norm, the default of the published trainer
     accumulate: int = 1  # passes a batch is cut into, for batches larger than the memory
-    dtype: str = "auto"  # of matrix products: bfloat16 on a GPU, where it is about five times faster, else float32
+    dtype: str = "auto"  # matrix products: bfloat16 on a GPU, where it is about five times faster, else float32
     seed: int = 0
     judge_every: int | None = None  # steps between two judgements on held-out data; None: after every epoch
     log_every: int = 10  # steps that a row of the metrics is the mean of

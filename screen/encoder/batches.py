@@ -31,7 +31,7 @@ class ListArrays:
     """Perturbed lists as plain arrays, before they are packed for a device. P lists of K edits.
 
     base, base_length [P]: where the list's cell lies in the packed ids, and how long it is.
-    partner, partner_length [P]: the same for the original it is compared with, in the packed originals.
+    partner, partner_length [P]: where the original that the list is compared with lies in the packed originals, and its length.
     """
 
     base: np.ndarray
