@@ -22,10 +22,13 @@ from scipy.stats import ranksums
 
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import Judging, statistics
+from rankshift.screen.stats.arithmetic.false_discovery import fdr
+from rankshift.screen.stats.arithmetic.rank_sum import against_rest, against_sample
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.published import fdr, random_values
-from rankshift.screen.stats.rank_sum import against_rest, against_sample
-from rankshift.screen.stats.simulation import Draw
+from rankshift.screen.stats.published import random_values
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # no package holds drawn_runs.py, which tests share
+from drawn_runs import Draw
 
 SECONDS, GIB = 60, 4
 DONORS = (0.5, 0.2, 0.1, 0.1, 0.05, 0.05)

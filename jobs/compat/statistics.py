@@ -25,7 +25,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.mixture import Mixture
+from rankshift.screen.stats.arithmetic.mixture import Mixture
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.statistics import statistics
 

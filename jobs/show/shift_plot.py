@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.report.label_placement import places, text_size
+from rankshift.screen.report.plots.label_placement import places, text_size
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import literal, quoted
 

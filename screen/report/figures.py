@@ -7,12 +7,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.report.distribution import plot_gene
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.network import plot_effects_network
-from rankshift.screen.report.noise_floor import plot_noise_floor
-from rankshift.screen.report.state_map import plot_states, state_map
-from rankshift.screen.report.volcano import plot_volcano
+from rankshift.screen.report.plots.distribution import plot_gene
+from rankshift.screen.report.plots.network import plot_effects_network
+from rankshift.screen.report.plots.noise_floor import plot_noise_floor
+from rankshift.screen.report.plots.state_map import plot_states, state_map
+from rankshift.screen.report.plots.volcano import plot_volcano
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.options import Judging
 

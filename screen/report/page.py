@@ -18,8 +18,9 @@ from plotly.offline import get_plotlyjs
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.report import distribution, network, noise_floor, sentences, state_map, theme, volcano
+from rankshift.screen.report import sentences
 from rankshift.screen.report.findings import Findings, judged_column
+from rankshift.screen.report.plots import distribution, network, noise_floor, state_map, theme, volcano
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 from rankshift.screen.stats.options import Judging

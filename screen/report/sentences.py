@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.stats.published import SIGNIFICANT
+from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
 DOING = {
     "delete": "Deleting",

@@ -13,7 +13,8 @@ from scipy.special import stdtr
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.empirical_null import typical
+from rankshift.screen.stats.arithmetic.empirical_null import typical
+from rankshift.screen.stats.arithmetic.resampling import Units
 from rankshift.screen.stats.observations import Observations
 
 MOST = 2000  # groups: genes x groups numbers are held
@@ -103,3 +104,10 @@ def _by_group(seen: Observations, values: np.ndarray, groups: Groups) -> np.ndar
     n = np.bincount(key, minlength=shape[0] * shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         return (np.bincount(key, weights=values[known], minlength=len(n)) / n).reshape(shape)
+
+
+def units_of(seen: Observations, values: np.ndarray, groups: Balanced | None) -> Units:
+    """What is resampled: the cells, or the groups."""
+    if groups is not None:
+        return Units.of_groups(groups.by_group)
+    return Units.of_rows(values, seen.cell, seen.offsets, seen.cells)

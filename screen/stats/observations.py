@@ -148,3 +148,30 @@ class Observations:
 
 def _cells(run: Run) -> int:
     return pq.read_metadata(run.path / "cells.parquet").num_rows
+
+
+def route(run: Run) -> tuple[str, list[str]]:
+    """Goal state and alternative states of a run; raises InputError when it was screened without."""
+    states = run.manifest.get("route")
+    if not states:
+        raise InputError(
+            f"mode goal needs states, {run.path} has none: screen with --states, --state-key, --start and --goal"
+        )
+    return states[2], list(states[3:])
+
+
+def match(test: Observations, other: Observations) -> np.ndarray:
+    """int64 [G of other]: the number in `test` of each perturbation of `other`, -1 where it is not there."""
+    at = {ids: i for i, ids in enumerate(test.perturbations["gene_ids"].to_pylist())}
+    return np.array([at.get(ids, -1) for ids in other.perturbations["gene_ids"].to_pylist()], np.int64)
+
+
+def null_means(
+    test: Observations, other: Observations, same: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Per perturbation of `test`: values here, values there, mean similarity here and there (NaN where there is none)."""
+    kept = same >= 0
+    null_count, null_mean = np.zeros(len(test.count), np.int64), np.full(len(test.count), np.nan)
+    null_count[same[kept]] = other.count[kept]
+    null_mean[same[kept]] = other.mean(other.values["similarity"])[kept]
+    return test.count, null_count, test.mean(test.values["similarity"]), null_mean

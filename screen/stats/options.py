@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.empirical_null import typical
+from rankshift.screen.stats.arithmetic.empirical_null import typical
+from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
+from rankshift.screen.stats.arithmetic.rank_sum import RankSum
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.published import SIGNIFICANT
-from rankshift.screen.stats.rank_sum import RankSum
 
 Columns = dict[str, Any]
 

@@ -8,31 +8,16 @@ import random
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import false_discovery_control
 
-from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.aggregate_tables import INDEX, known_symbols
-from rankshift.screen.stats.mixture import Mixture
-from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.rank_sum import against_sample, between
+from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT, fdr
+from rankshift.screen.stats.arithmetic.mixture import Mixture
+from rankshift.screen.stats.arithmetic.rank_sum import against_sample, between
+from rankshift.screen.stats.observations import Observations, match, null_means, route
 
 SAMPLE = 100_000  # values of the random distribution at most
 SEED = 42
-SIGNIFICANT = 0.05  # false discovery rate below which Sig is 1
-
-
-def fdr(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg over the p-values that are there; NaN stays NaN.
-
-    >>> fdr(np.array([0.01, np.nan, 0.04])).tolist()
-    [0.02, nan, 0.04]
-    """
-    out = np.full(len(p), np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        out[known] = false_discovery_control(p[known], method="bh")
-    return out
 
 
 def random_values(values: np.ndarray) -> np.ndarray:
@@ -44,16 +29,6 @@ def random_values(values: np.ndarray) -> np.ndarray:
     if len(values) <= SAMPLE:
         return values
     return values[random.Random(SEED).sample(range(len(values)), SAMPLE)]
-
-
-def route(run: Run) -> tuple[str, list[str]]:
-    """Goal state and alternative states of a run; raises InputError when it was screened without."""
-    states = run.manifest.get("route")
-    if not states:
-        raise InputError(
-            f"mode goal needs states, {run.path} has none: screen with --states, --state-key, --start and --goal"
-        )
-    return states[2], list(states[3:])
 
 
 def goal(run: Run) -> pa.Table:
@@ -116,23 +91,6 @@ def against_null(run: Run, null: Run) -> pa.Table:
         "Sig": significant,
     }
     return _sorted(columns, -significant, -(mean - null_mean), q)
-
-
-def match(test: Observations, other: Observations) -> np.ndarray:
-    """int64 [G of other]: the number in `test` of each perturbation of `other`, -1 where it is not there."""
-    at = {ids: i for i, ids in enumerate(test.perturbations["gene_ids"].to_pylist())}
-    return np.array([at.get(ids, -1) for ids in other.perturbations["gene_ids"].to_pylist()], np.int64)
-
-
-def null_means(
-    test: Observations, other: Observations, same: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per perturbation of `test`: values here, values there, mean similarity here and there (NaN where there is none)."""
-    kept = same >= 0
-    null_count, null_mean = np.zeros(len(test.count), np.int64), np.full(len(test.count), np.nan)
-    null_count[same[kept]] = other.count[kept]
-    null_mean[same[kept]] = other.mean(other.values["similarity"])[kept]
-    return test.count, null_count, test.mean(test.values["similarity"]), null_mean
 
 
 def mixture(run: Run) -> pa.Table:

@@ -20,6 +20,10 @@ from rankshift.screen.stats.measures.effects import goal_effects, similarity_eff
 from rankshift.screen.stats.options import Judging
 
 MODES = ("goal", "null", "mixture", "aggregate", "genes")
+PUBLISHED = {
+    "goal": published.goal,
+    "mixture": published.mixture,
+}  # tables of one run, as the published package makes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,7 @@ def statistics(
     if mode == "genes":
         return Statistics(rows=gene_rows(run, published=reference_names))
     if reference_names:
-        table = published.against_null(run, null) if null else getattr(published, mode)(run)
+        table = published.against_null(run, null) if null else PUBLISHED[mode](run)
         return Statistics(rows=table.to_reader())
     mark = {"committed": committed_mark(run.committed), "options": _given(judging)}  # before reading: never too new
     if null is not None:

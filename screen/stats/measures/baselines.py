@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.matched_null import against_matched
+from rankshift.screen.stats.arithmetic.matched_null import against_matched
 from rankshift.screen.stats.measures.coexpression import state_baselines
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.options import Columns

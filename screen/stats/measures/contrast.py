@@ -11,24 +11,23 @@ import pyarrow as pa
 from scipy.special import stdtr
 
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.donors import Balanced, Groups, balanced
-from rankshift.screen.stats.empirical_null import typical
-from rankshift.screen.stats.measures.baselines import against_likes
-from rankshift.screen.stats.measures.columns import described
-from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.options import Columns, Judging, centre_of, hits_of, identity, in_order, summary_of
-from rankshift.screen.stats.published import fdr, match, null_means
-from rankshift.screen.stats.rank_sum import RankSum, between, two_sided
-from rankshift.screen.stats.ranks_in_cells import in_cells, single_genes
-from rankshift.screen.stats.resampling import (
+from rankshift.screen.stats.arithmetic.empirical_null import typical
+from rankshift.screen.stats.arithmetic.false_discovery import fdr
+from rankshift.screen.stats.arithmetic.rank_sum import RankSum, between, two_sided
+from rankshift.screen.stats.arithmetic.resampling import (
     Units,
     agreement,
     half_means,
     intervals,
     ranks,
     resampled_means,
-    units_of,
 )
+from rankshift.screen.stats.donors import Balanced, Groups, balanced, units_of
+from rankshift.screen.stats.measures.baselines import against_likes
+from rankshift.screen.stats.measures.columns import described
+from rankshift.screen.stats.observations import Observations, match, null_means
+from rankshift.screen.stats.options import Columns, Judging, centre_of, hits_of, identity, in_order, summary_of
+from rankshift.screen.stats.ranks_in_cells import in_cells, single_genes
 
 
 def null_effects(run: Run, null: Run, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.donors import Groups, balanced
+from rankshift.screen.stats.arithmetic.false_discovery import fdr
+from rankshift.screen.stats.arithmetic.mixture import Mixture
+from rankshift.screen.stats.arithmetic.rank_sum import against_rest, two_sided, within_strata
+from rankshift.screen.stats.arithmetic.resampling import bootstrap, ranks, stability
+from rankshift.screen.stats.donors import Groups, balanced, units_of
 from rankshift.screen.stats.measures.baselines import against_likes
 from rankshift.screen.stats.measures.columns import described
-from rankshift.screen.stats.mixture import Mixture
-from rankshift.screen.stats.observations import Observations
+from rankshift.screen.stats.observations import Observations, route
 from rankshift.screen.stats.options import Columns, Judging, centre_of, hits_of, identity, in_order, summary_of
-from rankshift.screen.stats.published import fdr, route
-from rankshift.screen.stats.rank_sum import against_rest, two_sided, within_strata
 from rankshift.screen.stats.ranks_in_cells import InCells, by_cell, in_cells, single_genes
-from rankshift.screen.stats.resampling import bootstrap, ranks, stability, units_of
 
 
 def goal_effects(run: Run, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:

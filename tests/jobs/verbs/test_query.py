@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from drawn_runs import Draw
 from rankshift.jobs.cli import run_command
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import RECORDED
-from rankshift.screen.stats.simulation import Draw
 
 
 def rankshift(*arguments: object) -> int:

@@ -16,11 +16,11 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from drawn_runs import Draw
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.report import write_report
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import Judging
-from rankshift.screen.stats.simulation import Draw
 from support import ROOT
 
 V1 = ROOT / "tests" / "golden" / "v1"

@@ -12,17 +12,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from drawn_runs import Draw
 from rankshift.jobs.cli import run_command
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
-from rankshift.screen.report import Findings, label_placement, write_report
-from rankshift.screen.report.embedding import embed_states
-from rankshift.screen.report.label_placement import places
-from rankshift.screen.report.network import edges
-from rankshift.screen.report.state_map import state_map
+from rankshift.screen.report import Findings, write_report
+from rankshift.screen.report.plots import label_placement
+from rankshift.screen.report.plots.label_placement import places
+from rankshift.screen.report.plots.network import edges
+from rankshift.screen.report.plots.state_embedding import embed_states
+from rankshift.screen.report.plots.state_map import state_map
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import Judging, statistics
-from rankshift.screen.stats.simulation import Draw
 from support import GOLDEN
 
 V1 = GOLDEN / "v1"

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from drawn_runs import Draw
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import setup
 from rankshift.screen.runs.views import RECORDED
 from rankshift.screen.stats import Judging, record, statistics
-from rankshift.screen.stats.simulation import Draw
 from support import GOLDEN
 
 SHAPE = {"cells": 60, "genes": 80, "per_cell": 40, "shifted": 8, "effect": 5e-3, "donors": (0.5, 0.5)}

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import kstest
 
+from drawn_runs import Draw
+from rankshift.screen.stats.arithmetic.false_discovery import fdr
 from rankshift.screen.stats.options import Judging
-from rankshift.screen.stats.published import fdr
-from rankshift.screen.stats.simulation import Draw
 from rankshift.screen.stats.statistics import statistics
 
 EVEN = (0.125,) * 8

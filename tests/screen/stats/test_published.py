@@ -12,10 +12,11 @@ import pytest
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.mixture import Mixture
+from rankshift.screen.stats.arithmetic.false_discovery import fdr
+from rankshift.screen.stats.arithmetic.mixture import Mixture
+from rankshift.screen.stats.arithmetic.rank_sum import against_sample, between
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.published import fdr, random_values
-from rankshift.screen.stats.rank_sum import against_sample, between
+from rankshift.screen.stats.published import random_values
 from rankshift.screen.stats.statistics import Statistics, statistics
 from support import GOLDEN
 

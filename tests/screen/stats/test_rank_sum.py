@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, rankdata, ranksums
 
-from rankshift.screen.stats.rank_sum import against_rest, against_sample, between, ordered_bits, within_strata
+from rankshift.screen.stats.arithmetic.rank_sum import (
+    against_rest,
+    against_sample,
+    between,
+    ordered_bits,
+    within_strata,
+)
 
 GROUPS = 4
 value = st.sampled_from([-2.5, -1e-30, -0.0, 0.0, 1e-3, 0.5, 0.5000001, 7.0])  # few values: many ties
@@ -95,7 +101,7 @@ def test_groups_are_compared_in_blocks(monkeypatch):
     group, other_group = rng.integers(0, 50, 3000), rng.integers(0, 50, 2000)
     values, other = (rng.integers(0, 20, n).astype(np.float32) for n in (3000, 2000))
     whole = between(group, values, other_group, other, 60, ties=True)
-    monkeypatch.setattr("rankshift.screen.stats.rank_sum.CHUNK", 130)
+    monkeypatch.setattr("rankshift.screen.stats.arithmetic.rank_sum.CHUNK", 130)
     np.testing.assert_array_equal(between(group, values, other_group, other, 60, ties=True).z, whole.z)
 
 

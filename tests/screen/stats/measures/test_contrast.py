@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu, norm, ttest_ind
 
+from drawn_runs import Draw
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import Judging, statistics
 from rankshift.screen.stats.donors import difference_in_cell
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.ranks_in_cells import in_cells
-from rankshift.screen.stats.simulation import Draw
 
 SHAPE = {"cells": 240, "genes": 300, "per_cell": 90, "cell_sd": 5e-4, "trend": 2e-3, "donors": (0.4, 0.3, 0.2, 0.1)}
 

@@ -9,18 +9,18 @@ import pytest
 from scipy.sparse import csr_matrix
 from scipy.stats import ttest_1samp
 
+from drawn_runs import Draw
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.verbs.stats import told
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.arithmetic.matched_null import against_matched
+from rankshift.screen.stats.arithmetic.resampling import Units, bootstrap, stability
 from rankshift.screen.stats.donors import Groups, balanced, difference_in_cell
-from rankshift.screen.stats.matched_null import against_matched
 from rankshift.screen.stats.measures.columns import COLUMNS
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.options import Judging
 from rankshift.screen.stats.ranks_in_cells import NEAREST, adjust, in_cells
-from rankshift.screen.stats.resampling import Units, bootstrap, stability
-from rankshift.screen.stats.simulation import Draw
 from rankshift.screen.stats.statistics import statistics
 from support import ROOT
 

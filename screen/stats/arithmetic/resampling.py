@@ -10,9 +10,6 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
-from rankshift.screen.stats.donors import Balanced
-from rankshift.screen.stats.observations import Observations
-
 BLOCK = 32  # resamples per product: their weights stay in the cache
 THREADS = 2
 LEVEL = 0.95
@@ -67,13 +64,6 @@ class Units:
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(part, range(THREADS)))
         return out[0], out[1]
-
-
-def units_of(seen: Observations, values: np.ndarray, groups: Balanced | None) -> Units:
-    """What is resampled: the cells, or the groups."""
-    if groups is not None:
-        return Units.of_groups(groups.by_group)
-    return Units.of_rows(values, seen.cell, seen.offsets, seen.cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

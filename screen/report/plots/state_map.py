@@ -13,11 +13,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.report import theme
-from rankshift.screen.report.embedding import Embedded, embed_states
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.label_placement import places, text_size
-from rankshift.screen.report.volcano import shortened
+from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.label_placement import places, text_size
+from rankshift.screen.report.plots.state_embedding import Embedded, embed_states
+from rankshift.screen.report.plots.volcano import shortened
 from rankshift.screen.runs.views import quoted
 
 ARROWS = 8

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from rankshift.screen.report import theme
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.label_placement import Box, places, text_size
-from rankshift.screen.stats.published import SIGNIFICANT
+from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.label_placement import Box, places, text_size
+from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
 MARGIN = {"l": 64, "r": 16, "t": 40, "b": 52}
 KEPT_CLEAR = 200  # hits that no name is written over

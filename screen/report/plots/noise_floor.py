@@ -3,9 +3,9 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from rankshift.screen.report import theme
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.volcano import shortened
+from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.volcano import shortened
 
 ROWS = 20
 LINES = (("median", "dot"), ("p99", "dash"), ("max", "solid"))

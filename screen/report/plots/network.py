@@ -9,10 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from rankshift.screen.report import theme
 from rankshift.screen.report.findings import Findings
-from rankshift.screen.report.label_placement import places, text_size
-from rankshift.screen.report.volcano import shortened
+from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.label_placement import places, text_size
+from rankshift.screen.report.plots.volcano import shortened
 
 HITS = 10
 AFFECTED = 6  # genes per hit

@@ -11,8 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.report import theme
 from rankshift.screen.report.findings import goal_of, judged_column
+from rankshift.screen.report.plots import theme
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import literal, quoted
 
