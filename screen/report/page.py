@@ -84,6 +84,7 @@ def page(
     say: Say = lambda line: None,
 ) -> str:
     """The whole page as text."""
+    # start-up time: figures in a notebook need no templates
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 

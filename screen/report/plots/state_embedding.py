@@ -45,6 +45,7 @@ def embed_states(run: Run, perturbations: list[int], bundle: Path | None = None,
     bundle, cells: where they are now, by default where the run was screened from. Raises InputError when the bundle is not
     there or another one, or when it would cost more than BUDGET; without the cells only the screened ones are embedded.
     """
+    # start-up time: torch and the encoder are loaded only when a map embeds cells
     from rankshift.screen.bundle.bundle import Bundle
     from rankshift.screen.embed.cell_embeddings import embed
     from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
@@ -87,6 +88,7 @@ class _Budget:
 
     @staticmethod
     def of(config: dict, layers: int, length: float, flops: float) -> "_Budget":
+        # start-up time: torch and the encoder are loaded only when a map embeds cells
         from rankshift.screen.encoder.cost import list_flops
 
         return _Budget(most=int(flops / float(list_flops(config, max(layers, 1), np.array([length]))[0])))
@@ -110,6 +112,7 @@ def _other_states(
     run: Run, path: Path | None, bundle: "Bundle", drawn: int
 ) -> tuple[dict[str, "Cells"], tuple[str, ...]]:
     """Cells of the states beside the start, from the table that was screened; what is missing is said."""
+    # start-up time: torch and the encoder are loaded only when a map embeds cells
     from rankshift.screen.cells.cells import Cells, select
 
     key, _, *others = run.manifest["route"]
@@ -134,8 +137,10 @@ def _moved(
     screener: "Screener", encoder: "Encoder", perturbations: list[int], per_gene: int
 ) -> dict[int, tuple[np.ndarray, int]]:
     """Mean displacement of the embedding by each perturbation, over the first `per_gene` cells drawn that have it."""
+    # start-up time: torch and the encoder are loaded only when a map embeds cells
     import torch
 
+    # start-up time: torch and the encoder are loaded only when a map embeds cells
     from rankshift.screen.embed.cell_embeddings import original_lists, pool
     from rankshift.screen.encoder.batches import batches, join
     from rankshift.screen.perturb.edits import edits_of

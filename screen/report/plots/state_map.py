@@ -122,7 +122,7 @@ def numbers_of(findings: Findings, rows: Sequence[int]) -> list[int]:
 
 
 def _from_embeddings(findings: Findings, rows: Sequence[int], found: Embedded) -> StateMap:
-    from sklearn.decomposition import PCA
+    from sklearn.decomposition import PCA  # start-up time: most maps need no scikit-learn
 
     every = np.concatenate(list(found.states.values())).astype(np.float64)
     states = {n: np.asarray(v, np.float64) for n, v in findings.run.manifest["states"].items()}

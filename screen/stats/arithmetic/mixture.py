@@ -25,7 +25,7 @@ class Mixture:
     @staticmethod
     def fit(means: np.ndarray) -> "Mixture":
         """Fit the mean similarities of genes [G], two at least."""
-        from sklearn.mixture import GaussianMixture
+        from sklearn.mixture import GaussianMixture  # start-up time: one mode of five fits a mixture
 
         if len(means) < 2:
             raise InputError(
