@@ -13,9 +13,13 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo test lint bench clean
+.PHONY: demo quick test lint wheel bench clean
 demo: $(READY)
 	$(BIN)/rankshift demo
+
+# All that needs no cluster, browser or compiler and is done in seconds: for the while one works.
+quick: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -24,6 +28,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: $(READY)
+	$(BIN)/python .ci/wheel.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench

@@ -14,6 +14,15 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACC
 from support import GOLDEN
 
 
+SLOW = {"ray_cluster", "head", "members", "browser"}  # fixtures that start processes: what uses one is slow
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Inputs and outputs of the published code on toy models, generations v1 and v2 (README.md there)."""
