@@ -11,8 +11,10 @@ import pytest
 # Before anything imports ray: no token in HOME, no usage report.
 os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
 
-from support import GOLDEN
+# Before anything imports torch: threads that wait do not spin, which takes the processors from workers beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from support import GOLDEN
 
 SLOW = {"ray_cluster", "head", "members", "browser"}  # fixtures that start processes: what uses one is slow
 

@@ -1,5 +1,7 @@
 """Refilling deletions from below the input limit: edits against list operations, similarities against plain transformers."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -99,16 +101,23 @@ def tables(bundles, tmp_path_factory) -> dict[str, Path]:
     return out
 
 
-@torch.no_grad()
-def plainly(model, cell: list[int], below: list[int], gone: list[int], level: str) -> float:
+def states_of(model) -> Callable[[list[int]], torch.Tensor]:
+    """Hidden states of a list by the plain model; the same list comes again for every gene of a cell."""
+
+    @cache
+    @torch.no_grad()
+    def hidden(ids: tuple[int, ...]) -> torch.Tensor:
+        return model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-2][0]
+
+    return lambda ids: hidden(tuple(ids))
+
+
+def plainly(hidden, cell: list[int], below: list[int], gone: list[int], level: str) -> float:
     """Similarity of one cell without `gone`, its list filled up from below; genes matched by token."""
     framed = cell[0] == CLS
     body = cell[1:-1] if framed else cell
     filled = [g for g in body + below if g not in gone][: len(body)]
     perturbed = [CLS, *filled, EOS] if framed else filled
-
-    def hidden(ids):
-        return model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-2][0]
 
     after, before = hidden(perturbed), hidden(cell)
     if level == "cls":
@@ -143,7 +152,7 @@ def test_similarities_are_those_of_the_edited_lists(generation, level, how, bund
         **options,
     )
     assert shown.manifest["perturb"]["refill"] is True
-    model = BertForMaskedLM.from_pretrained(bundles[generation]).eval()
+    hidden = states_of(BertForMaskedLM.from_pretrained(bundles[generation]).eval())
     names = cells.obs["cell_id"].to_pylist()
     rows = shown.sql("FROM shifts ORDER BY hash(cell_id, gene_ids)").to_pylist()[:40]
     assert rows
@@ -154,11 +163,11 @@ def test_similarities_are_those_of_the_edited_lists(generation, level, how, bund
         refilled += bool(below)
         gone = [bundle.vocabulary.token_of(g) for g in row["gene_ids"].split("+")]
         assert row["similarity"] == pytest.approx(
-            plainly(model, cells.ids_of(at).tolist(), below, gone, level), abs=2e-6
+            plainly(hidden, cells.ids_of(at).tolist(), below, gone, level), abs=2e-6
         )
         if "similarity_first" in row:
             for column, token in zip(("similarity_first", "similarity_second"), gone, strict=True):
-                alone = plainly(model, cells.ids_of(at).tolist(), below, [token], level)
+                alone = plainly(hidden, cells.ids_of(at).tolist(), below, [token], level)
                 assert row[column] == pytest.approx(alone, abs=2e-6)
     assert refilled
 
