@@ -16,7 +16,7 @@ from rankshift.screen.report.plots.volcano import shortened
 
 HITS = 10
 AFFECTED = 6  # genes per hit
-LEAST_CELLS = 3  # of a pair, where the run is judged by as many; below, one cell decides
+LEAST_CELLS = 3  # a pair needs as many cells where the run is judged by so few; below, one cell decides
 SEED = 0
 MARGIN = {"l": 10, "r": 10, "t": 30, "b": 10}
 

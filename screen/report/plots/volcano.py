@@ -15,7 +15,7 @@ from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
 MARGIN = {"l": 64, "r": 16, "t": 40, "b": 52}
 KEPT_CLEAR = 200  # hits that no name is written over
-NAMED = 16  # of the strongest perturbations
+NAMED = 16  # as many of the strongest perturbations have their name shown
 LEAST = 1e-300  # an FDR below the smallest number there is is drawn there
 MANY = 3000  # points beyond which they are drawn by the graphics card
 SHOWN = ("symbols", "gene_ids", "cells", "effect", "low", "high", "fdr", "note")  # columns of customdata
@@ -75,7 +75,7 @@ def _heights(findings: Findings) -> np.ndarray:
 
 
 def _span(values: np.ndarray, signed: bool) -> list[float]:
-    """A range with room around; of signed values with zero in it, of others from just below zero."""
+    """A range with room around: zero is inside for signed values; the others begin just below zero."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     room = 0.08 * (high - low) or 1.0
     return [low - (room if signed else 0.35 * room), high + room]
@@ -173,5 +173,5 @@ def _write_names(
 
 
 def shortened(name: str, most: int = 18) -> str:
-    """A name that fits beside a point; of joint perturbations of many genes the beginning."""
+    """A name that fits beside a point; for a joint perturbation of many genes, its beginning."""
     return name if len(name) <= most else name[: most - 1] + "…"

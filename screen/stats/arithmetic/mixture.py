@@ -11,7 +11,7 @@ import numpy as np
 from rankshift.screen.errors import InputError
 
 CHUNK = 1_000_000  # values classed at a time
-SEED = 0  # of the published fit
+SEED = 0  # the published fit has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
