@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +15,12 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACC
 # Before anything imports torch: threads that wait do not spin, which takes the processors from workers beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from support import GOLDEN
+from support import GOLDEN, ROWS, SCREEN
 
-SLOW = {"ray_cluster", "head", "members", "browser"}  # fixtures that start processes: what uses one is slow
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SLOW = {"ray_cluster", "head", "members", "browser", "server"}  # fixtures that start a cluster, a browser, a server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,6 +58,40 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             aliases=root / "ensembl_mapping.json",
         )
     return out
+
+
+@pytest.fixture(scope="session")
+def alone(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> "pa.Table":
+    """The rows of SCREEN of the first golden cells, screened in this process."""
+    from rankshift.screen.engine.screener import run
+
+    out = tmp_path_factory.mktemp("alone") / "run"
+    return run(GOLDEN / "v1/cells.parquet", bundles["v1"], out, **SCREEN).sql(ROWS)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """Address of an S3 service on the loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty bucket, and mirrors in a folder of the test."""
+    import boto3
+
+    own = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**own, "AWS_ENDPOINT_URL": server, "RANKSHIFT_MIRRORS": str(tmp_path / "mirrors")}.items():
+        monkeypatch.setenv(name, value)
+    name = f"b{abs(hash(str(tmp_path))) % 10**9}"
+    boto3.client("s3", endpoint_url=server).create_bucket(Bucket=name)
+    return f"s3://{name}"
 
 
 @pytest.fixture(scope="session")

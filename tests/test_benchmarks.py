@@ -33,6 +33,7 @@ def roofline() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_smallest_case_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
     command = [sys.executable, "-m", "benchmarks.bench", "--quick", "--only", "V1-10M-200-delete-float32"]
@@ -45,6 +46,7 @@ def test_smallest_case_end_to_end(tmp_path: Path) -> None:
     assert int(row["lists"]) >= int(row["stock_lists"]) == 8
 
 
+@pytest.mark.slow
 def test_unknown_case_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
     done = subprocess.run(

@@ -27,6 +27,7 @@ def rows_of(*part: str, folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_master_regulators_rank_on_top_of_an_overexpression_screen(tmp_path: Path) -> None:
     found = {
         row["perturb"]: float(row["auroc"])
@@ -37,6 +38,7 @@ def test_master_regulators_rank_on_top_of_an_overexpression_screen(tmp_path: Pat
     assert found["delete"] >= 0.7  # weaker: the rest of the list still says what the deleted gene said
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_where_nothing_drives_anything(tmp_path: Path) -> None:
     rows = {row["score"]: row for row in rows_of("null", folder=tmp_path)}
     matched = rows["goal: matched_p_value"]

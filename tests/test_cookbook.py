@@ -24,6 +24,8 @@ PAGE = (DOCS / "sql.md").read_text()
 QUESTIONS = cookbook.questions(PAGE)
 CELLS, LEAST = 12, 3
 
+pytestmark = pytest.mark.slow  # the demo and three more verbs run before the first question
+
 
 def smaller(command: str) -> str:
     """The same with fewer cells, genes and epochs, in this process."""

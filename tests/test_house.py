@@ -339,6 +339,16 @@ def test_only_these_rooms_know(package: str, rooms: list[str]) -> None:
     holds(package, broken)
 
 
+def test_tests_of_a_floor_know_no_higher_floor() -> None:
+    higher = {"screen": r"rankshift\.(jobs|compat)\b", "kernels": r"rankshift\.(screen|jobs|compat)\b"}
+    broken = {}
+    for floor, names in higher.items():
+        for path in sorted((ROOT / "tests" / floor).rglob("*.py")):
+            if found := re.search(names, path.read_text(encoding="utf-8")):
+                broken[str(path.relative_to(ROOT))] = f"knows {found.group()}: its place is under a higher floor"
+    holds("tests", broken)
+
+
 def test_no_file_is_longer_than_can_be_read_at_once() -> None:
     long = {m.path: f"{m.lines} lines, {LIMIT_LINES} at most" for m in modules().values() if m.lines > LIMIT_LINES}
     holds("lines", {path: why for path, why in long.items() if not path.startswith("kernels/")})

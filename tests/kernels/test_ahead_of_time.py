@@ -27,6 +27,7 @@ def compiled_for(target: str) -> list[dict]:
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"kernel"')]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton on this platform")
 def test_every_kernel_compiles_for_every_target():
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:

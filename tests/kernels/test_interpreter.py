@@ -12,6 +12,7 @@ import torch
 from support import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton on this platform")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the tests of device/ run natively on this machine")
 def test_kernels_agree_with_their_references_in_the_interpreter():

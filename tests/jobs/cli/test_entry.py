@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankshift.jobs.cli import run_command
+from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.runs.run import Run
 from support import GOLDEN
 
@@ -204,6 +205,7 @@ def test_bad_usage_has_exit_code_2(arguments, capfd):
     _one_line(capfd.readouterr().err, ".")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_later(bundles, tmp_path):
     """A file system of 160 KB in a namespace of its own: the run fits, its parts do not."""
     small = tmp_path / "small"
@@ -226,6 +228,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_later(bundles, tmp_
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_screen_exits_with_3_and_resumes(bundles, tmp_path):
     run = tmp_path / "run"
     where = [V1 / "cells.parquet", "--bundle", bundles["v1"], "--out", run, "--perturb", "delete", "--shard-tokens", 60]
@@ -245,3 +248,21 @@ def test_an_interrupted_screen_exits_with_3_and_resumes(bundles, tmp_path):
     assert rankshift("screen", *where, "--resume") == 0
     assert Run.open(run).sql("SELECT count(*) AS n FROM shifts")["n"].to_pylist() == [551]
     assert not [name for name in os.listdir(run / "shifts") if name.endswith(".tmp")]
+
+
+def test_numba_is_imported_only_to_rank():
+    rooms = "rankshift.jobs.cli, rankshift.screen.tokenizer.tokenize, rankshift.screen.runs.run"
+    code = f"import sys, {rooms}; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_a_report_is_written_or_it_is_said_why_not(bundles, tmp_path, capfd):
+    out, run = tmp_path / "report.html", tmp_path / "run"
+    screen(V1 / "cells.parquet", bundles["v1"], run, perturb="delete", max_cells=4)
+    assert run_command(["report", str(run), "--out", str(out), "--min-cells", "2", "--no-embed"]) == 0
+    assert f"{out}: " in capfd.readouterr().err
+    for wrong, words in (("report.pdf", "ends in .html"), (str(run / "r.html"), "lies inside the run")):
+        assert run_command(["report", str(run), "--out", wrong]) == 2
+        assert words in capfd.readouterr().err
+    assert run_command(["report", str(run), "--out", str(out), "--by", "nothing"]) == 2

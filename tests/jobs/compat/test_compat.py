@@ -1,6 +1,5 @@
 """The published classes: golden cases through their own options, their files, what deviates and what is refused."""
 
-import gzip
 import json
 import pickle
 import warnings
@@ -27,12 +26,11 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import read_vocabulary
 from rankshift.screen.runs.run import Run
-from support import GOLDEN
+from support import GOLDEN, LEVEL, golden_cases
 
-LEVEL = {"v1": "cell", "v2": "cls"}
 STATES = {"state_key": "disease", "start_state": "dcm", "goal_state": "nf", "alt_states": ["hcm"]}
-CASES = {g: json.loads(gzip.decompress((GOLDEN / g / "shifts.json.gz").read_bytes())) for g in ("v1", "v2")}
-EMBEDDINGS = {g: json.loads(gzip.decompress((GOLDEN / g / "embeddings.json.gz").read_bytes())) for g in ("v1", "v2")}
+CASES = golden_cases("shifts")
+EMBEDDINGS = golden_cases("embeddings")
 
 
 def dictionary(generation: str) -> dict:

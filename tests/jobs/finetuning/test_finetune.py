@@ -319,6 +319,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(inputs, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "whole"]
 
 
+@pytest.mark.slow
 def test_a_gang_of_two_learns_what_one_does(inputs, tmp_path):
     """Without dropout the numbers do not depend on how many train."""
     options = Finetuning(task="cell", label=("kind",), dropout=0.0, drop_genes=0.2, **{**FAST, "epochs": 2})

@@ -105,6 +105,7 @@ def test_it_learns_which_genes_go_together(trained):
     assert losses["held_out_loss"] > math.log(GENES - 9)
 
 
+@pytest.mark.slow
 def test_on_real_cells_it_learns_more_than_gene_frequencies(tmp_path):
     """The demo's cells, with fewer genes of each and a narrower model than in the demo, which takes a minute and a half."""
     build_vocabulary(MYOBLASTS, tmp_path / "vocabulary.parquet")

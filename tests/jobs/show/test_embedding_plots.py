@@ -77,6 +77,7 @@ def test_principal_components_are_those_of_numpy():
     np.testing.assert_allclose(np.abs(found), np.abs(u[:, :2] * s[:2]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_umap_is_the_same_every_time_and_keeps_clouds_apart():
     vectors, names = two_clouds()
     first, second = project(vectors), project(vectors)

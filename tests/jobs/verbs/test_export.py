@@ -1,7 +1,5 @@
 """Exported pickles: names, keys, types, order and values of the published code, and what is refused."""
 
-import gzip
-import json
 import pickle
 import pickletools
 import re
@@ -18,11 +16,10 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from support import GOLDEN
+from support import GOLDEN, LEVEL, golden_cases
 
-LEVEL = {"v1": "cell", "v2": "cls"}
 ROUTE = {"state_key": "disease", "start": "dcm", "goal": "nf", "alt": ("hcm",)}
-CASES = {g: json.loads(gzip.decompress((GOLDEN / g / "shifts.json.gz").read_bytes())) for g in ("v1", "v2")}
+CASES = golden_cases("shifts")
 
 
 def screened(generation: str, name: str, bundles, out: Path, **options) -> Run:

@@ -1,6 +1,5 @@
 """The report's content against SQL and the statistics, for every kind of run."""
 
-import doctest
 import json
 import re
 import shutil
@@ -13,12 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from drawn_runs import Draw
-from rankshift.jobs.cli import run_command
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
 from rankshift.screen.report import Findings, write_report
-from rankshift.screen.report.plots import label_placement
-from rankshift.screen.report.plots.label_placement import places
 from rankshift.screen.report.plots.network import edges
 from rankshift.screen.report.plots.state_embedding import embed_states
 from rankshift.screen.report.plots.state_map import state_map
@@ -281,35 +277,5 @@ def test_notebooks_have_the_same_figures(moved):
     assert len(arrows) == 1
     assert moved.plot_noise_floor(min_cells=2).data
     assert moved.plot_effects_network(min_cells=2).data
-
-
-def test_names_never_cover_each_other():
-    assert doctest.testmod(label_placement).failed == 0
-    rng = np.random.default_rng(0)
-    points = [tuple(p) for p in rng.uniform(40, 260, (30, 2))]
-    sizes = [(50.0, 14.0)] * 30
-    found = places(points, sizes, (0, 0, 300, 300))
-    boxes = [
-        (x + dx - 25, y + dy - 7, x + dx + 25, y + dy + 7)
-        for (x, y), offset in zip(points, found, strict=True)
-        if offset is not None
-        for dx, dy in (offset,)
-    ]
-    assert len(boxes) >= 10
-    for i, a in enumerate(boxes):
-        assert a[0] >= -0.1
-        assert a[2] <= 300.1
-        for b in boxes[:i]:
-            assert not (a[0] + 0.2 < b[2] and b[0] + 0.2 < a[2] and a[1] + 0.2 < b[3] and b[1] + 0.2 < a[3])
-
-
-def test_the_command_writes_a_file_or_says_why_not(moved, tmp_path, capfd):
-    out = tmp_path / "report.html"
-    assert run_command(["report", str(moved.path), "--out", str(out), "--min-cells", "2", "--no-embed"]) == 0
-    assert f"{out}: " in capfd.readouterr().err
-    for wrong, words in (("report.pdf", "ends in .html"), (str(moved.path / "r.html"), "lies inside the run")):
-        assert run_command(["report", str(moved.path), "--out", wrong]) == 2
-        assert words in capfd.readouterr().err
-    assert run_command(["report", str(moved.path), "--out", str(out), "--by", "nothing"]) == 2
     with pytest.raises(InputError, match="has no perturbation 'NOTHING'"):
         moved.plot_gene("NOTHING")

@@ -18,9 +18,8 @@ from rankshift.screen.stats.arithmetic.rank_sum import against_sample, between
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.published import random_values
 from rankshift.screen.stats.statistics import Statistics, statistics
-from support import GOLDEN
+from support import GOLDEN, LEVEL
 
-LEVEL = {"v1": "cell", "v2": "cls"}
 STATES = {"state_key": "disease", "start": "dcm", "goal": "nf", "alt": ("hcm",)}
 
 

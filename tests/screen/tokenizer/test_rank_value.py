@@ -193,10 +193,3 @@ def test_a_read_only_installation_keeps_the_loop_in_the_cache_of_the_user(tmp_pa
 def test_where_nothing_can_be_written_the_loop_is_compiled_for_the_process(tmp_path):
     (tmp_path / "cache").touch()
     installed_read_only(tmp_path / "site", tmp_path / "cache")
-
-
-def test_numba_is_imported_only_to_rank():
-    rooms = "rankshift.jobs.cli, rankshift.screen.tokenizer.tokenize, rankshift.screen.runs.run"
-    code = f"import sys, {rooms}; print('numba' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr

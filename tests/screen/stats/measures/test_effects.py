@@ -10,8 +10,6 @@ from scipy.sparse import csr_matrix
 from scipy.stats import ttest_1samp
 
 from drawn_runs import Draw
-from rankshift.jobs.cli import run_command
-from rankshift.jobs.verbs.stats import told
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.arithmetic.matched_null import against_matched
@@ -222,7 +220,6 @@ def test_values_that_are_no_numbers_are_left_out_and_counted(tmp_path):
     result = statistics(run, "goal")
     assert result.summary["dropped_rows"] == 2
     assert sum(result.table()["cells"].to_pylist()) == 40 * 20 - 2
-    assert "2 rows are not numbers and are left out" in list(told(result.summary))
 
 
 def test_of_a_gene_twice_in_a_list_the_first_place_counts(tmp_path):
@@ -256,40 +253,11 @@ def test_the_matched_null_has_a_floor_and_takes_the_confounder_out():
     assert np.isnan(against_matched(effect, rank, detected, np.arange(1000) < 20).p).all()
 
 
-def test_the_terminal_tells_what_holds_for_the_table(effects):
-    lines = list(told(effects.summary))
-    assert "one vote per donor" in lines[0]
-    assert any("random halves" in line for line in lines) is (effects.summary["stability"] is not None)
-    assert any(line.startswith("of the variance the cell explains") for line in lines)
-
-
 def test_every_column_is_documented():
 
     page = (ROOT / "docs" / "stats.md").read_text()
     for name, (unit, meaning) in COLUMNS.items():
         assert f"| `{name}` | {unit} | {meaning} |" in page
-
-
-def test_the_command(drawn, tmp_path, capfd):
-    run, _ = drawn
-    out = tmp_path / "effects.csv"
-    assert run_command(["stats", str(run.path), "--mode", "goal", "--by", "donor", "--out", str(out)]) == 0
-    assert " of 598 perturbations have at least 10 cells" in capfd.readouterr().err
-    assert out.read_text().startswith('"kind","gene_ids","symbols","cells"')
-    for wrong, words in (
-        (["--by", "tissue"], "the columns are cell_id, donor"),
-        (["--by", "cell_id", "--min-cells", "0"], "at least 1"),
-        (["--reference-names", "--by", "donor"], "leave them out"),
-        (["--null", str(tmp_path)], "not a run folder"),
-    ):
-        assert run_command(["stats", str(run.path), "--mode", "goal", "--out", str(tmp_path / "no.csv"), *wrong]) == 2
-        error = capfd.readouterr().err
-        assert words in error
-        assert error.count("\n") == 1
-    inside = run.path / "effects.csv"
-    assert run_command(["stats", str(run.path), "--mode", "goal", "--out", str(inside)]) == 2
-    assert not inside.exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["effects.csv"]
 
 
 def test_what_cannot_be_drawn_or_grouped_is_refused(drawn, tmp_path):

@@ -1,0 +1,48 @@
+"""`rankshift.jobs.screen` and the command into an object store: workers write there, and every input may be a URL."""
+
+import os
+
+from rankshift.jobs.cli import run_command
+from rankshift.jobs.executor.shard_work import fan_out
+from rankshift.jobs.pool.cluster import lent
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.screener import Screener
+from rankshift.screen.files.object_store import Mirror
+from rankshift.screen.runs.run import Run
+from support import GOLDEN, ROWS, SCREEN
+
+CELLS = GOLDEN / "v1/cells.parquet"
+
+
+def test_workers_write_into_the_bucket(bundles, bucket, alone, ray_cluster):
+    """Workers do not share the test's environment: the address and the credentials are in the URL."""
+    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    name = bucket.removeprefix("s3://")
+    place = f"s3://key:secret@{name}/runs/ray?scheme=http&endpoint_override={endpoint}&region=us-east-1"
+    bundle = Bundle.open(bundles["v1"])
+    screener = Screener.open(prepare(CELLS, bundle, place, Options(**SCREEN)).place, bundle)
+    with lent(2) as lease:
+        fan_out(screener, bundles["v1"], lease)
+    assert Run.open(f"{bucket}/runs/ray").sql(ROWS).equals(alone)
+
+
+def test_the_command_takes_urls_for_cells_bundle_and_run(bundles, bucket, capfd, tmp_path):
+    bundle = Mirror.of(f"{bucket}/bundle")
+    assert bundle is not None
+    bundle.local.parent.mkdir(parents=True)
+    bundle.local.symlink_to(bundles["v1"])
+    bundle.push(sorted(p.relative_to(bundles["v1"]).as_posix() for p in bundles["v1"].rglob("*") if p.is_file()))
+    bundle.local.unlink()
+    data = Mirror.of(f"{bucket}/data")
+    assert data is not None
+    data.local.mkdir(parents=True)
+    (data.local / "cells.parquet").write_bytes(CELLS.read_bytes())
+    data.push(["cells.parquet"])
+    data.drop()
+    where = ["--bundle", f"{bucket}/bundle", "--out", f"{bucket}/run", "--perturb", "delete", "--workers", "0"]
+    assert run_command(["screen", f"{bucket}/data/cells.parquet", *where]) == 0
+    assert run_command(["query", f"{bucket}/run", "SELECT count(*) AS n FROM shifts", "--format", "csv"]) == 0
+    assert "551" in capfd.readouterr().out
+    assert run_command(["screen", f"{bucket}/data/cells.parquet", *where]) == 2
+    assert "exists: continue it with --resume" in capfd.readouterr().err
