@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import ranksums
 
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats import Judging, statistics
+from rankshift.screen.stats import StatOptions, statistics
 from rankshift.screen.stats.arithmetic.false_discovery import fdr
 from rankshift.screen.stats.arithmetic.rank_sum import against_rest, against_sample
 from rankshift.screen.stats.observations import Observations
@@ -80,7 +80,7 @@ def calibrate(seeds: int = 6) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run, truth = draw.run(Path(folder) / "run")
                 by = "donor" if len(draw.donors) > 1 else None
-                table = statistics(run, "goal", judging=Judging(by=by, bootstrap=0)).table()
+                table = statistics(run, "goal", judging=StatOptions(by=by, bootstrap=0)).table()
             planted = truth[[int(g[4:]) for g in table["gene_ids"].to_pylist()]]
             columns = {n: table[n].to_numpy() for n in table.column_names if n.endswith("fdr")}
             columns["not centred"] = fdr(table["p_value"].to_numpy())

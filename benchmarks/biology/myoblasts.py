@@ -22,7 +22,7 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.verbs.demo import GOAL, KEY, MYOBLASTS, START, TINY
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.token_space import Draft
-from rankshift.screen.stats import Judging
+from rankshift.screen.stats import StatOptions
 
 REGULATORS = Path(__file__).parent / "regulators.csv"
 MATCHED = 10  # genes beside every regulator: a screen of all 11,285 would take hours on a CPU, and add little
@@ -160,7 +160,7 @@ def _screens(made: Pipeline, bundles: list[Path], known: Known, genes: np.ndarra
         tables = []
         for bundle in bundles:
             run = made.screen(bundle, kind, genes=list(genes[known.screened]), max_cells=most)
-            table = effects(run, judging=Judging(bootstrap=0, min_cells=LEAST_CELLS))
+            table = effects(run, judging=StatOptions(bootstrap=0, min_cells=LEAST_CELLS))
             tables.append(table[table["enough_cells"]].reindex(genes))
         for label, column in SCORES.items():
             shares = [known.shares(sign * table[column].to_numpy(float)) for table in tables]

@@ -11,7 +11,7 @@ from rankshift.jobs.verbs.screen import run_screen
 from rankshift.screen.engine.prepare import Options
 from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats import Judging, statistics
+from rankshift.screen.stats import StatOptions, statistics
 from rankshift.screen.tokenizer.tokenize import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
@@ -74,7 +74,9 @@ class Pipeline:
         return run_screen(self.cells, bundle, self.folder / name, options, workers=0, resume=True, say=quiet)
 
 
-def effects(run: Run, mode: str = "goal", *, null: Run | None = None, judging: Judging | None = None) -> pd.DataFrame:
+def effects(
+    run: Run, mode: str = "goal", *, null: Run | None = None, judging: StatOptions | None = None
+) -> pd.DataFrame:
     """`rankshift stats` of a run, by gene id."""
-    judging = judging or Judging(bootstrap=0)
+    judging = judging or StatOptions(bootstrap=0)
     return statistics(run, mode, null=null, judging=judging).table().to_pandas().set_index("gene_ids")

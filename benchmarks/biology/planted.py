@@ -18,7 +18,7 @@ from benchmarks.biology.network import GOAL, START, Network
 from benchmarks.biology.pipeline import Pipeline, effects
 from benchmarks.biology.ranking import alike, area
 from rankshift.jobs.pretraining.pretrain import Pretraining
-from rankshift.screen.stats import Judging
+from rankshift.screen.stats import StatOptions
 
 KINDS = ("delete", "overexpress")
 SHIFT, CHANGE = "model: shift", "model: any change"
@@ -118,10 +118,10 @@ def uniformity(trial: Trial, folder: Path) -> Iterator[dict[str, Any]]:
     bundle = pipeline.pretrain(trial.training)
     run = pipeline.screen(bundle, "delete", genes="all", max_cells=trial.screened)
     other = pipeline.screen(bundle, "delete", genes="all", max_cells=trial.screened, start=GOAL)
-    goal = effects(run, judging=Judging(bootstrap=0, by="donor"))
+    goal = effects(run, judging=StatOptions(bootstrap=0, by="donor"))
     columns = {
         "goal: matched_p_value": spread_out(goal["matched_p_value"].dropna().to_numpy(), goal["matched_p_floor"].min()),
-        "null: p_value": effects(run, "null", null=other, judging=Judging())["p_value"],
+        "null: p_value": effects(run, "null", null=other, judging=StatOptions())["p_value"],
         **{f"goal: {name}": goal[name] for name in ("p_value", "adjusted_p_value", "balanced_p_value")},
     }
     for name, p in columns.items():

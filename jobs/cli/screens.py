@@ -8,7 +8,7 @@ import typer
 from rankshift.jobs.cli.app import BundleOption, LayerOption, OutOption, app, say
 
 if TYPE_CHECKING:
-    from rankshift.screen.stats.options import Judging
+    from rankshift.screen.stats.options import StatOptions
 
 
 @app.command()
@@ -138,12 +138,12 @@ def stats(
     run_stats(run, out, mode=mode, null=null, reference_names=reference_names, judging=judging, say=say)
 
 
-def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "Judging":
+def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "StatOptions":
     """The options given, the rest by default."""
-    from rankshift.screen.stats.options import Judging
+    from rankshift.screen.stats.options import StatOptions
 
     given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
-    return Judging(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    return StatOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import own_mode
-from rankshift.screen.stats.options import Judging
+from rankshift.screen.stats.options import StatOptions
 from rankshift.screen.stats.statistics import check_out, record, statistics
 
 
@@ -19,7 +19,7 @@ def stats(
     mode: str,
     null: Path | None = None,
     reference_names: bool = False,
-    judging: Judging | None = None,
+    judging: StatOptions | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Write the statistics of a run to the .csv or .parquet `out`; the options are those of `statistics`.

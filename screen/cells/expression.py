@@ -18,6 +18,15 @@ SAMPLE = 10_000  # cells of a state at most: their mean score is good to 0.005
 BLOCK = 2_000  # cells scored at a time
 
 
+def rank_score(place: np.ndarray, genes: np.ndarray | int) -> np.ndarray:
+    """Score of the gene at `place` (0 the top) of a list of `genes` genes, in the floating type of `place` / `genes`.
+
+    >>> rank_score(np.array([0, 1, 3]), 4).tolist()
+    [1.0, 0.75, 0.25]
+    """
+    return np.asarray(1 - place / genes)
+
+
 def scores(ids: np.ndarray, size: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cell int64, token and score float64 of every gene in lists `ids`, one after the other, of `size` [n] tokens each.
 
@@ -29,7 +38,7 @@ def scores(ids: np.ndarray, size: np.ndarray, frame: Frame) -> tuple[np.ndarray,
     if frame.size:
         gene = frame.holds_gene(place, size[cell])
         cell, place, ids = cell[gene], place[gene], ids[gene]
-    return cell, ids, 1 - (frame.rank(place) - 1) / frame.room(size[cell])
+    return cell, ids, rank_score(frame.rank(place) - 1, frame.room(size[cell]))
 
 
 def state_scores(

@@ -1,4 +1,4 @@
-"""The figures of a run, each from the run alone: what `Run.plot_…` calls. `judging`: the fields of `stats.Judging`."""
+"""The figures of a run, each from the run alone: what `Run.plot_…` calls. `judging`: the fields of `stats.StatOptions`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from rankshift.screen.report.plots.noise_floor import plot_noise_floor
 from rankshift.screen.report.plots.state_map import plot_states, state_map
 from rankshift.screen.report.plots.volcano import plot_volcano
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.options import Judging
+from rankshift.screen.stats.options import StatOptions
 
 
 def volcano(run: Run, **judging: Any) -> go.Figure:
     """See `plot_volcano`."""
-    return plot_volcano(Findings.read(run, Judging(**judging)))
+    return plot_volcano(Findings.read(run, StatOptions(**judging)))
 
 
 def gene(run: Run, name: str, *, by: str | None = None) -> go.Figure:
@@ -37,7 +37,7 @@ def states(
     **judging: Any,
 ) -> go.Figure:
     """See `state_map` and `plot_states`; what the map was made of stands below it."""
-    findings = Findings.read(run, Judging(**judging))
+    findings = Findings.read(run, StatOptions(**judging))
     rows = None if genes is None else [_row(findings, name) for name in genes]
     made = state_map(findings, rows, bundle=bundle, cells=cells, embed=embed)
     return plot_states(made).update_layout(title={"text": f"arrows × {made.magnified:,.0f}", "font": {"size": 12}})
@@ -45,12 +45,12 @@ def states(
 
 def effects_network(run: Run, **judging: Any) -> go.Figure:
     """See `plot_effects_network`."""
-    return plot_effects_network(Findings.read(run, Judging(**judging)))
+    return plot_effects_network(Findings.read(run, StatOptions(**judging)))
 
 
 def noise_floor(run: Run, **judging: Any) -> go.Figure:
     """See `plot_noise_floor`."""
-    return plot_noise_floor(Findings.read(run, Judging(**judging)))
+    return plot_noise_floor(Findings.read(run, StatOptions(**judging)))
 
 
 def _row(findings: Findings, name: str) -> int:

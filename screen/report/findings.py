@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
-from rankshift.screen.stats.measures.effects import goal_effects, similarity_effects
+from rankshift.screen.stats.effects import goal_effects, similarity_effects
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.options import Judging
+from rankshift.screen.stats.options import StatOptions
 
 GROUPING = ("donor", "individual", "patient", "subject", "participant", "sample", "replicate", "mouse", "animal")
 
@@ -39,16 +39,16 @@ class Findings:
     """
 
     run: Run
-    judging: Judging
+    judging: StatOptions
     measure: str
     goal: str | None
     table: pa.Table
     summary: dict[str, Any]
 
     @staticmethod
-    def read(run: Run, judging: Judging | None = None) -> "Findings":
+    def read(run: Run, judging: StatOptions | None = None) -> "Findings":
         """Judge the committed rows of a run; raises InputError when there are none, or the groups do not fit."""
-        judging = judging or Judging()
+        judging = judging or StatOptions()
         goal = goal_of(run)
         if goal is not None:
             table, summary = goal_effects(run, judging)
@@ -62,7 +62,7 @@ class Findings:
 
     @staticmethod
     def _sorted(
-        run: Run, judging: Judging, measure: str, goal: str | None, table: pa.Table, summary: dict[str, Any]
+        run: Run, judging: StatOptions, measure: str, goal: str | None, table: pa.Table, summary: dict[str, Any]
     ) -> "Findings":
         found = Findings(run=run, judging=judging, measure=measure, goal=goal, table=table, summary=summary)
         size = np.nan_to_num(np.abs(found.effect))
@@ -141,7 +141,7 @@ class Findings:
         return [n for n, count in zip(names, several, strict=True) if count > 1]
 
 
-def _alone(seen: Observations, judging: Judging) -> tuple[pa.Table, dict[str, Any]]:
+def _alone(seen: Observations, judging: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
     values = seen.values["similarity"]
     columns: dict[str, Any] = {
         **seen.names,

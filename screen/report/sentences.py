@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rankshift.screen.report.findings import Findings
+from rankshift.screen.stats import measures
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
 DOING = {
@@ -134,7 +135,6 @@ def method(findings: Findings) -> Iterator[str]:
             f"The rate shown (fdr) is Benjamini and Hochberg's, of a rank-sum test of a perturbation's cells against the "
             f"values of {other}, corrected for ties and centred on the typical one. It takes cells for independent."
         )
-        yield "The adjusted rate of the table (adjusted_fdr) also takes out each cell's own level and the trend over rank."
     else:
         yield (
             f"The rate shown (balanced_fdr) is Benjamini and Hochberg's, of a t test over the values of {findings.judging.by}, "
@@ -146,6 +146,15 @@ def method(findings: Findings) -> Iterator[str]:
     )
     if (base := summary_correlations(findings)) is not None:
         yield f"Rank correlation of the size of effects with baselines that know no model: {base}."
+
+
+def meanings(findings: Findings) -> Iterator[str]:
+    """What every statistic of the table means and when to trust it, in its own words."""
+    there = set(findings.table.column_names)
+    others = findings.summary.get("alternatives") or ()
+    for measure in measures.MEASURES:
+        if any(name in there for column in measure.columns for name in column.named(others)):
+            yield measure.sentence
 
 
 def summary_correlations(findings: Findings) -> str | None:

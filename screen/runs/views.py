@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 EMPTY_PART = "empty"  # a part without rows that every run has, so that views exist before the first commit
 RECORDED = "statistics.parquet"  # the run's own table of statistics, written by `rankshift stats`
 STAMP = b"rankshift.statistics"  # its metadata: the summary as JSON
+# Partial aggregates of gene cosines (n, sum, square) added up: their mean, and the standard deviation of the population.
+# Rounding may leave a variance just below zero; of one value it is exactly zero, because square is the square of sum.
+COSINE_MEAN = "sum(sum) / sum(n)"
+COSINE_SD = f"sqrt(greatest(sum(square) / sum(n) - ({COSINE_MEAN}) * ({COSINE_MEAN}), 0))"
 NAMES = ("shifts", "cells", "perturbations", "run", "noise", "genes", "effects", "statistics", "hits")
 
 
@@ -129,7 +133,6 @@ def _gene_selects(run: "Run", markers: Mapping[str, Any], prefix: str) -> Iterat
     names = literal(str((run.path / "vocabulary.parquet").resolve()))
     apart = [n for n in ("cell", "cells") if n in pq.read_schema(genes_path(run.path, EMPTY_PART)).names]
     keys = ["perturbation", "kind", "gene_ids", "symbols", "affected_gene", "affected_symbol", *apart]
-    mean = "sum(sum) / sum(n)"
     yield (
         "genes",
         "SELECT p.perturbation, p.kind, p.gene_ids, p.symbols, "
@@ -139,8 +142,8 @@ def _gene_selects(run: "Run", markers: Mapping[str, Any], prefix: str) -> Iterat
     )
     yield (
         "effects",
-        f"SELECT {', '.join(keys)}, CAST(sum(n) AS BIGINT) AS n, {mean} AS cosine_mean, "
-        f"sqrt(greatest(sum(square) / sum(n) - ({mean}) * ({mean}), 0)) AS cosine_sd, min(min) AS cosine_min "
+        f"SELECT {', '.join(keys)}, CAST(sum(n) AS BIGINT) AS n, {COSINE_MEAN} AS cosine_mean, "
+        f"{COSINE_SD} AS cosine_sd, min(min) AS cosine_min "
         f"FROM {prefix}genes GROUP BY ALL",
     )
 

@@ -12,7 +12,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import genes_path, part_path
 from rankshift.screen.runs.sql import limited
-from rankshift.screen.runs.views import literal, quoted
+from rankshift.screen.runs.views import COSINE_MEAN, COSINE_SD, literal, quoted
 
 BATCH = 100_000
 CELL = -1  # stands for the cell itself among affected tokens
@@ -53,13 +53,11 @@ def gene_rows(run: Run, *, published: bool) -> pa.RecordBatchReader:
     )
     if not shifts:
         raise InputError(f"{run.path} has no committed rows: finish the screen with --resume")
-    mean, value = "sum(sum) / sum(n)", "CAST(similarity AS DOUBLE)"
-    # One value has no spread; of more, rounding may leave a variance just below zero.
-    spread = f"CASE WHEN sum(n) = 1 THEN 0 ELSE sqrt(greatest(sum(square) / sum(n) - ({mean}) * ({mean}), 0)) END"
+    value = "CAST(similarity AS DOUBLE)"
     table = (
         f"SELECT perturbation, {CELL} AS affected, CAST(count(*) AS BIGINT) AS n, avg({value}) AS mean, "
         f"stddev_pop({value}) AS sd, min(similarity) AS lowest FROM read_parquet([{shifts}]) GROUP BY perturbation UNION ALL "
-        f"SELECT perturbation, affected, CAST(sum(n) AS BIGINT), {mean}, {spread}, CAST(min(min) AS FLOAT) "
+        f"SELECT perturbation, affected, CAST(sum(n) AS BIGINT), {COSINE_MEAN}, {COSINE_SD}, CAST(min(min) AS FLOAT) "
         f"FROM read_parquet([{genes}]) GROUP BY perturbation, affected"
     )
     names = _Names.read(run)

@@ -13,7 +13,7 @@ from scipy.special import stdtr
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.arithmetic.empirical_null import typical
+from rankshift.screen.stats.arithmetic.empirical_null import null_centre
 from rankshift.screen.stats.arithmetic.resampling import Units
 from rankshift.screen.stats.observations import Observations
 
@@ -21,15 +21,15 @@ MOST = 2000  # groups: genes x groups numbers are held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Groups:
+class Donors:
     """The groups of an obs column: names [D], and the number of the group of every cell, int32 [C], -1 where it is empty."""
 
     names: list[str]
     of_cell: np.ndarray
 
     @staticmethod
-    def read(run: Run, column: str) -> "Groups":
-        """Groups of the cells of a run by `column`; raises InputError when there is no such column or one group."""
+    def read(run: Run, column: str) -> "Donors":
+        """Donors of the cells of a run by `column`; raises InputError when there is no such column or one group."""
         there = [n for n in pq.read_schema(run.path / "cells.parquet").names if n not in ("input_ids", "length")]
         if column not in there:
             raise InputError(f"--by {column!r} is not a column: the columns are {', '.join(there)}")
@@ -41,7 +41,7 @@ class Groups:
         names = coded.dictionary.to_pylist()
         if not 2 <= len(names) <= MOST:
             raise InputError(f"--by {column!r} has {len(names)} values, 2 to {MOST} are needed: give another column")
-        return Groups(names=names, of_cell=coded.indices.fill_null(-1).to_numpy().astype(np.int32))
+        return Donors(names=names, of_cell=coded.indices.fill_null(-1).to_numpy().astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,11 +63,46 @@ class Balanced:
         A t test over groups, groups - 1 degrees of freedom. With groups of unequal precision it errs on the safe side at
         the usual levels (Bakirov and Szekely, 2006; Ibragimov and Mueller, 2010).
         """
-        centre = typical(self.difference, self.error, among, 0.0)
+        centre = null_centre(self.difference, self.error, among, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (self.difference - centre) / self.error
         freedom = np.maximum(self.groups - 1, 1)
         return np.where(among & (self.error > 0), 2 * stdtr(freedom, -np.abs(t)), np.nan), centre
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Welch:
+    """Two runs over donors, per gene [G]: donors there, here minus there, and p. centre: the typical `difference`."""
+
+    null_groups: np.ndarray
+    mean: np.ndarray
+    difference: np.ndarray
+    p: np.ndarray
+    centre: float
+
+
+def welch(
+    here: Balanced,
+    null_groups: np.ndarray,
+    null_mean: np.ndarray,
+    null_difference: np.ndarray,
+    null_error: np.ndarray,
+    among: np.ndarray,
+) -> Welch:
+    """Welch's t test over donors of two runs against the typical gene; what is of the null run, [G], is in the order of here.
+
+    Donors of both runs count as different ones, which errs on the safe side where they are the same. Degrees of freedom by
+    Satterthwaite. among, bool [G]: the genes that are tested.
+    """
+    difference = here.difference - null_difference
+    a, b = here.error**2, null_error**2
+    error = np.sqrt(a + b)
+    centre = null_centre(difference, error, among, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = (a + b) ** 2 / (a**2 / (here.groups - 1) + b**2 / (null_groups - 1))
+        p = np.where(among & (error > 0), 2 * stdtr(freedom, -np.abs((difference - centre) / error)), np.nan)
+    mean = here.mean - null_mean
+    return Welch(null_groups=null_groups, mean=mean, difference=difference, p=p, centre=centre)
 
 
 def difference_in_cell(cell: np.ndarray, values: np.ndarray, cells: int) -> np.ndarray:
@@ -78,7 +113,7 @@ def difference_in_cell(cell: np.ndarray, values: np.ndarray, cells: int) -> np.n
         return (values - (total[cell] - values) / others).astype(np.float32)
 
 
-def balanced(seen: Observations, values: np.ndarray, groups: Groups) -> Balanced:
+def balanced(seen: Observations, values: np.ndarray, groups: Donors) -> Balanced:
     """Means of `values` float32 [N] over groups, and of their differences to the other genes of the same cells.
 
     The difference of a group is the mean over its cells of `difference_in_cell`.
@@ -95,7 +130,7 @@ def balanced(seen: Observations, values: np.ndarray, groups: Groups) -> Balanced
     return Balanced(groups=known.sum(1), mean=mean, difference=centre, error=error, by_group=raw)
 
 
-def _by_group(seen: Observations, values: np.ndarray, groups: Groups) -> np.ndarray:
+def _by_group(seen: Observations, values: np.ndarray, groups: Donors) -> np.ndarray:
     """Means float64 [G, D] of `values` [N], NaN counting for nothing; NaN where a group has none."""
     group = groups.of_cell[seen.cell]
     known = (group >= 0) & ~np.isnan(values)

@@ -15,9 +15,8 @@ from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import RECORDED, STAMP, committed_mark, own_mode
 from rankshift.screen.stats import published
 from rankshift.screen.stats.aggregate_tables import INDEX, cell_rows, gene_rows
-from rankshift.screen.stats.measures.contrast import null_effects
-from rankshift.screen.stats.measures.effects import goal_effects, similarity_effects
-from rankshift.screen.stats.options import Judging
+from rankshift.screen.stats.effects import goal_effects, null_effects, similarity_effects
+from rankshift.screen.stats.options import StatOptions
 
 MODES = ("goal", "null", "mixture", "aggregate", "genes")
 PUBLISHED = {
@@ -70,22 +69,22 @@ def check_out(out: Path) -> None:
 
 
 def statistics(
-    run: Run, mode: str, *, null: Run | None = None, reference_names: bool = False, judging: Judging | None = None
+    run: Run, mode: str, *, null: Run | None = None, reference_names: bool = False, judging: StatOptions | None = None
 ) -> Statistics:
-    """The statistics of a run in one of MODES, in the columns of `columns.COLUMNS`; docs/stats.md explains them.
+    """The statistics of a run in one of MODES, in the columns that `measures` declare; docs/stats.md explains them.
 
     null: the run that mode null compares with. reference_names: columns, order and numbers of the published code instead.
     judging: minimum of cells, groups, resamples; for goal, mixture and null.
     Raises InputError on what does not fit the run.
 
-    >>> statistics(Run.open("run"), "goal", judging=Judging(by="donor")).table()  # doctest: +SKIP
+    >>> statistics(Run.open("run"), "goal", judging=StatOptions(by="donor")).table()  # doctest: +SKIP
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is unknown: use one of {', '.join(MODES)}")
     if (mode == "null") != (null is not None):
         raise InputError("--mode null and --null RUN belong together: give both or neither")
     _check(mode, reference_names, judging)
-    judging = judging or Judging()
+    judging = judging or StatOptions()
     if mode == "aggregate":
         return Statistics(rows=cell_rows(run, published=reference_names))
     if mode == "genes":
@@ -118,14 +117,14 @@ def record(run: Run, found: Statistics) -> Statistics:
     return Statistics(rows=table.to_reader(), summary=found.summary)
 
 
-def _given(judging: Judging) -> dict[str, Any]:
+def _given(judging: StatOptions) -> dict[str, Any]:
     """The options that are not the defaults."""
-    plain = asdict(Judging())
+    plain = asdict(StatOptions())
     return {name: value for name, value in asdict(judging).items() if value != plain[name]}
 
 
-def _check(mode: str, reference_names: bool, judging: Judging | None) -> None:
-    plain = Judging()
+def _check(mode: str, reference_names: bool, judging: StatOptions | None) -> None:
+    plain = StatOptions()
     if judging is None or judging == plain:
         return
     if reference_names or mode in ("aggregate", "genes"):

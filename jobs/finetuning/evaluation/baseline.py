@@ -5,6 +5,7 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.expression import rank_score
 
 STRENGTH = 1.0  # weight of the penalty: scikit-learn's default, as features lie between 0 and 1
 STEPS = 2000  # limit of the solver, far more steps than it takes
@@ -18,7 +19,7 @@ def rank_features(cells: Cells, rows: np.ndarray, is_gene: np.ndarray) -> csr_ma
         genes = genes[is_gene[genes]]
         ids.append(genes)
         offsets.append(offsets[-1] + len(genes))
-        values.append(1 - np.arange(len(genes), dtype=np.float32) / len(genes))
+        values.append(rank_score(np.arange(len(genes), dtype=np.float32), len(genes)))
     return csr_matrix((np.concatenate(values), np.concatenate(ids), np.array(offsets)), (len(rows), len(is_gene)))
 
 

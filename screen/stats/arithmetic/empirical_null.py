@@ -12,7 +12,7 @@ STEPS = 20
 FEWEST = 20  # genes; the centre of fewer is their own effects
 
 
-def typical(estimate: np.ndarray, error: np.ndarray, among: np.ndarray, default: float) -> float:
+def null_centre(estimate: np.ndarray, error: np.ndarray, among: np.ndarray, default: float) -> float:
     """Centre of the bulk of `estimate` [G], each with its standard `error` [G]; `default` for fewer than FEWEST `among`.
 
     The median is taken again and again over the genes within CLIP of it, in units of the error, or of the robust
@@ -20,7 +20,7 @@ def typical(estimate: np.ndarray, error: np.ndarray, among: np.ndarray, default:
 
     >>> rng = np.random.default_rng(0)
     >>> x = np.concatenate([rng.normal(0, 1, 900), rng.normal(8, 1, 100)])
-    >>> abs(typical(x, np.ones(1000), np.ones(1000, bool), 0.0)) < 0.1 < np.median(x)
+    >>> abs(null_centre(x, np.ones(1000), np.ones(1000, bool), 0.0)) < 0.1 < np.median(x)
     True
     """
     kept = among & np.isfinite(estimate) & (error > 0)

@@ -15,7 +15,7 @@ FEWEST = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Matched:
+class MatchedNull:
     """Per gene, float64 [G]: median of the matched genes, z against it in robust units, two-sided p; `floor` of the p."""
 
     median: np.ndarray
@@ -24,7 +24,7 @@ class Matched:
     floor: float
 
 
-def against_matched(effect: np.ndarray, rank: np.ndarray, detected: np.ndarray, among: np.ndarray) -> Matched:
+def matched_null(effect: np.ndarray, rank: np.ndarray, detected: np.ndarray, among: np.ndarray) -> MatchedNull:
     """Each mean effect [G] against those of its K nearest genes; only genes `among`, bool [G], take part.
 
     Near: by mean rank [G] and by number of cells with the gene [G], both as quantiles. K: one in SHARE of the genes, FEWEST
@@ -35,7 +35,7 @@ def against_matched(effect: np.ndarray, rank: np.ndarray, detected: np.ndarray, 
     kept = np.flatnonzero(among & ~np.isnan(effect) & ~np.isnan(rank))
     k = int(np.clip(len(kept) // SHARE, FEWEST, NEIGHBOURS))
     if k >= len(kept):
-        return Matched(median=nan, z=nan, p=nan, floor=float("nan"))
+        return MatchedNull(median=nan, z=nan, p=nan, floor=float("nan"))
     place = np.column_stack([rankdata(rank[kept]), rankdata(detected[kept])]) / len(kept)
     near = cKDTree(place).query(place, k + 1)[1]
     other = near != np.arange(len(kept))[:, None]
@@ -52,4 +52,4 @@ def against_matched(effect: np.ndarray, rank: np.ndarray, detected: np.ndarray, 
         out, (median, z, np.minimum(1, 2 * (1 + np.minimum(above, below)) / (k + 1))), strict=True
     ):
         column[kept] = result
-    return Matched(median=out[0], z=out[1], p=out[2], floor=2 / (k + 1))
+    return MatchedNull(median=out[0], z=out[1], p=out[2], floor=2 / (k + 1))

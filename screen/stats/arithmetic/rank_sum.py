@@ -15,7 +15,7 @@ LOW = np.uint64(0xFFFFFFFF)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RankSum:
-    """Result per group, float64 [G]. Groups without values, or without any to compare with, have NaN.
+    """Result per group, float64 [G]. Donors without values, or without any to compare with, have NaN.
 
     superiority: chance that a value of the group exceeds one it is compared with, ties counted half (U / n1 n2); 0.5 is
     no difference. error: its standard error if there is none; 0 where all values are tied.

@@ -109,7 +109,11 @@ def ranks(values: np.ndarray, *, highest_first: bool) -> np.ndarray:
 
 
 def _quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The quantiles of LEVEL along rows [G, B] by linear interpolation, NaN left out."""
+    """The quantiles of LEVEL along rows [G, B] by linear interpolation, NaN left out.
+
+    np.nanquantile gives the same to the last bit or two, and takes 1.4 s for 20,000 genes and 200 resamples where this takes
+    0.02 s: it goes row by row.
+    """
     values = np.sort(values, axis=1)  # NaN comes last
     known = (~np.isnan(values)).sum(1)
     out = []

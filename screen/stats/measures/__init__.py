@@ -1,1 +1,35 @@
-"""The statistics of `stats`, each with the columns it gives. What several of them compute from is one floor up."""
+"""The statistics of our own tables, a file each; MEASURES is the list of them and the order of their columns.
+
+A new statistic is a file here that declares a `Measure`, and its line in the list. What several compute from is in `evidence`.
+"""
+
+from rankshift.screen.stats.measure import Measure
+from rankshift.screen.stats.measures import (
+    adjusted,
+    alternatives,
+    balanced,
+    baselines,
+    difference,
+    hit,
+    identity,
+    impact,
+    matched,
+    mean,
+    rank,
+    rank_sum,
+)
+
+MEASURES: tuple[Measure, ...] = (
+    identity.MEASURE,
+    hit.MEASURE,
+    mean.MEASURE,
+    rank.MEASURE,
+    rank_sum.MEASURE,
+    alternatives.MEASURE,
+    matched.MEASURE,
+    adjusted.MEASURE,
+    balanced.MEASURE,
+    impact.MEASURE,
+    difference.MEASURE,
+    baselines.MEASURE,
+)

@@ -12,7 +12,7 @@ from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import statistics
-from rankshift.screen.stats.measures.columns import COLUMNS
+from rankshift.screen.stats.measures import MEASURES
 from support import GOLDEN
 
 ROUTE = {"state_key": "disease", "start": "dcm", "goal": "nf"}
@@ -103,6 +103,7 @@ def test_where_the_table_has_one_state_there_is_no_baseline(bundles, tmp_path):
 
 def test_units_are_told(runs):
     table = statistics(runs["v1"], "goal").table()
+    units = {column.name: column.unit for measure in MEASURES for column in measure.columns}
     for name in ("baseline_state_correlation", "baseline_coexpression"):
-        assert table.schema.field(name).metadata[b"unit"] == b"correlation" == COLUMNS[name][0].encode()
+        assert table.schema.field(name).metadata[b"unit"] == b"correlation" == units[name].encode()
         assert pa.types.is_floating(table.schema.field(name).type)

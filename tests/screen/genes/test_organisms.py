@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from rankshift.screen import Bundle, make_bundle, run, tokenize
-from rankshift.screen.stats.measures.effects import Judging
+from rankshift.screen.stats import StatOptions
 from rankshift.screen.stats.statistics import statistics
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
@@ -50,6 +50,6 @@ def test_from_counts_to_statistics(organism, tmp_path):
     rows = done.sql("SELECT gene_ids, count(*) AS n FROM shifts GROUP BY 1 ORDER BY 1").to_pylist()
     have = {i: int((np.asarray(counts[::2].todense())[:, ids.index(i)] > 0).sum()) for i in ids[5:8]}
     assert {r["gene_ids"]: r["n"] for r in rows} == have
-    table = statistics(done, "goal", judging=Judging(min_cells=3, bootstrap=0)).table().to_pandas()
+    table = statistics(done, "goal", judging=StatOptions(min_cells=3, bootstrap=0)).table().to_pandas()
     assert sorted(table.gene_ids) == sorted(have)
     assert table.p_value.notna().all()

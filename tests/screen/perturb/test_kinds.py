@@ -15,7 +15,7 @@ from rankshift.screen.engine.screener import Screener
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.genes.framing import PLAIN
 from rankshift.screen.perturb.edits import Perturb, edits_of
-from rankshift.screen.stats.measures.effects import Judging
+from rankshift.screen.stats import StatOptions
 from rankshift.screen.stats.statistics import statistics
 from support import GOLDEN
 
@@ -156,7 +156,7 @@ def test_what_changes_nothing_is_no_effect_and_no_hit(v1, tmp_path):
         assert off[front] <= floor
         assert (off[others] > 10 * floor).all()
     for mode in ("goal", "mixture"):
-        table = statistics(done, mode, judging=Judging(bootstrap=0)).table().to_pandas().set_index("gene_ids")
+        table = statistics(done, mode, judging=StatOptions(bootstrap=0)).table().to_pandas().set_index("gene_ids")
         assert not table.hit[front]
     assert table.fdr[front] < 0.05  # it does differ from the others, which all do something
 

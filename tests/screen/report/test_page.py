@@ -20,7 +20,7 @@ from drawn_runs import Draw
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.report import write_report
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats import Judging
+from rankshift.screen.stats import StatOptions
 from support import ROOT
 
 V1 = ROOT / "tests" / "golden" / "v1"
@@ -51,7 +51,7 @@ def planted(tmp_path_factory) -> Path:
     symbols = [NASTY if i == int(np.flatnonzero(truth)[0]) else f"GENE{i}" for i in range(200)]
     place = names.column_names.index("symbols")
     pq.write_table(names.set_column(place, "symbols", [symbols]), run.path / "perturbations.parquet")
-    write_report(run, folder / "planted.html", judging=Judging(bootstrap=20))
+    write_report(run, folder / "planted.html", judging=StatOptions(bootstrap=20))
     return folder / "planted.html"
 
 
@@ -61,7 +61,7 @@ def toy(bundles, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     route = {"states": V1 / "state_embeddings.json", "state_key": "disease", "start": "nf", "goal": "dcm"}
     run = screen(V1 / "cells.parquet", bundles["v1"], folder / "run", perturb="delete", gene_shifts=True, **route)
-    write_report(run, folder / "toy.html", judging=Judging(min_cells=2, bootstrap=20))
+    write_report(run, folder / "toy.html", judging=StatOptions(min_cells=2, bootstrap=20))
     return folder / "toy.html"
 
 

@@ -19,12 +19,12 @@ from rankshift.screen.report.plots.network import edges
 from rankshift.screen.report.plots.state_embedding import embed_states
 from rankshift.screen.report.plots.state_map import state_map
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats import Judging, statistics
+from rankshift.screen.stats import StatOptions, statistics
 from support import GOLDEN
 
 V1 = GOLDEN / "v1"
 ROUTE = {"states": V1 / "state_embeddings.json", "state_key": "disease", "start": "nf", "goal": "dcm"}
-FEW = Judging(min_cells=2, bootstrap=20)
+FEW = StatOptions(min_cells=2, bootstrap=20)
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
@@ -84,7 +84,7 @@ def report_of(run: Run, folder: Path, **options) -> Page:
 
 
 def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
-    page = report_of(drawn, tmp_path, judging=Judging())
+    page = report_of(drawn, tmp_path, judging=StatOptions())
     result = statistics(drawn, "goal")
     expected = result.table().to_pylist()
     assert len(page.data["table"]["symbols"]) == len(expected) == 200
@@ -92,7 +92,12 @@ def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
         shown = page.row(row["gene_ids"])
         assert shown["cells"] == row["cells"]
         assert shown["hit"] == row["hit"]
-        for key, name in {"effect": "shift_mean", "fdr": "fdr", "low": "shift_low", "adjusted": "adjusted_fdr"}.items():
+        for key, name in {
+            "effect": "shift_mean",
+            "fdr": "fdr",
+            "low": "shift_low",
+            "adjusted_fdr": "adjusted_fdr",
+        }.items():
             assert shown[key] == (None if row[name] is None else pytest.approx(row[name], rel=1e-5)), name
     hits, tested = result.summary["hits"], result.summary["tested"]
     assert f"{hits} of {tested} tested genes shift the cells" in page.text
@@ -101,7 +106,7 @@ def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
 
 
 def test_hits_stand_first_and_the_planted_genes_are_among_them(drawn, tmp_path):
-    page = report_of(drawn, tmp_path, judging=Judging())
+    page = report_of(drawn, tmp_path, judging=StatOptions())
     hits = page.data["table"]["hit"]
     assert hits == sorted(hits, reverse=True)
     effects = np.abs(page.data["table"]["effect"])[np.array(hits)]
@@ -122,9 +127,9 @@ def test_single_cells_are_those_of_the_run(moved, tmp_path):
 
 
 def test_what_does_not_fit_is_left_out_and_the_query_is_shown(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr("rankshift.screen.report.page.BYTES", 195 * 150 + 21 * 400)
+    monkeypatch.setattr("rankshift.screen.report.data.BYTES", 195 * 150 + 21 * 400)
     monkeypatch.setattr("rankshift.screen.report.page.ROWS", 150)
-    page = report_of(drawn, tmp_path, judging=Judging())
+    page = report_of(drawn, tmp_path, judging=StatOptions())
     assert len(page.data["table"]["symbols"]) == 150
     assert "The strongest 150 of 200; all of them come with: rankshift stats" in page.text
     kept = sum(len(v["effect"]) for v in page.data["genes"].values())
@@ -134,7 +139,7 @@ def test_what_does_not_fit_is_left_out_and_the_query_is_shown(drawn, tmp_path, m
 
 
 def test_one_vote_per_donor(drawn, tmp_path):
-    judging = Judging(by="donor", bootstrap=20)
+    judging = StatOptions(by="donor", bootstrap=20)
     page = report_of(drawn, tmp_path, judging=judging)
     expected = statistics(drawn, "goal", judging=judging).table().to_pylist()[0]
     shown = page.row(expected["gene_ids"])
@@ -173,7 +178,7 @@ SYMBOLS = [*json.loads((V1 / "gene_names.json").read_text()).values()]
 def test_every_kind_of_run_has_a_report(generation, options, bundles, tmp_path):
     cells = V1.parent / generation / "cells.parquet"
     run = screen(cells, bundles[generation], tmp_path / "run", **options)
-    page = report_of(run, tmp_path, judging=Judging(bootstrap=5), embed=True)
+    page = report_of(run, tmp_path, judging=StatOptions(bootstrap=5), embed=True)
     count = run.sql("SELECT count(DISTINCT perturbation) AS n FROM shifts")["n"][0].as_py()
     assert len(page.data["table"]["symbols"]) == count
     assert "volcano" in page.data["figures"]
@@ -268,7 +273,7 @@ def test_edges_are_what_a_gene_moves_beyond_the_typical_perturbation(moved):
 def test_notebooks_have_the_same_figures(moved):
     volcano = moved.plot_volcano(min_cells=2, bootstrap=0)
     points = sum(len(trace.x) for trace in volcano.data)
-    assert points == statistics(moved, "goal", judging=Judging(min_cells=2, bootstrap=0)).summary["tested"]
+    assert points == statistics(moved, "goal", judging=StatOptions(min_cells=2, bootstrap=0)).summary["tested"]
     gene = moved.sql("SELECT symbols FROM shifts GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1")["symbols"][0].as_py()
     drawn = moved.plot_gene(gene, by="cell_type")
     stored = moved.sql(f"SELECT shift_dcm FROM shifts WHERE symbols = '{gene}' ORDER BY cell")["shift_dcm"]

@@ -16,7 +16,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import setup
 from rankshift.screen.runs.views import RECORDED
-from rankshift.screen.stats import Judging, record, statistics
+from rankshift.screen.stats import StatOptions, record, statistics
 from support import GOLDEN
 
 SHAPE = {"cells": 60, "genes": 80, "per_cell": 40, "shifted": 8, "effect": 5e-3, "donors": (0.5, 0.5)}
@@ -80,7 +80,7 @@ def test_statistics_of_fewer_shards_are_not_shown(tmp_path):
     last = run.path / "commits" / "shard-000002.json"
     later = last.read_text()
     last.unlink()
-    record(run, statistics(run, "goal", judging=Judging(by="donor", bootstrap=0)))
+    record(run, statistics(run, "goal", judging=StatOptions(by="donor", bootstrap=0)))
     assert run.sql("SELECT sum(cells) AS n FROM statistics")["n"].to_pylist() == [400_000]
     last.write_text(later)
     again = r"are of 2 shards, 3 are there now: make them again with rankshift stats .* --mode goal --by donor --bootstrap 0$"
@@ -116,7 +116,7 @@ def test_what_changes_nothing_is_no_hit(tmp_path):
     pq.write_table(table, part)
     for mode in ("goal", "mixture"):
         for by, q in ((None, "fdr"), ("donor", "balanced_fdr")):
-            found = statistics(run, mode, judging=Judging(by=by, bootstrap=0)).table().to_pandas()
+            found = statistics(run, mode, judging=StatOptions(by=by, bootstrap=0)).table().to_pandas()
             row = found[found.gene_ids == f"ENSG{still:011d}"].iloc[0]
             assert row[q] < 1e-3, (mode, by)
             assert not row.hit, (mode, by)

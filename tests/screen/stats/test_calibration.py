@@ -7,7 +7,7 @@ from scipy.stats import kstest
 
 from drawn_runs import Draw
 from rankshift.screen.stats.arithmetic.false_discovery import fdr
-from rankshift.screen.stats.options import Judging
+from rankshift.screen.stats.options import StatOptions
 from rankshift.screen.stats.statistics import statistics
 
 EVEN = (0.125,) * 8
@@ -20,7 +20,7 @@ def judged(folder, *, by: str | None = None, null: dict | None = None, **draw) -
     """Statistics of a drawn run, with its truth as column `planted`; of mode null, what `null` draws otherwise."""
     options = {"cells": 1200, "genes": GENES, "per_cell": 250, "abundance_sd": 0.7, **draw}
     run, truth = Draw(**options).run(folder / "run")
-    judging, other = Judging(by=by, bootstrap=0), None
+    judging, other = StatOptions(by=by, bootstrap=0), None
     if null is not None:
         other, _ = Draw(**{**options, "shifted": 0, "seed": options.get("seed", 0) + 100, **null}).run(folder / "null")
     table = statistics(run, "null" if other else "goal", null=other, judging=judging).table().to_pandas()

@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu, norm, ttest_ind
 from drawn_runs import Draw
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats import Judging, statistics
+from rankshift.screen.stats import StatOptions, statistics
 from rankshift.screen.stats.donors import difference_in_cell
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.ranks_in_cells import in_cells
@@ -35,7 +35,7 @@ def by_donor(runs) -> pd.DataFrame:
 
 
 def judged(runs: tuple[Run, Run, np.ndarray], **judging) -> pd.DataFrame:
-    table = statistics(runs[0], "null", null=runs[1], judging=Judging(**judging)).table().to_pandas()
+    table = statistics(runs[0], "null", null=runs[1], judging=StatOptions(**judging)).table().to_pandas()
     table["planted"] = runs[2][table.gene_ids.str[4:].astype(int)]
     return table
 
@@ -60,7 +60,7 @@ def test_differences_and_their_tests(runs, table):
 
 
 def test_the_typical_gene_is_the_centre(runs, table):
-    result = statistics(runs[0], "null", null=runs[1], judging=Judging(bootstrap=0))
+    result = statistics(runs[0], "null", null=runs[1], judging=StatOptions(bootstrap=0))
     centre = result.summary["typical_superiority"]
     tested = table[table.enough_cells & (table.p_value > 1e-6)]
     error = (tested.superiority - 0.5).abs() / norm.isf(tested.p_value / 2)
@@ -100,7 +100,7 @@ def test_adjusted_values_are_those_of_each_run(runs, table):
 
 
 def test_donors_count_once_in_welchs_test(runs, by_donor):
-    result = statistics(runs[0], "null", null=runs[1], judging=Judging(by="donor", bootstrap=0))
+    result = statistics(runs[0], "null", null=runs[1], judging=StatOptions(by="donor", bootstrap=0))
     centre = result.summary["typical_difference"]
     parts = []
     for run in runs[:2]:
@@ -119,14 +119,14 @@ def test_donors_count_once_in_welchs_test(runs, by_donor):
 
 
 def test_halves_of_both_runs_agree_on_what_is_there(runs):
-    result = statistics(runs[0], "null", null=runs[1], judging=Judging(bootstrap=0))
+    result = statistics(runs[0], "null", null=runs[1], judging=StatOptions(bootstrap=0))
     assert result.summary["stability"]["top_overlap"] > 3 * result.summary["stability"]["chance"]
     assert set(result.summary["baseline_correlation"]) == {"rank", "detection", "random"}
 
 
 def test_genes_that_one_run_lacks_are_not_judged(runs, tmp_path):
     small, _ = Draw(**{**SHAPE, "genes": 100}, seed=2).run(tmp_path / "small")
-    table = statistics(runs[0], "null", null=small, judging=Judging(by="donor", bootstrap=20)).table().to_pandas()
+    table = statistics(runs[0], "null", null=small, judging=StatOptions(by="donor", bootstrap=20)).table().to_pandas()
     missing = table.gene_ids.str[4:].astype(int) >= 100
     assert missing.sum() > 150
     empty = [
@@ -149,4 +149,4 @@ def test_genes_that_one_run_lacks_are_not_judged(runs, tmp_path):
 def test_a_null_run_without_the_column_is_refused(runs, tmp_path):
     one, _ = Draw(cells=20, genes=300, per_cell=90).run(tmp_path / "one")
     with pytest.raises(InputError, match="'donor' has 1 values"):
-        statistics(runs[0], "null", null=one, judging=Judging(by="donor"))
+        statistics(runs[0], "null", null=one, judging=StatOptions(by="donor"))

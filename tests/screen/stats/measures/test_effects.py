@@ -12,12 +12,12 @@ from scipy.stats import ttest_1samp
 from drawn_runs import Draw
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.arithmetic.matched_null import against_matched
+from rankshift.screen.stats.arithmetic.matched_null import matched_null
 from rankshift.screen.stats.arithmetic.resampling import Units, bootstrap, stability
-from rankshift.screen.stats.donors import Groups, balanced, difference_in_cell
-from rankshift.screen.stats.measures.columns import COLUMNS
+from rankshift.screen.stats.donors import Donors, balanced, difference_in_cell
+from rankshift.screen.stats.measures import MEASURES
 from rankshift.screen.stats.observations import Observations
-from rankshift.screen.stats.options import Judging
+from rankshift.screen.stats.options import StatOptions
 from rankshift.screen.stats.ranks_in_cells import NEAREST, adjust, in_cells
 from rankshift.screen.stats.statistics import statistics
 from support import ROOT
@@ -38,7 +38,7 @@ def seen(drawn) -> Observations:
 
 @pytest.fixture(scope="module")
 def effects(drawn):
-    return statistics(drawn[0], "goal", judging=Judging(by="donor"))
+    return statistics(drawn[0], "goal", judging=StatOptions(by="donor"))
 
 
 def rows_of(run: Run, sql: str) -> list[tuple]:
@@ -47,7 +47,7 @@ def rows_of(run: Run, sql: str) -> list[tuple]:
 
 def test_a_row_per_perturbation_with_units(drawn, tmp_path):
     run, _ = drawn
-    result = statistics(run, "goal", judging=Judging(by="donor"))
+    result = statistics(run, "goal", judging=StatOptions(by="donor"))
     result.write(tmp_path / "effects.parquet")
     table = pq.read_table(tmp_path / "effects.parquet")
     wanted = rows_of(
@@ -65,7 +65,7 @@ def test_a_row_per_perturbation_with_units(drawn, tmp_path):
 
 
 def test_too_few_cells_are_stated_and_not_tested(drawn):
-    table = statistics(drawn[0], "goal", judging=Judging(min_cells=40, bootstrap=50)).table().to_pandas()
+    table = statistics(drawn[0], "goal", judging=StatOptions(min_cells=40, bootstrap=50)).table().to_pandas()
     few = table.cells < 40
     assert 0 < few.sum() < len(table)
     assert (table.enough_cells == ~few).all()
@@ -91,19 +91,19 @@ def test_hits_below_the_noise_floor_are_marked(drawn, tmp_path):
 
     run, _ = drawn
     shutil.copytree(run.path, tmp_path / "run")
-    before = statistics(run, "goal", judging=Judging(bootstrap=0)).table().to_pandas()
+    before = statistics(run, "goal", judging=StatOptions(bootstrap=0)).table().to_pandas()
     floor = float(before.shift_mean.abs().median())
     noisy = Run.open(tmp_path / "run").record(noise_floor={"shift_goal": {"p99": floor}})
-    after = statistics(noisy, "goal", judging=Judging(bootstrap=0)).table().to_pandas()
+    after = statistics(noisy, "goal", judging=StatOptions(bootstrap=0)).table().to_pandas()
     assert (after.below_noise_floor == (after.shift_mean.abs() < floor)).all()
     assert not (after.hit & after.below_noise_floor).any()
-    unknown = statistics(noisy.record(noise_floor={}), "goal", judging=Judging(bootstrap=0)).table()
+    unknown = statistics(noisy.record(noise_floor={}), "goal", judging=StatOptions(bootstrap=0)).table()
     assert unknown["below_noise_floor"].null_count == unknown.num_rows
 
 
 def test_similarities(drawn):
     run, _ = drawn
-    table = statistics(run, "mixture", judging=Judging(bootstrap=0)).table().to_pandas()
+    table = statistics(run, "mixture", judging=StatOptions(bootstrap=0)).table().to_pandas()
     assert table.similarity_mean[table.impact].max() < table.similarity_mean[~table.impact].min()
     assert table.similarity_mean[table.hit].is_monotonic_increasing
 
@@ -149,7 +149,7 @@ def test_the_local_line_leaves_the_gene_itself_out():
 def test_groups_count_once(drawn, seen):
     run, _ = drawn
     values = seen.values["shift_goal"]
-    groups = Groups.read(run, "donor")
+    groups = Donors.read(run, "donor")
     result = balanced(seen, values, groups)
     apart = difference_in_cell(seen.cell, values, seen.cells)
     cell = int(seen.cell[7])
@@ -245,26 +245,28 @@ def test_the_matched_null_has_a_floor_and_takes_the_confounder_out():
     effect = 5 - rank / 400 + rng.normal(0, 0.3, 1000)
     effect[0] += 30
     among = np.arange(1000) != 999
-    result = against_matched(effect, rank, detected, among)
+    result = matched_null(effect, rank, detected, among)
     assert result.p[0] == result.floor == 2 / 40  # of 999 genes the 39 nearest
     assert np.isnan(result.p[999])
     top = np.argsort(rank[1:])[:50] + 1
     assert 0.4 < result.p[top].mean() < 0.6
-    assert np.isnan(against_matched(effect, rank, detected, np.arange(1000) < 20).p).all()
+    assert np.isnan(matched_null(effect, rank, detected, np.arange(1000) < 20).p).all()
 
 
 def test_every_column_is_documented():
 
     page = (ROOT / "docs" / "stats.md").read_text()
-    for name, (unit, meaning) in COLUMNS.items():
-        assert f"| `{name}` | {unit} | {meaning} |" in page
+    for measure in MEASURES:
+        assert measure.sentence in page
+        for column in measure.columns:
+            assert f"| `{column.name}` | {column.unit} | {column.meaning} |" in page
 
 
 def test_what_cannot_be_drawn_or_grouped_is_refused(drawn, tmp_path):
     with pytest.raises(InputError, match="mend"):
         Draw(cells=1, genes=2, per_cell=3)
     with pytest.raises(InputError, match="'tissue' is not a column"):
-        Groups.read(drawn[0], "tissue")
+        Donors.read(drawn[0], "tissue")
     one, _ = Draw(cells=5, genes=20, per_cell=10).run(tmp_path / "run")
     with pytest.raises(InputError, match="has 1 values, 2 to"):
-        Groups.read(one, "donor")
+        Donors.read(one, "donor")
