@@ -15,7 +15,7 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACC
 # Before anything imports torch: threads that wait do not spin, which takes the processors from workers beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from support import GOLDEN, ROWS, SCREEN
+from support import DEMO, GOLDEN, ROWS, SCREEN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,3 +111,13 @@ def ray_cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """A small demo that Ray workers screened. Not to be changed."""
+    from rankshift.jobs.cli import run_command
+
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    assert run_command(["demo", "--out", str(out), *(str(word) for option in DEMO.items() for word in option)]) == 0
+    return out

@@ -14,6 +14,8 @@ GOLDEN = ROOT / "tests" / "golden"  # values of the published code
 SCREEN = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
 ROWS = "FROM shifts ORDER BY cell, perturbation"
 
+DEMO = {"--max-cells": 12, "--input-size": 128, "--epochs": 1}  # of the fixture `finished`, a demo in small
+
 LEVEL = {"v1": "cell", "v2": "cls"}  # the embedding that the golden values of a generation are of
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankshift.screen.runs.run import Run
-from support import ROOT
+from support import DEMO, ROOT
 
 DOCS = ROOT / "docs"
 SPEC = importlib.util.spec_from_file_location("cookbook", DOCS / "sql.py")
@@ -22,9 +23,9 @@ cookbook = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(cookbook)
 PAGE = (DOCS / "sql.md").read_text()
 QUESTIONS = cookbook.questions(PAGE)
-CELLS, LEAST = 12, 3
+CELLS, LEAST = DEMO["--max-cells"], 3
 
-pytestmark = pytest.mark.slow  # the demo and three more verbs run before the first question
+pytestmark = pytest.mark.slow  # a training and two screens before the first question
 
 
 def smaller(command: str) -> str:
@@ -33,14 +34,15 @@ def smaller(command: str) -> str:
                        ("--min-cells 5", f"--min-cells {LEAST}")):  # fmt: skip
         command = command.replace(size, less)
     if command == "rankshift demo":
-        command += f" --max-cells {CELLS} --input-size 128 --epochs 1 --workers 0"
+        command += "".join(f" {option} {value}" for option, value in DEMO.items()) + " --workers 0"
     return command
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """The runs of the page, smaller, made by the commands of the page."""
+def folder(tmp_path_factory, finished) -> Path:
+    """The runs of the page, smaller, made by the commands of the page; the demo finds its steps done."""
     folder = tmp_path_factory.mktemp("cookbook")
+    shutil.copytree(finished, folder / "demo")
     cookbook.make(folder, [smaller(command) for command in cookbook.making(PAGE)])
     return folder
 

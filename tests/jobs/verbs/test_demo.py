@@ -17,22 +17,13 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
+from support import DEMO
 
-CELLS, GENES = 10, 128
+CELLS, GENES = DEMO["--max-cells"], DEMO["--input-size"]
 
 
 def run_demo(out: Path, *more: str) -> int:
-    return run_command(
-        ["demo", "--out", str(out), "--max-cells", str(CELLS), "--input-size", str(GENES), "--epochs", "1", *more]
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, ray_cluster) -> Path:
-    """A demo that two Ray workers screened."""
-    out = tmp_path_factory.mktemp("demo") / "demo"
-    assert run_demo(out) == 0
-    return out
+    return run_command(["demo", "--out", str(out), *(str(word) for option in DEMO.items() for word in option), *more])
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
@@ -114,8 +105,8 @@ def test_plots_refuse_what_they_cannot_show(finished, tmp_path):
     run = Run.open(finished / "delete")
     with pytest.raises(InputError, match="no state '73': its states are 0, 72"):
         plot_shifts([run], "73", tmp_path / "p.png")
-    with pytest.raises(InputError, match="is in 11 cells"):
-        plot_shifts([run], "72", tmp_path / "p.png", least_cells=11)
+    with pytest.raises(InputError, match="is in 13 cells"):
+        plot_shifts([run], "72", tmp_path / "p.png", least_cells=13)
     assert list(tmp_path.iterdir()) == []
 
 
