@@ -32,9 +32,10 @@ from rankshift.screen.cells.cells import Cells, select
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.embed.gene_embeddings import gene_medians, gene_sums
 from rankshift.screen.embed.states import summarise
-from rankshift.screen.encoder.encoder import Encoder, default_device, measured_layers
+from rankshift.screen.encoder.encoder import Encoder, default_device
 from rankshift.screen.engine.prepare import TOKEN_BUDGET
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import measured_layers
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.vocabulary import read_vocabulary
 

@@ -1,4 +1,4 @@
-"""LoRA through peft: low-rank adapters on query and value learn in place of the encoder, and are merged into it at the end.
+"""LoRA through peft: low-rank adapters learn in place of the encoder, and are merged into it at the end.
 
 On a CUDA GPU the encoder under them can be held in 4 bits (QLoRA, NF4 with double quantization, as published); the merge is
 always into the full-precision weights, so what is written is a plain checkpoint.
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from rankshift.jobs.finetuning.models import Classifier
+from rankshift.jobs.training.families.family import family_of_config
 from rankshift.screen.errors import InputError
 
-TARGETS = ["query", "value"]  # as published, and peft's own choice for BERT
 SCALE = 2  # alpha per rank, as published (64 and 128)
 DROPOUT = 0.1  # on the adapters' input, as published
 
@@ -48,7 +48,11 @@ def add_adapters(model: Classifier, rank: int, frozen: int) -> Any:
     if not layers:
         raise InputError(f"--freeze {frozen} leaves no layer for --lora: freeze fewer")
     config = LoraConfig(
-        r=rank, lora_alpha=SCALE * rank, lora_dropout=DROPOUT, target_modules=TARGETS, layers_to_transform=layers
+        r=rank,
+        lora_alpha=SCALE * rank,
+        lora_dropout=DROPOUT,
+        target_modules=list(family_of_config(model.config).adapter_targets),
+        layers_to_transform=layers,
     )
     adapted = get_peft_model(model, config)
     _let_head_learn(model)
@@ -58,7 +62,7 @@ def add_adapters(model: Classifier, rank: int, frozen: int) -> Any:
 def _let_head_learn(model: Classifier) -> None:
     """peft freezes everything but adapters, and a head with random weights must learn."""
     for name, parameter in model.named_parameters():
-        if name.startswith(("classifier.", "bert.pooler.")):
+        if name.startswith(family_of_config(model.config).heads):
             parameter.requires_grad_(True)
 
 
@@ -77,7 +81,7 @@ def quantized(model: Classifier) -> Classifier:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["classifier", "pooler"],
+        llm_int8_skip_modules=list(family_of_config(model.config).full_precision),
     )
     folder = tempfile.mkdtemp(prefix="rankshift-4bit-")
     try:

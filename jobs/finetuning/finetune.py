@@ -29,6 +29,7 @@ from rankshift.jobs.finetuning.tuning import TRIALS, check_trials
 from rankshift.jobs.pool.cluster import connected
 from rankshift.jobs.show.progress import progress
 from rankshift.jobs.training.alone import alone
+from rankshift.jobs.training.families.family import trained_family
 from rankshift.jobs.training.gang import Peers, Report, Seat, group
 from rankshift.jobs.training.job import Launch
 from rankshift.jobs.training.trainer import METRICS
@@ -179,7 +180,7 @@ def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray])
     record: dict[str, Any] = {
         "task": options.task,
         "pool": prepared.pool,
-        "reading": reading(prepared.head, prepared.pool),
+        "reading": reading(trained_family(prepared.bundle.family), prepared.head, prepared.pool),
         "outputs": label_slices(prepared.head),
         **{name: prepared.identity[name] for name in ("pretrained_sha256", "cells_sha256", "labels_sha256")},
         "options": prepared.identity,

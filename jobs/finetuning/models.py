@@ -1,8 +1,8 @@
-"""Models: a pretrained encoder under a fresh head, always one of two plain transformers classes.
+"""Models: a pretrained encoder under a fresh head, always one of its family's two plain transformers classes.
 
-`BertForSequenceClassification` reads one row of a cell, the first (`cls`, `first`). `BertForTokenClassification` gives logits
-at every row: those of genes are a gene classifier's answers, and their mean is a cell's answer under the readout `mean`.
-Several tasks share one head whose outputs lie side by side. Nothing here trains.
+A sequence classifier reads one row of a cell, the first (`cls`, `first`). A token classifier gives logits at every row: those
+of genes are a gene classifier's answers, and their mean is a cell's answer under the readout `mean`. Several tasks share
+one head whose outputs lie side by side. Nothing here trains.
 
 Shapes: B cells of a batch, N places of the longest, D hidden size, S outputs of all tasks.
 """
@@ -12,16 +12,16 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from transformers import PreTrainedModel
 
 from rankshift.jobs.finetuning.labels.labels import Task
+from rankshift.jobs.training.families.family import TrainedFamily, family_of_config, trained_family
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.encoder import check_config, read_weights
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 
 POOLS = ("auto", "cls", "first", "mean")
-Classifier: TypeAlias = BertForSequenceClassification | BertForTokenClassification
+Classifier: TypeAlias = PreTrainedModel
 
 
 def readout(pool: str, frame: Frame) -> str:
@@ -66,8 +66,9 @@ def new_model(bundle: Bundle, head: Head, dropout: float | None = None) -> Class
     dropout: of the encoder and before the head; None: as the encoder was trained. A head that the bundle may have is not
     taken over: its classes are others.
     """
-    check_config(bundle.config)
-    config = BertConfig.from_dict({k: v for k, v in bundle.config.items() if k not in ("finetuning", "problem_type")})
+    bundle.family.check_config(bundle.config)
+    family = trained_family(bundle.family)
+    config = family.stored_config({k: v for k, v in bundle.config.items() if k not in ("finetuning", "problem_type")})
     config.id2label = dict(enumerate(head.names))
     config.label2id = {name: i for i, name in config.id2label.items()}
     if not any(task.classes for task in head.tasks):
@@ -75,13 +76,13 @@ def new_model(bundle: Bundle, head: Head, dropout: float | None = None) -> Class
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
         config.classifier_dropout = None
-    model = (BertForTokenClassification if head.per_row else BertForSequenceClassification)(config)
-    weights = {k: v.float() for k, v in read_weights(bundle.path).items() if not k.endswith("position_ids")}
-    missing, unexpected = model.bert.load_state_dict(weights, strict=False)
-    lacking = [name for name in missing if not name.startswith("pooler.")]
+    model = family.classifier(config, head.per_row)
+    weights = {k: v.float() for k, v in bundle.encoder_weights().items() if not k.endswith("position_ids")}
+    missing, unexpected = family.encoder(model).load_state_dict(weights, strict=False)
+    lacking = [name for name in missing if not family.is_head(name)]
     if lacking or unexpected:
         raise InputError(
-            f"{bundle.path} is no complete BERT encoder ({(lacking or unexpected)[0]}): make the bundle again"
+            f"{bundle.path} is no complete {bundle.family.name} encoder ({(lacking or unexpected)[0]}): make the bundle again"
         )
     return model
 
@@ -91,7 +92,7 @@ def freeze(model: Classifier, layers: int) -> None:
     there = model.config.num_hidden_layers
     if not 0 <= layers <= there:
         raise InputError(f"--freeze {layers} of {there} layers: give 0 to {there}")
-    for layer in model.bert.encoder.layer[:layers]:
+    for layer in family_of_config(model.config).layers(model)[:layers]:
         layer.requires_grad_(False)
 
 
@@ -112,9 +113,9 @@ def cell_logits(model: Classifier, ids: Tensor, real: Tensor | None, frame: Fram
     return torch.einsum("bns,bn->bs", logits.float(), weight_BN)
 
 
-def reading(head: Head, pool: str | None) -> str:
+def reading(family: TrainedFamily, head: Head, pool: str | None) -> str:
     """How a cell's (or gene's) logits are read off the model in plain transformers, in words for the config."""
-    kind = "BertForTokenClassification" if head.per_row else "BertForSequenceClassification"
+    kind = family.classifier_name(head.per_row)
     if not head.per_row:
         return f"{kind}(input_ids).logits"
     if pool is None:

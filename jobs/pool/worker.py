@@ -98,12 +98,12 @@ class Worker:
 
         Returns where the encoder came from: warm, memory, peer or disk.
         """
-        from rankshift.screen.engine.screener import Screener, check_bundle
+        from rankshift.screen.engine.screener import Screener
 
         self._enter(epoch)
         opened = self._bundle(bundle)
         screener = Screener.open(run, opened)
-        check_bundle(screener.run, opened)
+        opened.check(screener.run.manifest["bundle"]["weights_sha256"])
         self._run, self._steps = (run, screener, opened), 0
         loads = len(self._warm.loads)
         self._warm.encoder(opened, screener.run.manifest["dtype"], _fetcher(weights))

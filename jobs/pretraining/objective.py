@@ -10,12 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import BertForMaskedLM
+from transformers import PreTrainedModel
 
 from rankshift.jobs.pretraining.masking import Batch, hide, length_batches
-from rankshift.jobs.pretraining.options import Pretraining, bert_config
+from rankshift.jobs.pretraining.options import Pretraining, model_config
 from rankshift.jobs.pretraining.unigram import unigram_logs
 from rankshift.jobs.training import Step, mean_loss, shares
+from rankshift.jobs.training.families.family import family_of_config
 from rankshift.jobs.training.gang import Peers, Seat
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
@@ -25,24 +26,27 @@ SPLIT, ORDER, HIDE, JUDGE = 0, 1, 2, 4  # streams of random numbers; 3 is dropou
 ALONE = Peers(Seat())
 
 
-def new_model(options: Pretraining, vocabulary: Vocabulary, ids: np.ndarray, places: int) -> BertForMaskedLM:
+def new_model(options: Pretraining, vocabulary: Vocabulary, ids: np.ndarray, places: int) -> PreTrainedModel:
     """Random weights, and in the head's bias the log frequencies of the genes in `ids`.
 
     The first loss is then about the unigram entropy, and no step is spent on learning how common genes are.
     """
-    model = BertForMaskedLM(bert_config(options, vocabulary, places))
+    config = model_config(options, vocabulary, places)
+    family = family_of_config(config)
+    model = family.gene_model(config)
     with torch.no_grad():
-        model.cls.predictions.bias.copy_(torch.from_numpy(unigram_logs(ids, vocabulary)))
+        family.gene_bias(model).copy_(torch.from_numpy(unigram_logs(ids, vocabulary)))
     return model
 
 
-def masked_loss(model: BertForMaskedLM, batch: Batch) -> tuple[Tensor, int]:
+def masked_loss(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, int]:
     """Summed cross-entropy over the hidden genes in nats, and how many those are.
 
     The head sees their rows only: (M, V) logits, never (B, N, V).
     """
-    hidden_BND = model.bert(input_ids=batch.shown, attention_mask=batch.real).last_hidden_state
-    logits_MV = model.cls(hidden_BND.flatten(0, 1)[batch.places])
+    family = family_of_config(model.config)
+    hidden_BND = family.encoded(model, batch.shown, batch.real)
+    logits_MV = family.gene_logits(model, hidden_BND.flatten(0, 1)[batch.places])
     return F.cross_entropy(logits_MV.float(), batch.genes, reduction="sum"), len(batch.genes)
 
 
@@ -94,7 +98,7 @@ class MaskedBatches:
 
 
 def held_out_loss(
-    model: BertForMaskedLM,
+    model: PreTrainedModel,
     table: Cells,
     rows: np.ndarray,
     vocabulary: Vocabulary,

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import BertConfig
-
+from rankshift.jobs.training.families.family import trained_family
 from rankshift.jobs.training.recipe import Recipe
 from rankshift.screen.bundle.bundle import read_object
-from rankshift.screen.encoder.encoder import check_config
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import FAMILIES, PUBLISHED
 from rankshift.screen.files.foreign import first_line
 from rankshift.screen.genes.vocabulary import Vocabulary
 
@@ -27,17 +26,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-_NO_SHAPE = (
-    "vocab_size",
-    "pad_token_id",
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "model_type",
-    "_name_or_path",
-)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretraining(Recipe):
     """How to pretrain. The shape is that of the smallest published model, V1-10M (TS 1)."""
@@ -49,7 +37,7 @@ class Pretraining(Recipe):
     input_size: int | None = None  # positions; None: the longest list, because a place no cell reaches is never trained
     dropout: float = 0.02  # hidden and attention, as published
     initializer: float = 0.02  # standard deviation of new weights, as published; narrow models learn sooner with more
-    config: Mapping[str, Any] | None = None  # values of a BertConfig instead of these six
+    config: Mapping[str, Any] | None = None  # values of a model's configuration instead of these six
     hidden_share: float = 0.15  # share of the genes, as published
     epochs: int = 3  # as published
     batch_tokens: int = 24_576  # places of a step, padding included: 12 cells of 2048, the published batch of one GPU
@@ -92,38 +80,42 @@ class Pretraining(Recipe):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The values of a BertConfig in a config.json, without those of a vocabulary or a checkpoint.
+    """The values of a model's configuration in a config.json, without those of a vocabulary or a checkpoint.
 
-    Raises InputError for another kind of model, or one that `rankshift screen` could not run.
+    Raises InputError for a model of no known family, or one that `rankshift screen` could not run.
     """
     content = read_object(path)
-    if content.get("model_type", "bert") != "bert":
-        raise InputError(
-            f"model_type of {path} is {content['model_type']!r}, not 'bert': give the config of a BERT model"
-        )
-    kept = {name: value for name, value in content.items() if name in BertConfig().to_dict() and name not in _NO_SHAPE}
+    kind = content.get("model_type", PUBLISHED)
+    if kind not in FAMILIES:
+        known = " or ".join(repr(name) for name in FAMILIES)
+        names = " or ".join(family.name for family in FAMILIES.values())
+        raise InputError(f"model_type of {path} is {kind!r}, not {known}: give the config of a {names} model")
+    family = FAMILIES[kind]
+    training = trained_family(family)
+    kept = training.own_values(content)
     try:
-        check_config(BertConfig(**kept).to_dict())
+        family.check_config(training.config(kept).to_dict())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{path} is no BertConfig ({first_line(error)}): repair it") from error
+    except (
+        Exception
+    ) as error:  # the file's values are all that goes in, and each validator of transformers has its own error
+        raise InputError(f"{path} is no {training.config_name} ({first_line(error)}): repair it") from error
     return kept
 
 
-def bert_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> BertConfig:
-    """The model's configuration; what the options do not name is as in every published model (TS 1)."""
-    shape = {
-        "hidden_size": options.width,
-        "num_hidden_layers": options.layers,
-        "num_attention_heads": options.heads,
-        "intermediate_size": options.inner,
-        "max_position_embeddings": places,
-        "hidden_act": "relu",
-        "hidden_dropout_prob": options.dropout,
-        "attention_probs_dropout_prob": options.dropout,
-        "layer_norm_eps": 1e-12,
-        "initializer_range": options.initializer,
-    }
-    given = shape if options.config is None else {**options.config, "max_position_embeddings": places}
-    return BertConfig(**{**given, "vocab_size": vocabulary.size, "pad_token_id": vocabulary.special.pad})
+def model_config(options: Pretraining, vocabulary: Vocabulary, places: int) -> Any:
+    """The model's configuration in transformers; what the options do not name is as in every published model (TS 1)."""
+    given = options.config
+    training = trained_family(FAMILIES[(given or {}).get("model_type", PUBLISHED)])
+    if given is None:
+        given = training.shape(
+            layers=options.layers,
+            width=options.width,
+            heads=options.heads,
+            inner=options.inner,
+            dropout=options.dropout,
+            initializer=options.initializer,
+        )
+    tokens = {"vocab_size": vocabulary.size, "pad_token_id": vocabulary.special.pad}
+    return training.config({**given, "max_position_embeddings": places, **tokens})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertForMaskedLM
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from rankshift.jobs.pretraining.objective import MaskedBatches, held_out_loss, masked_loss, new_model, split
@@ -128,7 +128,7 @@ class _Data:
 _FREE = ("accumulate", "judge_every", "log_every", "save_every")  # may be others when a training goes on
 
 
-def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], BertForMaskedLM]:
+def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], PreTrainedModel]:
     options, vocabulary, table = job.options, data.draft.vocabulary, data.table
     device = torch.device(default_device())
     with torch.random.fork_rng([]):
@@ -157,7 +157,7 @@ def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[d
     return losses, model
 
 
-def _write(model: BertForMaskedLM, job: PretrainJob) -> None:
+def _write(model: PreTrainedModel, job: PretrainJob) -> None:
     """Write the bundle, with the curve of its training, in place of the unfinished training."""
     out = job.out
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ It holds no random state: every step of a training seeds itself. It holds no fro
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +34,70 @@ def save(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
 
 
 def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Set weights and moments from the folder of an unfinished training and return its record."""
-    try:
-        with safe_open(folder / STATE, framework="pt") as file, torch.no_grad():
-            record = json.loads(file.metadata()["record"])
-            step = torch.tensor(float(record["step"]))
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(file.get_tensor(f"weight.{name}"))
-                    moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
-                    optimizer.state[parameter] = {"step": step.to(parameter.device, copy=True), **moments}
-    except Exception as error:
-        raise _unreadable(folder, error) from error
-    return dict(record)
+    """Set weights and moments from the folder of an unfinished training and return its record.
+
+    Raises InputError where the file is damaged, or is whole but of another model; nothing was set then. Whatever else goes
+    wrong on the way, as a device that is out of memory, is no fault of the file and passes through.
+    """
+    record = read_record(folder)
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with _opened(folder) as file, torch.no_grad():
+        _check_shapes(folder, file, learning)
+        step = torch.tensor(float(record["step"]))
+        for name, parameter in learning.items():
+            parameter.copy_(file.get_tensor(f"weight.{name}"))
+            moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
+            optimizer.state[parameter] = {"step": step.to(parameter.device, copy=True), **moments}
+    return record
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of an unfinished training, without its weights."""
+    with _opened(folder) as file:
+        try:
+            record = dict(json.loads(file.metadata()["record"]))
+            float(record["step"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(folder, error) from error
+    return record
+
+
+def _opened(folder: Path) -> Any:
+    """The file, after its header has promised no more bytes than it has; a context manager."""
     try:
-        with safe_open(folder / STATE, framework="pt") as file:
-            return dict(json.loads(file.metadata()["record"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _unreadable(folder, error) from error
+        return safe_open(folder / STATE, framework="pt")
+    except SafetensorError as error:
+        raise _damaged(folder, error) from error
+    except OSError as error:
+        raise InputError(
+            f"{folder / STATE} cannot be read ({_line(error)}): mend that and go on with --resume, nothing needs removing"
+        ) from error
 
 
-def _unreadable(folder: Path, error: Exception) -> InputError:
-    what = " ".join(str(error).split())
-    return InputError(f"{folder} is not an unfinished training of this model ({what}): remove it")
+def _check_shapes(folder: Path, file: Any, learning: Mapping[str, torch.nn.Parameter]) -> None:
+    """The file holds weight and moments of every parameter that learns, in its shape, and no others."""
+    wanted = {
+        f"{kind}.{name}": list(parameter.shape) for kind in ("weight", *MOMENTS) for name, parameter in learning.items()
+    }
+    there = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) != there.get(name):
+            raise InputError(
+                f"{folder} is not an unfinished training of this model ({name} is {_shape(there.get(name))}, the model's "
+                f"is {_shape(wanted.get(name))}): give the model and options it began with, or another --out"
+            )
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "absent" if shape is None else str(shape)
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{folder} is not an unfinished training of this model: its {STATE} is damaged ({_line(error)}); "
+        "remove the folder and train again"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -21,9 +21,10 @@ from rankshift.screen.embed.cell_embeddings import embed as embed_cells
 from rankshift.screen.embed.embedding_file import Embeddings, check_file, stamped, with_vectors
 from rankshift.screen.embed.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
 from rankshift.screen.embed.states import check_summary, summarise, write_states
-from rankshift.screen.encoder.encoder import Encoder, default_device, measured_layers
+from rankshift.screen.encoder.encoder import Encoder, default_device
 from rankshift.screen.engine.prepare import TOKEN_BUDGET
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import measured_layers
 from rankshift.screen.files.atomic import replacing
 
 Say = Callable[[str], None]

@@ -8,9 +8,10 @@ from typing import Any
 from rankshift.jobs.show.progress import progress
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
-from rankshift.screen.encoder.encoder import DTYPES, default_device
+from rankshift.screen.encoder.encoder import default_device
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.screener import Screener, finish, load_encoder, missing
+from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.source import CellSource
@@ -99,7 +100,7 @@ def _say_cost(bundle: Bundle, run: Run, say: Say) -> None:
     flops = m["flops"]
     device = default_device()
     rate = product_rate(device, DTYPES.get(m["dtype"], DTYPES["bfloat16"]))
-    memory = memory_bytes(bundle.config, m["token_budget"], m["longest"])
+    memory = memory_bytes(bundle.sizes, m["token_budget"], m["longest"])
     say(f"cells             {m['cells']['count']:,}")
     say(f"encoder passes    {lists:,} perturbed + {m['cells']['count']:,} original, {layers} layers each")
     say(f"shards            {m['shards']:,}")

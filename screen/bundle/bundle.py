@@ -15,18 +15,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
-from rankshift.screen.bundle.checkpoint import checkpoint_files, convert_pickled, read_header
+from rankshift.screen.bundle.checkpoint import checkpoint_files, convert_pickled, read_header, read_tensors
 from rankshift.screen.bundle.lora import WEIGHTS as ADAPTER_WEIGHTS
 from rankshift.screen.bundle.lora import is_adapter, merge
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import Family, family_of
+from rankshift.screen.families.sizes import Sizes
 from rankshift.screen.files.atomic import sync
 from rankshift.screen.files.foreign import first_line, read_mapping, readable
 from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
 
 SCHEMA = 1
-_COUNTS = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -79,7 +81,11 @@ class Bundle:
             raise InputError(f"{path}/vocabulary.parquet was changed after the bundle was made: make the bundle again")
         vocabulary = Vocabulary.read(path / "vocabulary.parquet")
         config = read_object(path / "config.json")
-        if vocabulary.special != special or vocabulary.size != config.get("vocab_size"):
+        try:
+            size = family_of(config, path).sizes(config).vocabulary
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}/config.json is damaged ({error!r}): make the bundle again") from error
+        if vocabulary.special != special or vocabulary.size != size:
             raise InputError(f"{path}/bundle.json and its vocabulary disagree: make the bundle again")
         return Bundle(
             path=path,
@@ -98,6 +104,31 @@ class Bundle:
     def frame_tokens(self) -> FrameTokens:
         """What stands around the genes of the model's lists."""
         return self.vocabulary.frame_tokens
+
+    @property
+    def family(self) -> Family:
+        """What is known of models of this kind."""
+        return family_of(self.config, self.path)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The shape of the model."""
+        return self.family.sizes(self.config)
+
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """The encoder's tensors from the weight files, without the prefix of the model around it."""
+        weights = self.family.encoder_weights(read_tensors(self.path))
+        if weights is None:
+            name = self.family.name
+            raise InputError(f"{self.path} holds no {name} encoder: make the bundle from a {name} checkpoint")
+        return weights
+
+    def check(self, weights_sha256: str, fix: str = "use that bundle") -> None:
+        """Refuse the bundle where its weights are not those that a run was made with; fix: what to do then."""
+        if self.weights_sha256 != weights_sha256:
+            raise InputError(
+                f"{self.path} has weights {self.weights_sha256[:12]}, the run {weights_sha256[:12]}: {fix}"
+            )
 
     def verify(self) -> None:
         """Hash every file; raise InputError naming the first that is not the recorded one."""
@@ -125,10 +156,11 @@ def make_bundle(
     checkpoint, adapter = _base_and_adapter(checkpoint, None if base is None else Path(base))
     if out.exists() and not (out / "bundle.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not a bundle: give another --out")
-    config = _check_config(checkpoint)
+    config, family = _check_config(checkpoint)
+    sizes = family.sizes(config)
     table = read_vocabulary(vocabulary, medians, names)
-    if table.size != config["vocab_size"]:
-        limit = config["vocab_size"]
+    if table.size != sizes.vocabulary:
+        limit = sizes.vocabulary
         raise InputError(
             f"vocabulary has {table.size} tokens, the model {limit}: use the bundle of the same generation"
         )
@@ -146,8 +178,8 @@ def make_bundle(
             for source in (*sources.weights, *sources.index):
                 shutil.copyfile(source, making / source.name)
         weights = sorted(making.glob("*.safetensors"))
-        _check_shapes(weights, config)
-        merged = {} if adapter is None else _merge(adapter, weights)
+        _check_shapes(weights, config, family)
+        merged = {} if adapter is None else _merge(adapter, weights, family)
         table.write(making / "vocabulary.parquet")
         if targets is not None:
             columns = {"alias": pa.array(list(targets)), "ensembl_id": pa.array(list(targets.values()))}
@@ -161,7 +193,7 @@ def make_bundle(
             "schema": SCHEMA,
             "generation": "v1" if special.cls is None else "v2",
             "special": {"pad": special.pad, "mask": special.mask, "cls": special.cls, "eos": special.eos},
-            "input_size": config["max_position_embeddings"],
+            "input_size": sizes.positions,
             "weights_sha256": _weights_identity([files[path.name]["sha256"] for path in weights]),
             "vocabulary_sha256": files["vocabulary.parquet"]["sha256"],
             "files": files,
@@ -190,10 +222,10 @@ def _base_and_adapter(checkpoint: Path, base: Path | None) -> tuple[Path, Path |
     return base, checkpoint
 
 
-def _merge(adapter: Path, weights: list[Path]) -> dict[str, Any]:
+def _merge(adapter: Path, weights: list[Path], family: Family) -> dict[str, Any]:
     """Merge the adapter into the weights; what bundle.json says about it: whose weights these were, and what came to them."""
     before = _weights_identity([_sha256(path) for path in weights])
-    layers = merge(adapter, weights)
+    layers = merge(adapter, weights, family)
     return {"adapter": {"sha256": _sha256(adapter / ADAPTER_WEIGHTS), "layers": layers, "base_weights_sha256": before}}
 
 
@@ -205,30 +237,28 @@ def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:
     return there
 
 
-def _check_config(checkpoint: Path) -> dict[str, Any]:
+def _check_config(checkpoint: Path) -> tuple[dict[str, Any], Family]:
     if not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint} has no config.json: give the folder of a Hugging Face checkpoint")
     config = read_object(checkpoint / "config.json")
-    if config.get("model_type") != "bert":
-        raise InputError(
-            f"model_type of {checkpoint} is {config.get('model_type')!r}, not 'bert': give a Geneformer model"
-        )
-    for name in _COUNTS:
+    family = family_of(config, checkpoint)
+    for name in family.counts:
         if not isinstance(config.get(name), int) or config[name] < 1:
             raise InputError(
                 f"{name} in {checkpoint}/config.json is {config.get(name)!r}, not a count: repair the checkpoint"
             )
-    return config
+    return config, family
 
 
-def _check_shapes(weights: list[Path], config: Mapping[str, Any]) -> None:
+def _check_shapes(weights: list[Path], config: Mapping[str, Any], family: Family) -> None:
     """Every tensor lies within its file, and the embeddings have the rows the configuration names."""
     shapes = {name: shape for path in weights for name, shape in read_header(path).items()}
-    for part, rows in (("word", config["vocab_size"]), ("position", config["max_position_embeddings"])):
-        found = [shape for name, shape in shapes.items() if name.endswith(f"embeddings.{part}_embeddings.weight")]
-        want = [rows, config["hidden_size"]]
+    for part, (end, want) in family.tables(config).items():
+        found = [shape for name, shape in shapes.items() if name.endswith(end)]
         if not found:
-            raise InputError(f"weights hold no {part} embeddings among {len(shapes)} tensors: give a BERT checkpoint")
+            raise InputError(
+                f"weights hold no {part} embeddings among {len(shapes)} tensors: give a {family.name} checkpoint"
+            )
         if found[0] != want:
             raise InputError(f"{part} embeddings are {found[0]}, config.json says {want}: repair the checkpoint")
 

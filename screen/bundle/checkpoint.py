@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rankshift.screen.errors import InputError
@@ -38,21 +39,42 @@ def checkpoint_files(folder: Path) -> CheckpointFiles:
         if single.is_file():
             return CheckpointFiles(weights=(readable(single),), pickled=pickled)
         if index.is_file():
-            try:
-                shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise InputError(
-                    f"{index} is not an index of weights ({first_line(error)}): repair the checkpoint"
-                ) from error
-            if not shards or any(Path(shard).name != shard for shard in shards):
-                raise InputError(f"{index} names no weight file of its own folder: repair the checkpoint")
-            files = tuple(readable(folder / shard) for shard in shards)
+            files = tuple(readable(folder / shard) for shard in _shards(index))
             return CheckpointFiles(weights=files, index=() if pickled else (index,), pickled=pickled)
     raise InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin: give the folder of a checkpoint")
 
 
+def _shards(index: Path) -> list[str]:
+    """Names of the weight files of an index, in order."""
+    try:
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{index} is not an index of weights ({first_line(error)}): repair the checkpoint") from error
+    if not shards or any(Path(shard).name != shard for shard in shards):
+        raise InputError(f"{index} names no weight file of its own folder: repair the checkpoint")
+    return shards
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint's safetensors files, on the CPU; the files stay mapped while the tensors live."""
+    found: dict[str, torch.Tensor] = {}
+    for path in checkpoint_files(folder).weights:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{path} cannot be read as safetensors ({first_line(error)}): copy the checkpoint again"
+            ) from error
+    return found
+
+
 def read_header(path: Path) -> dict[str, list[int]]:
-    """{tensor: shape} of a safetensors file, after checking that every tensor's bytes lie within the file."""
+    """{tensor: shape} of a safetensors file, after checking that every tensor's bytes lie within the file.
+
+    By hand, although `safe_open` makes the same checks: it does not say how many bytes there are and how many there should
+    be, from which a user sees that a copy was cut short.
+    """
     size = readable(path).stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -118,6 +140,8 @@ def _load_tensors(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} holds more than tensors ({first_line(error)}): save it as safetensors") from error
+    except MemoryError:
+        raise  # no fault of the file
     except Exception as error:  # a damaged file can raise almost anything
         raise InputError(f"{path} is not a readable torch file ({first_line(error)}): copy it again") from error
     if not isinstance(content, dict):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from rankshift.screen.bundle.checkpoint import read_header
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import Family
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.foreign import first_line
 
@@ -32,7 +33,7 @@ MORE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class LoraDelta:
     """What is added to one weight: scale * b a. a: (r, in), b: (out, r)."""
 
     a: torch.Tensor
@@ -49,7 +50,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_adapter(folder: Path) -> dict[str, Change]:
+def read_adapter(folder: Path, family: Family) -> dict[str, LoraDelta]:
     """Changes of an adapter by the name of the linear layer in the encoder, as `encoder.layer.0.attention.self.query`.
 
     Raises InputError naming what makes it more than plain LoRA on the encoder's linear layers.
@@ -59,11 +60,12 @@ def read_adapter(folder: Path) -> dict[str, Change]:
         raise InputError(f"{folder} has no {WEIGHTS}: save the adapter as safetensors")
     read_header(folder / WEIGHTS)
     tensors = load_file(folder / WEIGHTS)
-    changes: dict[str, Change] = {}
+    deltas: dict[str, LoraDelta] = {}
     for key, a in sorted(tensors.items()):
-        name, _, part = key.removeprefix("base_model.model.").removeprefix("bert.").partition(".lora_")
-        if not name.startswith(("encoder.", "embeddings.")):
+        inside = family.layer_name(key)
+        if inside is None:
             continue  # a head, which is never computed
+        name, _, part = inside.partition(".lora_")
         if part not in ("A.weight", "B.weight") or a.dim() != 2:
             raise InputError(f"{folder / WEIGHTS}: {key} is no matrix of plain LoRA: merge the adapter with PEFT first")
         if part == "B.weight":
@@ -75,12 +77,12 @@ def read_adapter(folder: Path) -> dict[str, Change]:
             )
         rank = len(a)
         scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        changes[name] = Change(a=a, b=b, scale=scale)
-    if not changes:
+        deltas[name] = LoraDelta(a=a, b=b, scale=scale)
+    if not deltas:
         raise InputError(
             f"{folder / WEIGHTS} changes no layer of the encoder ({len(tensors)} tensors): use its base alone"
         )
-    return changes
+    return deltas
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -109,29 +111,30 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def merge(adapter: Path, weights: Sequence[Path]) -> int:
+def merge(adapter: Path, weights: Sequence[Path], family: Family) -> int:
     """Add an adapter to the weights of its base in the safetensors files `weights`; returns how many layers changed.
 
     Raises InputError when a changed layer is not in the base, or has another shape there.
     """
-    changes = read_adapter(adapter)
-    left = set(changes)
+    deltas = read_adapter(adapter, family)
+    left = set(deltas)
     for path in weights:
         with safe_open(path, framework="pt") as file:
-            names = {key: _layer(key) for key in file.keys() if _layer(key) in left}  # noqa: SIM118 (no mapping)
+            inside = {key: _layer(key, family) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            names = {key: name for key, name in inside.items() if name in left}
             metadata = file.metadata()
         if not names:
             continue
         tensors = load_file(path)
         for key, name in names.items():
-            change = changes[name]
-            wanted = (len(change.b), change.a.shape[1])
+            delta = deltas[name]
+            wanted = (len(delta.b), delta.a.shape[1])
             if tuple(tensors[key].shape) != wanted:
                 raise InputError(
                     f"{adapter} changes {name} of {wanted}, the base has {tuple(tensors[key].shape)}: give the base that "
                     "the adapter was trained on"
                 )
-            tensors[key] = change.added_to(tensors[key])
+            tensors[key] = delta.added_to(tensors[key])
         left -= set(names.values())
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
@@ -139,9 +142,9 @@ def merge(adapter: Path, weights: Sequence[Path]) -> int:
         raise InputError(
             f"{adapter} changes {min(left)}, which the base does not have: give the base it was trained on"
         )
-    return len(changes)
+    return len(deltas)
 
 
-def _layer(key: str) -> str:
+def _layer(key: str, family: Family) -> str:
     """The encoder's linear layer that a weight of a checkpoint belongs to."""
-    return key.removeprefix("bert.").removesuffix(".weight") if key.endswith(".weight") else ""
+    return (family.layer_name(key) or "").removesuffix(".weight") if key.endswith(".weight") else ""

@@ -61,7 +61,7 @@ def embed(
     order = np.argsort(-cells.lengths, kind="stable")
     lengths = cells.lengths[order]
     arrays = original_lists(cells.offsets[:-1][order], lengths, lengths, cells.frame)
-    out = np.empty((len(cells), encoder.width), np.float32)
+    out = np.empty((len(cells), encoder.hidden_size), np.float32)
 
     def pooled(block: Batch, hidden: torch.Tensor) -> np.ndarray:
         return (hidden if level == "cls" else pool(hidden, block.runs, cells.frame)).float().cpu().numpy()

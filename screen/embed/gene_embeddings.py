@@ -118,7 +118,7 @@ def gene_sums(
 
     group: int [cells], the group of each cell of 0..groups-1; None for one group. `done` is told of cells.
     """
-    out = GeneSums(genes, groups, encoder.width)
+    out = GeneSums(genes, groups, encoder.hidden_size)
     for token, of, hidden in _wanted(cells, encoder, genes, layer_count, tokens, group, done):
         out.add(token, of, hidden)
     return out
@@ -141,7 +141,7 @@ def gene_medians(
     """
     slot = np.searchsorted(genes, cells.ids)
     there = _are(genes, cells.ids)
-    held = int(there.sum()) * encoder.width * 4
+    held = int(there.sum()) * encoder.hidden_size * 4
     if held > HELD_BYTES:
         raise InputError(
             f"an exact median holds {held / 2**30:.1f} GiB of hidden states, the limit is {HELD_BYTES / 2**30:.0f}: use "
@@ -151,7 +151,7 @@ def gene_medians(
     key = slot[there] * groups + np.repeat(of_cell, cells.lengths)[there]  # by gene, then group
     count = np.bincount(key, minlength=len(genes) * groups)
     free = np.concatenate([[0], np.cumsum(count)[:-1]])
-    values = np.empty((len(key), encoder.width), np.float32)
+    values = np.empty((len(key), encoder.hidden_size), np.float32)
     for token, of, hidden in _wanted(cells, encoder, genes, layer_count, tokens, group, done):
         key = np.searchsorted(genes, token) * groups + of
         order = np.argsort(key, kind="stable")

@@ -1,26 +1,26 @@
 """What a screen costs before it runs: floating-point operations, memory, and time from a probe of this machine."""
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
 
+from rankshift.screen.families.sizes import Sizes
+
 EFFICIENCY = 0.6  # share of the matrix-product rate that whole screens reach on a CPU (benchmarks/results.csv)
 
 
-def list_flops(config: dict[str, Any], layers: int, lengths: np.ndarray) -> np.ndarray:
-    """FLOP per list of `lengths` rows: products 8 D^2 + 4 D F and attention 4 N D, per row and layer."""
+def list_flops(sizes: Sizes, layers: int, lengths: np.ndarray) -> np.ndarray:
+    """FLOP per list of `lengths` rows: two per weight of the layer and attention 4 N D, per row and layer."""
     n = lengths.astype(np.float64)
-    d, inner = config["hidden_size"], config["intermediate_size"]
-    return layers * n * (8 * d * d + 4 * d * inner + 4 * n * d)
+    return layers * n * (2 * sizes.layer_weights + 4 * n * sizes.hidden_size)
 
 
-def memory_bytes(config: dict[str, Any], tokens: int, longest: int) -> int:
+def memory_bytes(sizes: Sizes, tokens: int, longest: int) -> int:
     """Rough peak beside the cells: weights, the batch's shared attention, one block of activations."""
-    d, inner = config["hidden_size"], config["intermediate_size"]
-    weights = config["num_hidden_layers"] * (4 * d * d + 2 * d * inner) + config["vocab_size"] * d
-    block = max(longest, 4096) * (8 * d + inner)
+    d = sizes.hidden_size
+    weights = sizes.layers * sizes.layer_weights + sizes.vocabulary * d
+    block = max(longest, 4096) * (8 * d + sizes.intermediate_size)
     return 4 * int(weights + max(tokens, longest) * d + block + 4 * longest * d)
 
 

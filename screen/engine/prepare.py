@@ -24,11 +24,13 @@ from rankshift.screen.cells.expression import expression_path, state_scores
 from rankshift.screen.embed.cell_embeddings import check_level, embed
 from rankshift.screen.embed.states import check_route, read_states, summarise
 from rankshift.screen.encoder.cost import list_flops
-from rankshift.screen.encoder.encoder import PRECISIONS, Encoder, check_config, default_device, measured_layers
+from rankshift.screen.encoder.encoder import Encoder, default_device
 from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.noise import Sample, choose_dtype
 from rankshift.screen.engine.shifts import Measure, Shifts
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import measured_layers
+from rankshift.screen.families.operators import PRECISIONS
 from rankshift.screen.files.atomic import sync
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.files.versions import versions
@@ -119,7 +121,7 @@ def prepare(
     out: a path, or the URL of a folder in an object store (module `remote`).
     Raises InputError on whatever does not fit, before anything is computed but state vectors. `dry`: write nothing.
     """
-    check_config(bundle.config)
+    bundle.family.check_config(bundle.config)
     layers = measured_layers(bundle.config, options.layer)
     genes, unknown = resolve_genes(options.genes, bundle)
     if unknown:
@@ -212,7 +214,7 @@ def prepare(
     manifest["shards"] = len(list(plan(counts, chosen.lengths, shard_tokens)))
     manifest["lists"] = int(counts.sum())
     manifest["longest"] = int(chosen.lengths.max())
-    manifest["flops"] = float((list_flops(bundle.config, layers, chosen.lengths) * (counts + 1)).sum())
+    manifest["flops"] = float((list_flops(bundle.sizes, layers, chosen.lengths) * (counts + 1)).sum())
     over = int((chosen.lengths < bundle.input_size).sum()) if perturb.reference_overflow else 0
     if over:
         say(
@@ -291,7 +293,7 @@ def _states(
 
 def _shard_tokens(bundle: Bundle, layers: int, cells: Cells, device: str, gene_shifts: bool) -> int:
     mean = np.array([cells.lengths.mean()])
-    per_row = float(list_flops(bundle.config, max(layers, 1), mean)[0] / mean[0])
+    per_row = float(list_flops(bundle.sizes, max(layers, 1), mean)[0] / mean[0])
     most = SHARD_GENES if gene_shifts else np.inf  # a row of a list is a row of gene shifts
     return int(max(min(SHARD_FLOPS[device] / per_row, most), SHARD_LISTS * int(cells.lengths.max())))
 

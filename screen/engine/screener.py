@@ -20,7 +20,6 @@ from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.noise import Sample, noise_floor
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.shifts import Done, Measure, Shifts, shifts_of
-from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.perturb.edits import Perturb, eligible
 from rankshift.screen.runs.run import Run
@@ -134,16 +133,7 @@ def missing(screener: Screener) -> Iterator[Shard]:
     return (shard for shard in screener.shards if shard.name not in there)
 
 
-def check_bundle(run: Run, bundle: Bundle) -> None:
-    """Refuse a bundle that is not the one the run was prepared with."""
-    recorded = run.manifest["bundle"]["weights_sha256"]
-    if bundle.weights_sha256 != recorded:
-        raise InputError(
-            f"{bundle.path} has weights {bundle.weights_sha256[:12]}, the run {recorded[:12]}: use that bundle"
-        )
-
-
 def load_encoder(run: Run, bundle: Bundle, device: str | None = None) -> Encoder:
     """The encoder a run asks for, after checking that the bundle is the one the run was prepared with."""
-    check_bundle(run, bundle)
+    bundle.check(run.manifest["bundle"]["weights_sha256"])
     return Encoder(bundle, device=device or default_device(), dtype=run.manifest["dtype"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rankshift.screen.encoder.batches import Batch
     from rankshift.screen.encoder.encoder import Encoder
     from rankshift.screen.engine.screener import Screener
+    from rankshift.screen.families.sizes import Sizes
 
 BUDGET = {"cpu": 1e13, "cuda": 1e15}  # FLOP: a minute or two
 PER_STATE = 250  # cells drawn
@@ -55,11 +56,10 @@ def embed_states(run: Run, perturbations: list[int], bundle: Path | None = None,
     if recorded is None:
         raise InputError(f"{run.path} was made without a model: there is nothing to embed with")
     opened = Bundle.open(Path(bundle or recorded["path"]))
-    if opened.weights_sha256 != recorded["weights_sha256"]:
-        raise InputError(f"{opened.path} has other weights than the run: give its bundle with --bundle")
+    opened.check(recorded["weights_sha256"], "give its bundle with --bundle")
     screener = Screener.open(run.path, opened)
     measure, device = screener.measure, default_device()
-    budget = _Budget.of(opened.config, measure.layers, float(screener.cells.lengths.mean()), BUDGET[device])
+    budget = _Budget.of(opened.sizes, measure.layers, float(screener.cells.lengths.mean()), BUDGET[device])
     route = run.manifest.get("route")
     drawn = budget.cells(PER_STATE, len(route) - 1 if route else 1)
     random = np.random.default_rng(SEED)
@@ -87,11 +87,11 @@ class _Budget:
     most: int
 
     @staticmethod
-    def of(config: dict, layers: int, length: float, flops: float) -> "_Budget":
+    def of(sizes: "Sizes", layers: int, length: float, flops: float) -> "_Budget":
         # start-up time: torch and the encoder are loaded only when a map embeds cells
         from rankshift.screen.encoder.cost import list_flops
 
-        return _Budget(most=int(flops / float(list_flops(config, max(layers, 1), np.array([length]))[0])))
+        return _Budget(most=int(flops / float(list_flops(sizes, max(layers, 1), np.array([length]))[0])))
 
     def cells(self, wanted: int, states: int) -> int:
         return self._share(wanted, states, 20)
@@ -147,7 +147,7 @@ def _moved(
 
     cells, perturb, measure = screener.cells, screener.perturb, screener.measure
     wanted = dict.fromkeys(perturbations, per_gene)
-    sums = {n: np.zeros(encoder.width) for n in perturbations}
+    sums = {n: np.zeros(encoder.hidden_size) for n in perturbations}
     used = dict.fromkeys(perturbations, 0)
     cls = measure.level == "cls"
 

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForMaskedLM
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.pretraining.masking import hide, length_batches
 from rankshift.jobs.pretraining.objective import JUDGE, held_out_loss, masked_loss, new_model, split
-from rankshift.jobs.pretraining.options import Pretraining, bert_config, read_config
+from rankshift.jobs.pretraining.options import Pretraining, model_config, read_config
 from rankshift.jobs.pretraining.pretrain import pretrain
 from rankshift.jobs.pretraining.unigram import unigram_entropy, unigram_loss
 from rankshift.jobs.training import trainer
@@ -250,7 +250,7 @@ def test_presets_have_the_published_sizes(name, tokens, weights):
     options = Pretraining.preset(name)
     table = vocabulary()
     assert options.positions is not None
-    config = bert_config(options, table, options.positions)
+    config = model_config(options, table, options.positions)
     config.vocab_size = tokens
     with torch.device("meta"):
         model = BertForMaskedLM(config)

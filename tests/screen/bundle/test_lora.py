@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
-from rankshift.screen.encoder.encoder import Encoder, read_weights
+from rankshift.screen.bundle.checkpoint import read_tensors
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.bert import BERT
 from rankshift.screen.genes.vocabulary import make_vocabulary
 
 CONFIG = BertConfig(
@@ -56,8 +58,8 @@ def test_merged_weights_are_those_of_peft(options, saving, vocabulary, tmp_path)
     bundle = make_bundle(adapter, vocabulary, tmp_path / "bundle", base=base)
     merged = PeftModel.from_pretrained(BertForMaskedLM.from_pretrained(base), adapter).merge_and_unload()
     expected = merged.bert.state_dict()
-    plain = read_weights(base)
-    found = read_weights(bundle.path)
+    plain = BERT.encoder_weights(read_tensors(base))
+    found = bundle.encoder_weights()
     assert found.keys() == plain.keys()
     for name, weight in found.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=1e-6)
@@ -79,7 +81,7 @@ def test_an_adapter_of_a_classifier_goes_into_any_base_of_its_encoder(vocabulary
     bundle = make_bundle(adapter, vocabulary, tmp_path / "bundle", base=base)
     tuned = BertForSequenceClassification.from_pretrained(base, num_labels=3)
     expected = PeftModel.from_pretrained(tuned, adapter).merge_and_unload().bert.state_dict()
-    for name, weight in read_weights(bundle.path).items():
+    for name, weight in bundle.encoder_weights().items():
         torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=1e-6)
 
 

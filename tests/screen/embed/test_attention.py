@@ -65,7 +65,7 @@ def test_attention_is_that_of_transformers(opened, attentions):
     arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.frame)
     cell = 0
     for block in batches(torch.tensor(cells.ids), arrays, 150):
-        for layer, x_TD in enumerate(encoder.layer_inputs(block, len(encoder.layers))):
+        for layer, x_TD in enumerate(encoder.layer_inputs(block, encoder.sizes.layers)):
             for i, rows_ND in enumerate(x_TD.split(block.arrays.length.tolist())):
                 ours = torch.stack(list(encoder.attention(layer, rows_ND)))
                 np.testing.assert_allclose(ours, attentions[cell + i][layer], atol=1e-6, rtol=1e-5)
@@ -77,7 +77,7 @@ def test_attention_is_that_of_transformers(opened, attentions):
 def test_sums_over_cells(full_length, opened, attentions):
     bundle, cells, encoder = opened
     genes = genes_of(cells, bundle.vocabulary.is_gene)
-    layers = tuple(range(len(encoder.layers)))
+    layers = tuple(range(encoder.sizes.layers))
     sums = pair_sums(cells, encoder, Heads(layers=layers, per_head=True, full_length=full_length), genes)
     assert sums.channels[: encoder.heads + 1] == [(0, None), *((0, h) for h in range(encoder.heads))]
     wanted = in_the_open(cells, attentions, full_length)

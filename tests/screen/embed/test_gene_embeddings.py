@@ -9,8 +9,9 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed import gene_embeddings
 from rankshift.screen.embed.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
-from rankshift.screen.encoder.encoder import Encoder, measured_layers
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.family import measured_layers
 
 LAYERS = 2  # hidden states of the second layer: --layer -1 of v1, -2 of v2
 

@@ -18,8 +18,9 @@ from transformers import (
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import batches, join
-from rankshift.screen.encoder.encoder import Encoder, check_config
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.bert import BERT
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import Perturb, edits_of
 
@@ -177,4 +178,4 @@ def test_sixteen_bit_products_stay_near_float32(dtype, tolerance, tmp_path):
 )
 def test_what_is_not_implemented_is_refused_by_name(config, message):
     with pytest.raises(InputError, match=message):
-        check_config({**SMALL, **config})
+        BERT.check_config({**SMALL, **config})

@@ -1,0 +1,1 @@
+"""Families of encoders that can be trained: what pretraining and fine-tuning need of transformers, a file a family."""

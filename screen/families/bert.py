@@ -1,0 +1,213 @@
+"""BERT: names in its configurations and checkpoints, and its encoder for inference; no head, no padding, no mask.
+
+It does not train, and it refuses by name what it does not implement.
+
+Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H heads, E head size, F intermediate size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rankshift.kernels.perturbed_lists import PerturbedLists
+from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
+from rankshift.screen.errors import InputError
+from rankshift.screen.families.operators import ACTIVATIONS, Operators, Runs, Weight
+from rankshift.screen.families.sizes import Sizes
+
+PREFIXES = ("bert.", "", "model.bert.", "base_model.model.bert.")
+ANCHOR = "embeddings.word_embeddings.weight"
+
+
+class Bert:
+    """The family: BertModel of transformers and every model around it."""
+
+    model_type = "bert"
+    name = "BERT"
+    counts = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+    def check_config(self, config: Mapping[str, Any]) -> None:
+        """Refuse, by name, a BertConfig that asks for what this encoder does not do."""
+        if config.get("hidden_act") not in ACTIVATIONS:
+            raise InputError(
+                f"hidden_act {config.get('hidden_act')!r} is not implemented: use one of {', '.join(ACTIVATIONS)}"
+            )
+        if config.get("position_embedding_type", "absolute") != "absolute":
+            raise InputError(
+                f"position_embedding_type {config['position_embedding_type']!r} is not implemented: use absolute"
+            )
+        for flag in ("is_decoder", "add_cross_attention"):
+            if config.get(flag):
+                raise InputError(f"{flag} is not implemented: use a plain BERT encoder")
+        if config["hidden_size"] % config["num_attention_heads"]:
+            raise InputError(
+                f"hidden_size {config['hidden_size']} is no multiple of {config['num_attention_heads']} heads"
+            )
+
+    def sizes(self, config: Mapping[str, Any]) -> Sizes:
+        """The shape of a model."""
+        d, f = int(config["hidden_size"]), int(config["intermediate_size"])
+        return Sizes(
+            layers=int(config["num_hidden_layers"]),
+            hidden_size=d,
+            intermediate_size=f,
+            heads=int(config["num_attention_heads"]),
+            vocabulary=int(config["vocab_size"]),
+            positions=int(config["max_position_embeddings"]),
+            layer_weights=4 * d * d + 2 * d * f,
+        )
+
+    def tables(self, config: Mapping[str, Any]) -> dict[str, tuple[str, list[int]]]:
+        """The embeddings that a checkpoint must hold."""
+        d = config["hidden_size"]
+        return {
+            "word": (ANCHOR, [config["vocab_size"], d]),
+            "position": ("embeddings.position_embeddings.weight", [config["max_position_embeddings"], d]),
+        }
+
+    def layer_name(self, tensor: str) -> str | None:
+        """Name within BertModel, as `encoder.layer.0.attention.self.query.weight`; None of a head's tensor."""
+        name = tensor.removeprefix("base_model.model.").removeprefix("bert.")
+        return name if name.startswith(("encoder.", "embeddings.")) else None
+
+    def encoder_weights(self, found: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The encoder's tensors among those of a model, without the prefix of the model around it; None if it has none."""
+        prefix = next((p for p in PREFIXES if p + ANCHOR in found), None)
+        if prefix is None:
+            return None
+        modern = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+        encoder = {}
+        for key, value in found.items():
+            if key.startswith(prefix + "embeddings.") or key.startswith(prefix + "encoder."):
+                short = key.removeprefix(prefix)
+                for old, new in modern.items():
+                    short = short.replace(old, new)
+                encoder[short] = value
+        return encoder
+
+    def load(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], operators: Operators) -> "BertModel":
+        """The encoder on a device. Raises KeyError naming a tensor that is missing."""
+        return BertModel(config, self.sizes(config), weights, operators)
+
+
+BERT = Bert()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Weights of one encoder layer, [in, out] so that a batch is multiplied from the left."""
+
+    qkv: Weight  # (D, 3D)
+    qkv_bias: Tensor
+    out: Weight  # (D, D)
+    out_bias: Tensor
+    norm: tuple[Tensor, Tensor]
+    up: Weight  # (D, F)
+    up_bias: Tensor
+    down: Weight  # (F, D)
+    down_bias: Tensor
+    down_norm: tuple[Tensor, Tensor]
+
+
+class BertModel:
+    """The weights of a BERT encoder on a device, and the steps of its forward pass."""
+
+    def __init__(
+        self, config: Mapping[str, Any], sizes: Sizes, weights: Mapping[str, Tensor], operators: Operators
+    ) -> None:
+        self._do, self._sizes = operators, sizes
+        self.eps: float = config.get("layer_norm_eps", 1e-12)
+        self.activate = ACTIVATIONS[config["hidden_act"]]
+        self.tables = self._tables(weights)
+        self.layers = [self._layer(weights, i) for i in range(sizes.layers)]
+
+    def _tables(self, w: Mapping[str, Tensor]) -> EmbeddingTables:
+        e, held = "embeddings.", self._do.float
+        return EmbeddingTables(
+            word=held(w[ANCHOR]),
+            position=held(w[e + "position_embeddings.weight"]),
+            type_row=held(w[e + "token_type_embeddings.weight"][0]),
+            gamma=held(w[e + "LayerNorm.weight"]),
+            beta=held(w[e + "LayerNorm.bias"]),
+            eps=self.eps,
+        )
+
+    def _layer(self, w: Mapping[str, Tensor], i: int) -> Layer:
+        at, do = f"encoder.layer.{i}.", self._do
+
+        def matrix(*names: str) -> Weight:
+            return do.matrix(torch.cat([w[f"{at}{n}.weight"] for n in names]))
+
+        def bias(*names: str) -> Tensor:
+            return do.vector(torch.cat([w[f"{at}{n}.bias"] for n in names]))
+
+        def norm(name: str) -> tuple[Tensor, Tensor]:
+            return do.float(w[f"{at}{name}.weight"]), do.float(w[f"{at}{name}.bias"])
+
+        qkv = [f"attention.self.{n}" for n in ("query", "key", "value")]
+        return Layer(
+            qkv=matrix(*qkv),
+            qkv_bias=bias(*qkv),
+            out=matrix("attention.output.dense"),
+            out_bias=bias("attention.output.dense"),
+            norm=norm("attention.output.LayerNorm"),
+            up=matrix("intermediate.dense"),
+            up_bias=bias("intermediate.dense"),
+            down=matrix("output.dense"),
+            down_bias=bias("output.dense"),
+            down_norm=norm("output.LayerNorm"),
+        )
+
+    def embed(self, lists: PerturbedLists) -> Tensor:
+        """The rows (T, D) that the first layer reads."""
+        return rank_shift(lists, self.tables, torch.float32)
+
+    def embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The same for single tokens [n] that stand at `positions` [n]."""
+        t = self.tables
+        return self._norm(t.word[tokens] + t.position[positions] + t.type_row, (t.gamma, t.beta))
+
+    def qkv(self, layer: int, x: Tensor) -> Tensor:
+        """Queries, keys and values (T, 3D) of a layer; queries are not scaled."""
+        weights = self.layers[layer]
+        return self._do.product(x, weights.qkv, weights.qkv_bias)
+
+    def queries_and_keys(self, layer: int, x: Tensor) -> Tensor:
+        """The first two thirds of `qkv`."""
+        d, weights = self._sizes.hidden_size, self.layers[layer]
+        return self._do.product(x, weights.qkv[:, : 2 * d], weights.qkv_bias[: 2 * d])
+
+    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+        """The layer behind its attention: output projection, two-layer perceptron, both residuals and LayerNorms."""
+        w = self.layers[layer]
+        x = self._norm(self._do.add_product(x, attended, w.out, w.out_bias), w.norm)
+        inner = self.activate(self._do.product(x, w.up, w.up_bias))
+        return self._norm(self._do.add_product(x, inner, w.down, w.down_bias), w.down_norm)
+
+    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
+        """A layer's output at the first row of every list, (P, D), from the rows of the layer below.
+
+        Keys and values are never projected: q.(Wk h) = (Wk^T q).h and sum p (Wv h) = Wv (sum p h); the keys' bias adds a
+        constant to all logits of a query and drops out of the softmax.
+        """
+        d, h, weights = self._sizes.hidden_size, self._sizes.heads, self.layers[layer]
+        first_PD = x[start]
+        weight, bias = weights.qkv.float(), weights.qkv_bias.float()
+        q_PHE = torch.addmm(bias[:d], first_PD, weight[:, :d]).view(-1, h, d // h)
+        w_key, w_value = (weight[:, i * d : (i + 1) * d].view(d, h, d // h) for i in (1, 2))
+        u_PHD = torch.einsum("phe,dhe->phd", q_PHE, w_key) * (d // h) ** -0.5
+        parts, row, p = [], 0, 0
+        for count, n in runs:
+            rows_PND = x[row : row + count * n].view(count, n, d)
+            weight_PHN = torch.bmm(u_PHD[p : p + count], rows_PND.transpose(1, 2)).softmax(-1)
+            parts.append(torch.bmm(weight_PHN, rows_PND))
+            row, p = row + count * n, p + count
+        attended_PD = torch.einsum("phd,dhe->phe", torch.cat(parts), w_value).reshape(-1, d) + bias[2 * d :]
+        return self.finish(layer, first_PD, attended_PD.to(self._do.dtype))
+
+    def _norm(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        return F.layer_norm(x, (self._sizes.hidden_size,), *weights, self.eps)

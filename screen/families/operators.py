@@ -1,0 +1,109 @@
+"""What every family computes with: products at one precision, and attention inside lists that are packed without padding.
+
+`dtype` is that of the matrix products and of attention; embeddings, residual stream and LayerNorm stay float32, because
+cosine shifts are small (1e-4 to 1e-2) and bfloat16 alone is about thirty times noisier on 1 - cos. int8 are 8-bit weights
+and activations (kernel `eight_bit`) beside attention in 16 bits.
+
+Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H heads, E head size.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rankshift.kernels.eight_bit import EightBit, multiplies
+from rankshift.screen.errors import InputError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": lambda x: F.silu(x, inplace=True),
+    "swish": lambda x: F.silu(x, inplace=True),
+    "tanh": torch.tanh_,
+}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = (*DTYPES, "int8")
+QUERY_BLOCK = 256  # queries whose logits over a list's keys are in cache together
+Runs: TypeAlias = list[tuple[int, int]]  # (count, length) of neighbouring lists of one length
+Weight: TypeAlias = Tensor | EightBit
+
+
+class Operators:
+    """How weights are held on a device, and the products with them."""
+
+    def __init__(self, device: str, dtype: str, sizes: set[int]) -> None:
+        """Sizes: of the matrices that 8 bits would multiply."""
+        if dtype not in PRECISIONS:
+            raise InputError(f"dtype {dtype!r} is unknown: use one of auto, {', '.join(PRECISIONS)}")
+        self.device = torch.device(device)
+        self.eight_bit = dtype == "int8"
+        if self.eight_bit and (lacking := multiplies(self.device, sizes)):
+            raise InputError(f"dtype int8 needs products of 8-bit integers, {lacking}: use --dtype auto")
+        self.dtype = _beside_eight_bits(self.device) if self.eight_bit else DTYPES[dtype]
+
+    def float(self, tensor: Tensor) -> Tensor:
+        """A float32 copy on the device, of what stays at full precision."""
+        return tensor.to(self.device, torch.float32, copy=True).contiguous()  # else it keeps the whole file mapped
+
+    def matrix(self, weight: Tensor) -> Weight:
+        """A weight as files hold it, [out, in], turned to [in, out] so that a batch is multiplied from the left."""
+        if self.eight_bit:
+            return EightBit.of(weight.to(self.device).T)
+        return weight.to(self.device, self.dtype).contiguous().T
+
+    def vector(self, bias: Tensor) -> Tensor:
+        """A bias beside a `matrix`."""
+        return bias.to(self.device, self.dtype)
+
+    def product(self, x: Tensor, weight: Weight, bias: Tensor) -> Tensor:
+        """x times the weight, plus the bias."""
+        if isinstance(weight, EightBit):
+            return weight.product(x, bias)
+        return torch.addmm(bias, x.to(self.dtype), weight)
+
+    def add_product(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor) -> Tensor:
+        """The residual stream x plus (a times the weight, plus the bias). Takes x over."""
+        if isinstance(weight, EightBit):
+            return x.add_(weight.product(a, bias.float()))
+        if self.dtype == torch.float32:
+            return x.add_(bias).addmm_(a, weight)  # the residual is the accumulator
+        return x.add_(torch.addmm(bias, a, weight))
+
+    def attention(self, qkv: Tensor, runs: Runs, heads: int) -> Tensor:
+        """Self-attention inside every list, (T, 3D) -> (T, D). Lists of one length go together: nothing is padded."""
+        out = torch.empty(len(qkv), qkv.shape[1] // 3, dtype=qkv.dtype, device=qkv.device)
+        row = 0
+        for count, n in runs:
+            rows = slice(row, row + count * n)
+            q, k, v = qkv[rows].view(count, n, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (P, H, N, E) each
+            target = out[rows].view(count, n, heads, -1)
+            if self.dtype != torch.float32 and self.device.type == "cpu":
+                _attend_in_blocks(q, k, v, target)
+            else:
+                target.copy_(F.scaled_dot_product_attention(q, k, v).transpose(1, 2))
+            row += count * n
+        return out
+
+
+def _beside_eight_bits(device: torch.device) -> torch.dtype:
+    """Type of what stays wider than 8 bits, attention above all: 16 bits where they are fast."""
+    if device.type == "cuda":
+        return torch.float16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _attend_in_blocks(q_PHNE: Tensor, k_PHNE: Tensor, v_PHNE: Tensor, out_PNHE: Tensor) -> None:
+    """Attention by batched products over blocks of queries, for 16 bits on a CPU: torch's own kernel computes those products
+    at float32 speed there (60 to 70 GFLOP/s a core at 600 genes and more, this 83 to 104)."""
+    scale = q_PHNE.shape[-1] ** -0.5
+    for p in range(len(q_PHNE)):
+        q, k, v = q_PHNE[p].contiguous(), (k_PHNE[p] * scale).transpose(1, 2).contiguous(), v_PHNE[p].contiguous()
+        for block in range(0, q.shape[1], QUERY_BLOCK):
+            share = torch.bmm(q[:, block : block + QUERY_BLOCK], k).softmax(-1)
+            out_PNHE[p, block : block + QUERY_BLOCK] = torch.bmm(share, v).transpose(0, 1)
