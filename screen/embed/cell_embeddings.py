@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.encoder.batches import Batch, ListArrays, batches
+from rankshift.screen.encoder.batches import ListArrays
 from rankshift.screen.encoder.encoder import Encoder
+from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import cut
@@ -62,24 +63,10 @@ def embed(
     lengths = cells.lengths[order]
     arrays = original_lists(cells.offsets[:-1][order], lengths, lengths, cells.frame)
     out = np.empty((len(cells), encoder.hidden_size), np.float32)
-
-    def pooled(block: Batch, hidden: torch.Tensor) -> np.ndarray:
-        return (hidden if level == "cls" else pool(hidden, block.runs, cells.frame)).float().cpu().numpy()
-
-    parts = batches(torch.tensor(cells.ids), arrays, tokens)
+    pooling = Pooling(first_row=level == "cls", frame=cells.frame)
     row = 0
-    for vectors in encoder.map(parts, pooled, layers=layer_count, first_rows=level == "cls"):
+    for vectors in encoder.embed(torch.tensor(cells.ids), arrays, pooling, layers=layer_count, tokens=tokens):
         out[order[row : row + len(vectors)]] = vectors
         row += len(vectors)
         done(len(vectors))
     return out
-
-
-def pool(hidden_TD: torch.Tensor, runs: list[tuple[int, int]], frame: Frame) -> torch.Tensor:
-    """Mean over the rows of genes of every list, specials left out (PS 3.2): (T, D) -> (P, D)."""
-    parts, row = [], 0
-    for count, n in runs:
-        rows = hidden_TD[row : row + count * n].view(count, n, -1)
-        parts.append(rows[:, frame.inner(n)].mean(1))
-        row += count * n
-    return torch.cat(parts)

@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rankshift.kernels.first_layer import first_layer, sharing_pays
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.batches import Batch
+from rankshift.screen.encoder.batches import Batch, ListArrays, batches
+from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import Operators
 
@@ -111,6 +113,16 @@ class Encoder:
                 return work(block, self.hidden(block, attended_TD, layers, first_rows))
 
             yield from self._threads.map(task, batch.blocks(BLOCK_TOKENS))
+
+    def embed(
+        self, ids: Tensor, lists: ListArrays, pooling: Pooling, *, layers: int, tokens: int
+    ) -> Iterator[np.ndarray]:
+        """One embedding a list, float32 [lists of a block, D], block by block in their order; ids: the packed cells."""
+
+        def work(block: Batch, hidden: Tensor) -> np.ndarray:
+            return pooling.of(hidden, block.runs).float().cpu().numpy()
+
+        return self.map(batches(ids, lists, tokens), work, layers=layers, first_rows=pooling.first_row)
 
     @torch.inference_mode()
     def hidden(self, block: Batch, attended_TD: Tensor | None, layers: int, first_rows: bool) -> Tensor:

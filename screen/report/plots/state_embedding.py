@@ -16,7 +16,6 @@ from rankshift.screen.runs.run import Run
 if TYPE_CHECKING:
     from rankshift.screen.bundle.bundle import Bundle
     from rankshift.screen.cells.cells import Cells
-    from rankshift.screen.encoder.batches import Batch
     from rankshift.screen.encoder.encoder import Encoder
     from rankshift.screen.engine.screener import Screener
     from rankshift.screen.families.sizes import Sizes
@@ -141,19 +140,16 @@ def _moved(
     import torch
 
     # start-up time: torch and the encoder are loaded only when a map embeds cells
-    from rankshift.screen.embed.cell_embeddings import original_lists, pool
-    from rankshift.screen.encoder.batches import batches, join
+    from rankshift.screen.embed.cell_embeddings import original_lists
+    from rankshift.screen.encoder.batches import join
+    from rankshift.screen.encoder.pooling import Pooling
     from rankshift.screen.perturb.edits import edits_of
 
     cells, perturb, measure = screener.cells, screener.perturb, screener.measure
     wanted = dict.fromkeys(perturbations, per_gene)
     sums = {n: np.zeros(encoder.hidden_size) for n in perturbations}
     used = dict.fromkeys(perturbations, 0)
-    cls = measure.level == "cls"
-
-    def pooled(block: "Batch", hidden: torch.Tensor) -> np.ndarray:
-        return (hidden if cls else pool(hidden, block.runs, cells.frame)).float().cpu().numpy()
-
+    pooling = Pooling(first_row=measure.level == "cls", frame=cells.frame)
     for cell in np.random.default_rng(SEED).permutation(len(cells)).tolist():
         if not any(wanted.values()):
             break
@@ -170,9 +166,7 @@ def _moved(
         lists = join([part], one.offsets[:1], length, [nothing])
         originals = original_lists(nothing, np.repeat(length, len(part)), kept, cells.frame)
         after, before = (
-            np.concatenate(
-                list(encoder.map(batches(ids, a, measure.tokens), pooled, layers=measure.layers, first_rows=cls))
-            )
+            np.concatenate(list(encoder.embed(ids, a, pooling, layers=measure.layers, tokens=measure.tokens)))
             for a in (lists, originals)
         )
         for i, n in enumerate(numbers[rows].tolist()):
