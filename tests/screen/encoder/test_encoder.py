@@ -61,7 +61,7 @@ def ours(
     encoder: Encoder, ids: torch.Tensor, offsets: np.ndarray, layers: int, first_rows: bool = False
 ) -> torch.Tensor:
     lengths = np.diff(offsets)
-    arrays = original_lists(offsets[:-1], lengths, lengths, True)
+    arrays = original_lists(offsets[:-1], lengths, lengths, Frame(head=1, tail=1))
     return torch.cat(list(encoder.map(batches(ids, arrays, 150), lambda _, h: h, layers=layers, first_rows=first_rows)))
 
 

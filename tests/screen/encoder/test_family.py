@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForMaskedLM, RobertaPreLayerNormModel
 
-from rankshift.jobs.training.families.family import trained_family
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import writing
 from rankshift.screen.encoder.encoder import Encoder
@@ -126,11 +125,6 @@ def test_tokens_by_themselves_are_embedded_as_in_a_list(bundle):
         query = attention.self.query(attention.LayerNorm(there))
         found = loaded.qkv(0, loaded.embed_tokens(tokens, places))[:, :WIDTH]
     torch.testing.assert_close(found, query, atol=1e-6, rtol=1e-5)
-
-
-def test_a_family_that_is_only_screened_is_not_trained(bundle):
-    with pytest.raises(InputError, match="RoBERTa-PreLayerNorm models can be screened, not trained: give a BERT model"):
-        trained_family(bundle.family)
 
 
 def test_layers_are_counted_by_the_family(bundle):
