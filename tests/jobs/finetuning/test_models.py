@@ -77,7 +77,7 @@ def test_the_loss_weighs_classes_and_tasks_and_skips_what_has_no_label(bundles):
     with torch.no_grad():
         summed, count = lesson.loss(model, lesson.batch(np.arange(3)))
         logits = [
-            cell_logits(model, torch.from_numpy(cells.ids_of(i).astype(np.int64))[None], None, False)[0]
+            cell_logits(model, torch.from_numpy(cells.ids_of(i).astype(np.int64))[None], None, PLAIN)[0]
             for i in range(3)
         ]
     logs = [(x[:3].log_softmax(-1), x[3:].log_softmax(-1)) for x in logits]
