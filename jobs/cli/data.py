@@ -38,11 +38,15 @@ def vocabulary(
     out: OutOption,
     generation: Annotated[str, typer.Option(help="v1 (plain lists) or v2 (framed by <cls> and <eos>).")] = "v1",
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Matrix with the counts: raw, X or a layer's name. Default: the first that may be counts."),
+    ] = None,
 ) -> None:
     """Medians and tokens from a corpus of cells."""
     from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
-    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column)))
+    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column, layer=layer)))
 
 
 @app.command()
@@ -59,6 +63,10 @@ def tokenize(
         int | None, typer.Option(help="Longest list, specials included. Default: the model's.")
     ] = None,
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Matrix with the counts: raw, X or a layer's name. Default: the first that may be counts."),
+    ] = None,
     min_mapped: Annotated[float, typer.Option(help="Refuse below this share of known genes.")] = 0.1,
     keep_uncropped: Annotated[
         bool, typer.Option("--keep-uncropped", help="Keep the genes below the input limit, for screen --refill.")
@@ -81,6 +89,7 @@ def tokenize(
         input_size=input_size,
         min_mapped=min_mapped,
         gene_column=gene_column,
+        layer=layer,
         keep_uncropped=keep_uncropped,
     )
     say(str(report))
