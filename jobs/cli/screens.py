@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankshift.jobs.cli.app import BundleOption, LayerOption, OutOption, app, say
+from rankshift.screen.perturb.kinds import KINDS, taking
 
 if TYPE_CHECKING:
     from rankshift.screen.stats.options import StatOptions
+
+
+def _either(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}."
 
 
 @app.command()
@@ -16,15 +21,17 @@ def screen(
     cells: Annotated[list[Path], typer.Argument(help="Token tables (.parquet), .dataset folders, or folders of them.")],
     bundle: BundleOption,
     out: OutOption,
-    perturb: Annotated[str, typer.Option(help="delete, overexpress, activate or inhibit.")],
+    perturb: Annotated[str, typer.Option(help=_either(list(KINDS)))],
     genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or files of them.")] = "all",
     how: Annotated[
         str, typer.Option(help="each gene by itself, all listed genes together, or pairs of them.")
     ] = "each",
     anchor: Annotated[str | None, typer.Option(help="Gene that every pair holds, with --how pairs.")] = None,
-    rank_shift: Annotated[int | None, typer.Option(help="activate, inhibit: by 1, 2 or 3 quartiles.")] = None,
+    rank_shift: Annotated[
+        int | None, typer.Option(help=f"{', '.join(taking('rank_shift'))}: by 1, 2 or 3 quartiles.")
+    ] = None,
     to: Annotated[
-        float | None, typer.Option(help="activate, inhibit: to this fraction of the ranks, 0 the front.")
+        float | None, typer.Option(help=f"{', '.join(taking('to'))}: to this fraction of the ranks, 0 the front.")
     ] = None,
     gene_shifts: Annotated[bool, typer.Option("--gene-shifts", help="Keep how every other gene moved.")] = False,
     by: Annotated[str | None, typer.Option(help="Gene shifts apart for each value of this obs column.")] = None,

@@ -27,7 +27,7 @@ def gene_table(
     row = shifts.gene_row
     cosine = shifts.gene_cosine
     columns: dict[str, Any] = {
-        "perturbation": pa.array(perturbation_of[shifts.perturbation[row]].astype(np.int32)),
+        "perturbation": pa.array(perturbation_of[shifts.key[row]].astype(np.int32)),
         "affected": pa.array(shifts.gene_token, pa.int32()),
     }
     if kept["per_cell"]:

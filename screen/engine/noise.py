@@ -16,7 +16,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import SEED, Cells
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.shifts import Measure, Shifts, shifts_of
-from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.perturb.perturbation import Perturb, eligible
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 

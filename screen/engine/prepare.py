@@ -34,7 +34,8 @@ from rankshift.screen.families.operators import PRECISIONS
 from rankshift.screen.files.atomic import sync
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.files.versions import versions
-from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import Perturb, eligible
 from rankshift.screen.runs.run import SCHEMA_VERSION, Run
 from rankshift.screen.runs.shards import genes_path, part_path, plan
 from rankshift.screen.runs.views import EMPTY_PART
@@ -142,9 +143,9 @@ def prepare(
         say(note)
     level = ("cls" if table.frame.head else "cell") if options.embedding == "auto" else options.embedding
     check_level(level, table.frame)
-    perturb = Perturb(
-        kind=options.perturb,  # type: ignore[arg-type]
-        how=options.how,  # type: ignore[arg-type]
+    perturb = asked(
+        options.perturb,
+        how=options.how,
         genes=genes,
         frame=table.frame,
         limit=bundle.input_size,
@@ -168,9 +169,11 @@ def prepare(
     counts = eligible(chosen.ids, chosen.offsets, perturb)
     idle = int((counts == 0).sum())
     if idle and counts.sum():
-        say(f"{idle} of {len(chosen)} cells have nothing to {perturb.kind} and get no row")
+        say(f"{idle} of {len(chosen)} cells have nothing to {perturb.kind.name} and get no row")
     if not counts.sum():
-        raise InputError(f"none of the {len(chosen)} cells has a gene to {perturb.kind}: choose other genes or cells")
+        raise InputError(
+            f"none of the {len(chosen)} cells has a gene to {perturb.kind.name}: choose other genes or cells"
+        )
     device = default_device()
     budget = options.token_budget or TOKEN_BUDGET[device]
     shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device, options.gene_shifts)
@@ -361,14 +364,13 @@ def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb, panels: Mappi
     if perturb.genes is not None:
         groups = perturb.groups
     else:
-        groups = [(int(t),) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
-        if perturb.anchor is not None:
-            groups = [(perturb.anchor, *g) for g in groups if g != (perturb.anchor,)]
+        genes = [int(t) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
+        groups = [perturb.group_of(t) for t in genes if t != perturb.anchor]
     gene, symbol = bundle.vocabulary.gene_of, bundle.vocabulary.symbol_of
     table = pa.table(
         {
             "perturbation": pa.array(range(len(groups)), pa.int32()),
-            "kind": pa.array([perturb.kind] * len(groups)),
+            "kind": pa.array([perturb.kind.name] * len(groups)),
             "gene_ids": pa.array(["+".join(gene[t] for t in g) for g in groups]),
             "symbols": pa.array(["+".join(symbol[t] or gene[t] for t in g) for g in groups]),
             "tokens": pa.array(groups, pa.list_(pa.int32())),

@@ -21,7 +21,8 @@ from rankshift.screen.engine.noise import Sample, noise_floor
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.shifts import Done, Measure, Shifts, shifts_of
 from rankshift.screen.files.object_store import fetched
-from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.perturb.asked import recorded
+from rankshift.screen.perturb.perturbation import Perturb, eligible
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, commit, plan
 from rankshift.screen.tokenizer.source import CellSource
@@ -39,7 +40,7 @@ class Screener:
     def open(place: Path | str, bundle: Bundle) -> "Screener":
         """Open the run at a path or URL for computing."""
         run = Run.open(place)
-        perturb = Perturb.of_record(run.manifest["perturb"])
+        perturb = recorded(run.manifest["perturb"])
         return Screener(
             run=run, cells=Cells.read(run.path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
         )

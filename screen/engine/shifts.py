@@ -15,7 +15,8 @@ from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.genes.framing import Frame
-from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
+from rankshift.screen.perturb.edits import CellEdits
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 
 Done = Callable[[int], None]
 
@@ -38,13 +39,13 @@ class Measure:
 class Shifts:
     """Rows of one or more cells.
 
-    cell, perturbation int32 [P] (perturbation: as in `CellEdits`); similarity, cell_cosine float32 [P]; before, after float32
-    [P, S]. first, second float32 [P, 1 + S]: of pairs, similarity and shifts of each gene alone, else [P, 0].
+    cell, key int32 [P] (key: as in `CellEdits`); similarity, cell_cosine float32 [P]; before, after float32 [P, S].
+    first, second float32 [P, 1 + S]: of pairs, similarity and shifts of each gene alone, else [P, 0].
     gene_row, gene_token int32 [G], gene_cosine float32 [G]: if measured, how near every gene stayed, by row of the above.
     """
 
     cell: np.ndarray
-    perturbation: np.ndarray
+    key: np.ndarray
     similarity: np.ndarray
     cell_cosine: np.ndarray
     before: np.ndarray
@@ -62,7 +63,7 @@ class Shifts:
         wide, alone = np.empty((0, states), np.float32), np.empty((0, (1 + states) * pairs), np.float32)
         return Shifts(
             cell=whole,
-            perturbation=whole,
+            key=whole,
             similarity=real,
             cell_cosine=real,
             before=wide,
@@ -80,7 +81,7 @@ class Shifts:
         return np.column_stack([self.similarity, self.after - self.before])
 
     def table(self, states: Sequence[str], perturbation_of: np.ndarray) -> pa.Table:
-        """The rows as they are stored; `perturbation_of` gives the run's number of a perturbation.
+        """The rows as they are stored; `perturbation_of` gives the run's number of a key.
 
         interaction: what a pair does beyond its genes alone, similarity - (first + second - 1), shift - (first + second).
         """
@@ -90,7 +91,7 @@ class Shifts:
 
         columns = {
             "cell": pa.array(self.cell, pa.int32()),
-            "perturbation": pa.array(perturbation_of[self.perturbation], pa.int32()),
+            "perturbation": pa.array(perturbation_of[self.key], pa.int32()),
             "similarity": real(self.similarity),
             "cell_cosine": real(self.cell_cosine),
         }
@@ -205,7 +206,7 @@ def _group_shifts(
     wide = np.empty((len(lists), 0), np.float32)
     shifts = Shifts(
         cell=np.repeat(group[owner], [len(part) for _, part in runs]).astype(np.int32),
-        perturbation=np.concatenate([part.perturbation for _, part in runs]),
+        key=np.concatenate([part.key for _, part in runs]),
         similarity=gather("similarity"),
         cell_cosine=gather("cell_cosine"),
         before=wide if measure.states is None else gather("state_before"),
@@ -288,10 +289,7 @@ def _with_alone(shifts: Shifts, edits: list[CellEdits]) -> Shifts:
     of_pair = number[shifts.gene_row] >= 0
     return replace(
         shifts,
-        **{
-            n: getattr(shifts, n)[rows]
-            for n in ("cell", "perturbation", "similarity", "cell_cosine", "before", "after")
-        },
+        **{n: getattr(shifts, n)[rows] for n in ("cell", "key", "similarity", "cell_cosine", "before", "after")},
         first=np.concatenate(first),
         second=np.concatenate(second),
         gene_row=number[shifts.gene_row][of_pair],

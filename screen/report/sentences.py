@@ -5,16 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from rankshift.screen.perturb.kinds import doing
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.stats import measures
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
-DOING = {
-    "delete": "Deleting",
-    "overexpress": "Overexpressing",
-    "activate": "Activating",
-    "inhibit": "Inhibiting",
-}
 NAMED = 5  # genes in a sentence
 AGREES = 0.5  # rank correlation of halves below which another sample of cells would give another list
 
@@ -35,7 +30,7 @@ def _doing(findings: Findings) -> str:
     what = {"each": "single genes", "together": "genes together", "pairs": "pairs of genes"}[perturb["how"]]
     if perturb["how"] == "each" and len(findings) == 1:
         what = findings.strings("symbols")[0]
-    return f"{DOING[perturb['kind']]} {what}"
+    return f"{doing(perturb['kind'])} {what}"
 
 
 def _cells(manifest: dict[str, Any]) -> str:

@@ -143,7 +143,7 @@ def _moved(
     from rankshift.screen.embed.cell_embeddings import original_lists
     from rankshift.screen.encoder.batches import join
     from rankshift.screen.encoder.pooling import Pooling
-    from rankshift.screen.perturb.edits import edits_of
+    from rankshift.screen.perturb.perturbation import edits_of
 
     cells, perturb, measure = screener.cells, screener.perturb, screener.measure
     wanted = dict.fromkeys(perturbations, per_gene)
@@ -154,7 +154,7 @@ def _moved(
         if not any(wanted.values()):
             break
         edits = edits_of(cells.ids_of(cell), perturb)
-        numbers = screener.perturbation_of[edits.perturbation]
+        numbers = screener.perturbation_of[edits.key]
         rows = np.flatnonzero([wanted.get(int(n), 0) > 0 for n in numbers])
         if not len(rows):
             continue
