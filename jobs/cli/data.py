@@ -22,6 +22,7 @@ def bundle(
     ] = None,
 ) -> None:
     """Tie a model and its vocabulary together in one folder."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import make_bundle
 
     made = make_bundle(checkpoint, vocabulary, out, medians, names, aliases, base)
@@ -44,6 +45,7 @@ def vocabulary(
     ] = None,
 ) -> None:
     """Medians and tokens from a corpus of cells."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
     say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column, layer=layer)))
@@ -73,6 +75,7 @@ def tokenize(
     ] = False,
 ) -> None:
     """Rank lists from counts."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import Bundle
     from rankshift.screen.genes.token_space import Draft
     from rankshift.screen.tokenizer.tokenize import tokenize as rank

@@ -64,6 +64,7 @@ def screen(
     ] = False,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.screen import run_screen
     from rankshift.screen.engine.prepare import Options
 
@@ -117,6 +118,7 @@ def query(
     out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
     """Ask a run in SQL."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.query import query as ask
 
     ask(run, sql, others=others or (), tables=tables or (), views=views, format=format, out=out, say=say)
@@ -139,6 +141,7 @@ def stats(
     seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
 ) -> None:
     """Statistics of a run, one row per perturbation (docs/stats.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.stats import stats as run_stats
 
     judging = _judging(by, min_cells, bootstrap, seed)
@@ -147,6 +150,7 @@ def stats(
 
 def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "StatOptions":
     """The options given, the rest by default."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.stats.options import StatOptions
 
     given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
@@ -168,6 +172,7 @@ def report(
     ] = False,
 ) -> None:
     """A run to look at: one HTML file that loads nothing (docs/report.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.report import write_report
     from rankshift.screen.runs.run import Run
 
@@ -183,6 +188,7 @@ def export(
     prefix: Annotated[str | None, typer.Option(help="Part of every file name. Default: the run's name.")] = None,
 ) -> None:
     """A run in the files of the published code, for existing notebooks (docs/migrating.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.export import export as run_export
 
     run_export(run, out, format=format, prefix=prefix, say=say)

@@ -52,9 +52,11 @@ def plot_shifts(
 
     The first `labels` genes of `genes_of` are named. note: a line below, in small print.
     """
+    # Late: a command that draws nothing must not wait for matplotlib.
     import matplotlib
 
     matplotlib.use("agg")
+    # Late: a command that draws nothing must not wait for matplotlib.
     from matplotlib import pyplot as plt
 
     tables = [genes_of(run, state, least_cells) for run in runs]
@@ -110,6 +112,7 @@ def _name(panel: Any, table: pa.Table, scale: float) -> None:
 
     The figure must have its final layout, because places are found in pixels.
     """
+    # Late: a command that draws nothing must not wait for matplotlib.
     from matplotlib.patheffects import withStroke
 
     pixel = panel.figure.dpi / 72

@@ -5,12 +5,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rankshift.jobs.executor.registry import executor
+from rankshift.jobs.executor.shard_work import fan_out
 from rankshift.jobs.show.progress import progress
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder.encoder import default_device
 from rankshift.screen.engine.prepare import Options, prepare
-from rankshift.screen.engine.screener import Screener, finish, load_encoder, missing
+from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.runs.run import Run
@@ -63,21 +65,9 @@ def run_screen(
     already = rows - sum(shard.lists for shard in left)
     began = perf_counter()
     if left or "noise_floor" not in run.manifest:
-        with progress("perturbations", rows, already) as done:
-            if workers is None:
-                from rankshift.jobs.pool.cluster import default_workers
-
-                workers = default_workers()
-            if workers == 0:
-                encoder = load_encoder(run, opened)
-                for shard in left:
-                    screener.compute(shard, encoder, done)
-            else:
-                from rankshift.jobs.executor.shard_work import fan_out
-                from rankshift.jobs.pool.cluster import lent
-
-                with lent(workers, what=f"screen {Path(out).name}") as lease:
-                    fan_out(screener, bundle, lease, done)
+        what = f"screen {Path(out).name}"
+        with progress("perturbations", rows, already) as done, executor(workers, what=what, say=say) as there:
+            fan_out(screener, bundle, there, done)
     run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already
