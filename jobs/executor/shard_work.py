@@ -11,13 +11,14 @@ from rankshift.jobs.pool.worker import Compute, Count, Fetch
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.screener import Screener, missing
 from rankshift.screen.files.object_store import everywhere, fetched
+from rankshift.screen.runs.manifest import NoiseFloor
 
 
 def fan_out(screener: Screener, bundle: Path | str, executor: Executor, done: Done = lambda n: None) -> None:
     """Compute the missing shards of a run, and its noise floor, by an executor; `done` is told rows as they come."""
     work = ShardWork(screener, bundle)
     executor.map(work, done)
-    if "noise_floor" not in screener.run.manifest:
+    if screener.run.manifest.noise_floor is None:
         screener.run.record(noise_floor=executor.call(measure_noise_floor, work.job))
 
 
@@ -27,7 +28,7 @@ class ShardJob:
     def __init__(self, screener: Screener, bundle: Path | str) -> None:
         self._run, self._bundle = screener.run.place, everywhere(bundle)
         self._screener: Screener | None = screener
-        self.weights_sha256: str | None = screener.run.manifest["bundle"]["weights_sha256"]
+        self.weights_sha256: str | None = screener.run.screened.bundle.weights_sha256
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_screener": None}
@@ -36,13 +37,13 @@ class ShardJob:
         """The run and its bundle, checked to be the one it was prepared with."""
         bundle = Bundle.open(fetched(self._bundle))
         screener = self._screener or Screener.open(self._run, bundle)
-        bundle.check(screener.run.manifest["bundle"]["weights_sha256"])
+        bundle.check(screener.run.screened.bundle.weights_sha256)
         return screener, bundle
 
     def open(self, models: ModelCache, fetch: Fetch) -> Compute:
         """Open the run and make its encoder warm."""
         screener, bundle = self.opened()
-        encoder = models.encoder(bundle, screener.run.manifest["dtype"], fetch)
+        encoder = models.encoder(bundle, screener.run.screened.dtype, fetch)
 
         def compute(index: int, count: Count) -> int:
             return screener.compute(screener.shards[index], encoder, count)
@@ -73,7 +74,7 @@ class ShardWork:
         return self._screener.shards[number].name
 
 
-def measure_noise_floor(job: ShardJob) -> dict[str, Any]:
+def measure_noise_floor(job: ShardJob) -> dict[str, NoiseFloor]:
     """The noise floor of a finished run, measured where the device is, because the driver may have none."""
     screener, bundle = job.opened()
     return screener.noise_floor(bundle)

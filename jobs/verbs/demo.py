@@ -222,7 +222,7 @@ def _screened(run: Path) -> bool:
     if not run.exists():
         return False
     opened = Run.open(run)
-    return opened.complete and "noise_floor" in opened.manifest
+    return opened.complete and opened.manifest.noise_floor is not None
 
 
 def _say_next(out: Path, say: Say) -> None:

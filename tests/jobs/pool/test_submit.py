@@ -17,7 +17,7 @@ import pytest
 import ray
 
 from rankshift.jobs.pool import submit
-from rankshift.screen.engine.screener import run
+from rankshift.screen.notebook import run
 from rankshift.screen.runs.run import Run
 from support import GOLDEN, ROWS, until
 

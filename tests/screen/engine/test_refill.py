@@ -19,10 +19,10 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.uncropped import Below, extended
 from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
-from rankshift.screen.engine.screener import run
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import make_vocabulary
+from rankshift.screen.notebook import run
 from rankshift.screen.perturb.asked import asked
 from rankshift.screen.perturb.perturbation import Perturb, edits_of
 from rankshift.screen.tokenizer.tokenize import tokenize
