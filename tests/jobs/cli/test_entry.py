@@ -266,3 +266,11 @@ def test_a_report_is_written_or_it_is_said_why_not(bundles, tmp_path, capfd):
         assert run_command(["report", str(run), "--out", wrong]) == 2
         assert words in capfd.readouterr().err
     assert run_command(["report", str(run), "--out", str(out), "--by", "nothing"]) == 2
+
+
+def test_a_training_that_diverges_has_failed_and_was_no_bad_input(bundles, tmp_path, capfd):
+    shape = ["--layers", "1", "--width", "16", "--heads", "1", "--inner", "16", "--log-every", "1", "--workers", "0"]
+    files = [str(GOLDEN / "v1/cells.parquet"), "--vocabulary", str(bundles["v1"] / "vocabulary.parquet")]
+    line = ["pretrain", *files, "--out", str(tmp_path / "b"), *shape, "--learning-rate", "1e30", "--batch-tokens", "64"]
+    assert run_command(line) == 1
+    assert "lower the learning rate" in capfd.readouterr().err
