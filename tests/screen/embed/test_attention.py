@@ -178,7 +178,7 @@ def test_a_gene_twice_in_a_list_counts_at_its_first_place(bundles):
     cells = Cells(ids=twice, offsets=np.array([0, 4]), obs=pa.table({"cell_id": ["a"]}))
     sums = pair_sums(cells, encoder, Heads(layers=(0,)), np.array([5, 6]))
     assert sums.together.tolist() == [[1, 1], [1, 1]]
-    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, False)
+    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, cells.frame)
     (block,) = batches(torch.tensor(cells.ids), arrays, 100)
     (x_ND,) = encoder.layer_inputs(block, 1)
     mean = torch.stack(list(encoder.attention(0, x_ND))).mean(0)
