@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rankshift.screen.bundle.bundle import Bundle, make_bundle
     from rankshift.screen.cells.cells import Cells
+    from rankshift.screen.engine.screener import run
     from rankshift.screen.errors import InputError
-    from rankshift.screen.notebook import Run, run
+    from rankshift.screen.runs.run import Run
     from rankshift.screen.tokenizer.source import tokenize
 
 # Loaded when first used: a query over a run must not wait for torch.
@@ -18,9 +19,9 @@ _ROOM = {
     "Bundle": "bundle.bundle",
     "Cells": "cells.cells",
     "InputError": "errors",
-    "Run": "notebook",
+    "Run": "runs.run",
     "make_bundle": "bundle.bundle",
-    "run": "notebook",
+    "run": "engine.screener",
     "tokenize": "tokenizer.source",
 }
 

@@ -31,9 +31,13 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def launch(workers: int | None) -> Any:
-    """What runs a training: on a gang of so many workers, in this process (0), or on what there is (None)."""
-    # Late, because torch must not be waited for by whoever only asks for --help.
-    from rankshift.jobs.executor.registry import launcher
+def gang_launch(workers: int | None) -> Any:
+    """What runs a training on a gang of `workers`, None where it runs in this process."""
+    from rankshift.jobs.pool.cluster import default_workers
 
-    return launcher(workers, say=say)
+    count = default_workers() if workers is None else workers
+    if count == 0:
+        return None
+    from rankshift.jobs.executor.gang import launcher
+
+    return launcher(count)

@@ -22,7 +22,6 @@ def bundle(
     ] = None,
 ) -> None:
     """Tie a model and its vocabulary together in one folder."""
-    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import make_bundle
 
     made = make_bundle(checkpoint, vocabulary, out, medians, names, aliases, base)
@@ -39,16 +38,11 @@ def vocabulary(
     out: OutOption,
     generation: Annotated[str, typer.Option(help="v1 (plain lists) or v2 (framed by <cls> and <eos>).")] = "v1",
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(help="Matrix with the counts: raw, X or a layer's name. Default: the first that may be counts."),
-    ] = None,
 ) -> None:
     """Medians and tokens from a corpus of cells."""
-    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
-    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column, layer=layer)))
+    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column)))
 
 
 @app.command()
@@ -65,17 +59,12 @@ def tokenize(
         int | None, typer.Option(help="Longest list, specials included. Default: the model's.")
     ] = None,
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(help="Matrix with the counts: raw, X or a layer's name. Default: the first that may be counts."),
-    ] = None,
     min_mapped: Annotated[float, typer.Option(help="Refuse below this share of known genes.")] = 0.1,
     keep_uncropped: Annotated[
         bool, typer.Option("--keep-uncropped", help="Keep the genes below the input limit, for screen --refill.")
     ] = False,
 ) -> None:
     """Rank lists from counts."""
-    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import Bundle
     from rankshift.screen.genes.token_space import Draft
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
@@ -92,7 +81,6 @@ def tokenize(
         input_size=input_size,
         min_mapped=min_mapped,
         gene_column=gene_column,
-        layer=layer,
         keep_uncropped=keep_uncropped,
     )
     say(str(report))

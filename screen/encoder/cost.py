@@ -16,6 +16,19 @@ def list_flops(sizes: Sizes, layers: int, lengths: np.ndarray) -> np.ndarray:
     return layers * n * (2 * sizes.layer_weights + 4 * n * sizes.hidden_size)
 
 
+def prediction_flops(sizes: Sizes, layers: int, rows: int, moved: int, states: int) -> float:
+    """FLOP of the adjoint prediction of a cell of `rows` rows, `moved` rows elsewhere (module `engine.adjoint`).
+
+    Per layer, of products: all rows forward; on the way back all their queries, keys and values again, what is behind the
+    attention of the cell's rows again, and the whole layer once for each state. Of attention, in units of 2 N D per query:
+    2 forward for every row; back 1 for the old and each new key, and for each state 4 and 1.
+    """
+    n, d, weights = float(rows), sizes.hidden_size, 2 * sizes.layer_weights
+    products = (n + moved) * (weights + 6 * d * d) + n * (weights - 6 * d * d + states * weights)
+    attention = 2 * n * d * (2 * (n + moved) + (1 + 4 * states) * n + (1 + states) * moved)
+    return layers * (products + attention)
+
+
 def memory_bytes(sizes: Sizes, tokens: int, longest: int) -> int:
     """Rough peak beside the cells: weights, the batch's shared attention, one block of activations."""
     d = sizes.hidden_size
