@@ -114,7 +114,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         row = {"lists": shard.lists, "stock_lists": few, "rounds": len(plain), "peak_mb": memory}
         if case.dtype != "float32":
             row |= same_dtype(case, bundle.path, device, ids, expected)
-    first = screener.perturb.front + (case.perturb == "overexpress")
+    first = screener.perturb.frame.head + (case.perturb == "overexpress")
     genes = [bundle.vocabulary.gene_of[t] for t in ids[first : first + few]]
     batch = max(1, screener.measure.tokens // case.tokens)
     flops = screen_flops(SHAPES[case.model], case.tokens, shared=True, lists=min(batch, shard.lists), device=device)

@@ -19,8 +19,8 @@ from benchmarks.models import bundle_of, draw_cells
 from benchmarks.tokenizer import draw, loop_over_cells
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.screener import Screener
-from rankshift.screen.runs.shards import commit, part_path
-from rankshift.screen.runs.views import EMPTY_PART
+from rankshift.screen.runs.layout import EMPTY_PART, part_path
+from rankshift.screen.runs.shards import commit
 from rankshift.screen.tokenizer.gene_columns import match_columns
 from rankshift.screen.tokenizer.tokenize import tokenize
 

@@ -16,7 +16,9 @@ from matplotlib.patches import FancyBboxPatch
 
 from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.genes.framing import Frame
-from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.edits import CellEdits
+from rankshift.screen.perturb.perturbation import edits_of
 
 OUT = Path(__file__).parent / "img"
 NAMES = dict(enumerate("ABCDEFGHX", 10))
@@ -45,8 +47,8 @@ def lists_of(edits: CellEdits) -> list[list[int]]:
 def perturbed(kind: str, genes: str = "", *, limit: int = 16, **options: object) -> list[list[int]]:
     """The lists of a perturbation of the cell; `genes` are their letters, none for all."""
     anchor = options.pop("anchor", None)
-    perturb = Perturb(
-        kind=kind,
+    perturb = asked(
+        kind,
         genes=tuple(TOKEN[g] for g in genes) or None,
         frame=Frame(),
         limit=limit,

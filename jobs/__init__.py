@@ -19,6 +19,7 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: the command line must not wait for torch to say what is wrong with its arguments.
     if name != "screen":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Late: importing rankshift.jobs must not wait for torch.
     from rankshift.jobs.verbs.screen import screen
 
     return screen

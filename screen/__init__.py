@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rankshift.screen.bundle.bundle import Bundle, make_bundle
     from rankshift.screen.cells.cells import Cells
-    from rankshift.screen.engine.screener import run
     from rankshift.screen.errors import InputError
-    from rankshift.screen.runs.run import Run
+    from rankshift.screen.notebook import Run, run
     from rankshift.screen.tokenizer.source import tokenize
 
 # Loaded when first used: a query over a run must not wait for torch.
@@ -19,9 +18,9 @@ _ROOM = {
     "Bundle": "bundle.bundle",
     "Cells": "cells.cells",
     "InputError": "errors",
-    "Run": "runs.run",
+    "Run": "notebook",
     "make_bundle": "bundle.bundle",
-    "run": "engine.screener",
+    "run": "notebook",
     "tokenize": "tokenizer.source",
 }
 

@@ -4,7 +4,6 @@ Nothing is encoded: values are sums of normal effects of cells, ranks, donors an
 behaves when its assumptions hold or fail, not what a model finds.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +14,19 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.cells.cells import writing
 from rankshift.screen.errors import InputError
-from rankshift.screen.runs.run import SCHEMA_VERSION, Run
-from rankshift.screen.runs.shards import Shard, commit, genes_path, part_path
-from rankshift.screen.runs.views import EMPTY_PART
+from rankshift.screen.runs.layout import (
+    CELLS,
+    COMMITS,
+    EMPTY_PART,
+    PERTURBATIONS,
+    SHIFTS,
+    VOCABULARY,
+    genes_path,
+    part_path,
+)
+from rankshift.screen.runs.manifest import GenesKept, Manifest, NoiseFloor, PerturbEntry, Route
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.shards import Shard, commit
 
 FIRST_TOKEN = 2  # behind <pad> and <mask>, as in plain vocabularies
 ROWS = 200_000  # of a shard
@@ -64,12 +73,11 @@ class Draw:
         abundance = rng.normal(0, self.abundance_sd, self.genes).astype(np.float32)
         donor = rng.permutation(np.repeat(np.arange(len(self.donors)), self._donor_cells()))
         by_donor = rng.normal(0, self.donor_sd, (len(self.donors), self.genes)) if self.donor_sd else None
-        (path / "shifts").mkdir(parents=True)
-        (path / "commits").mkdir()
+        (path / SHIFTS).mkdir(parents=True)
+        (path / COMMITS).mkdir()
         self._write_names(path)
-        manifest = self._manifest()
         shards = 0
-        with writing(path / "cells.parquet") as write:
+        with writing(path / CELLS) as write:
             for first, genes in self._lists(rng, abundance):
                 write(
                     (genes + FIRST_TOKEN).ravel().astype(np.int32),
@@ -93,10 +101,9 @@ class Draw:
                 pa.table(
                     {"token": np.arange(self.genes) + FIRST_TOKEN, "ensembl_id": self._names(), "symbol": self._names()}
                 ),
-                path / "vocabulary.parquet",
+                path / VOCABULARY,
             )
-        manifest["shards"] = shards
-        (path / "run.json").write_text(json.dumps(manifest, indent=2))
+        self._manifest(shards).write(path)
         return Run.open(path), truth
 
     def _donor_cells(self) -> list[int]:
@@ -114,27 +121,27 @@ class Draw:
             "symbols": self._names(),
             "tokens": pa.array([[i + FIRST_TOKEN] for i in range(self.genes)], pa.list_(pa.int32())),
         }
-        pq.write_table(pa.table(columns), path / "perturbations.parquet")
+        pq.write_table(pa.table(columns), path / PERTURBATIONS)
         none = np.empty((0, 0), np.int32)
         pq.write_table(self._rows(0, none, np.empty((0, 0)), np.random.default_rng(0)), part_path(path, EMPTY_PART))
         if self.affected:
             (path / "genes").mkdir()
             pq.write_table(self._gene_rows(0, np.random.default_rng(0)), genes_path(path, EMPTY_PART))
 
-    def _manifest(self) -> dict:
-        noise = {"n": 0, "median": 0.0, "p99": 0.0, "max": 0.0}
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "perturb": {"kind": "delete", "how": "each", "genes": None, "framed": False},
-            "embedding": "cell",
-            "quantity": "drawn, not measured",
-            "states": {"start": [], "goal": []},
-            "route": ["state", "start", "goal"],
-            "gene_shifts": {"by": None, "per_cell": False} if self.affected else None,
-            "noise_floor": dict.fromkeys(("similarity", "shift_start", "shift_goal"), noise),
-            "drawn": asdict(self),
-            "lists": self.cells * self.per_cell,
-        }
+    def _manifest(self, shards: int) -> Manifest:
+        noise = NoiseFloor(n=0, median=0.0, p99=0.0, max=0.0)
+        return Manifest(
+            perturb=PerturbEntry.of({"kind": "delete", "how": "each", "genes": None, "framed": False}),
+            embedding="cell",
+            quantity="drawn, not measured",
+            states={"start": (), "goal": ()},
+            route=Route(key="state", start="start", goal="goal"),
+            gene_shifts=GenesKept() if self.affected else None,
+            noise_floor=dict.fromkeys(("similarity", "shift_start", "shift_goal"), noise),
+            shards=shards,
+            lists=self.cells * self.per_cell,
+            more={"drawn": asdict(self)},
+        )
 
     def _lists(self, rng: np.random.Generator, abundance: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """First cell and genes by falling expression, int [block, per_cell], of blocks of cells."""

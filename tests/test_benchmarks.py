@@ -17,7 +17,8 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.genes.framing import Frame
-from rankshift.screen.perturb.edits import Perturb, edits_of
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import edits_of
 from support import ROOT
 
 
@@ -106,7 +107,7 @@ def test_flops_of_the_engine(
     ids = np.random.default_rng(0).permutation(genes)[:n].astype(np.int32)
     if framed:
         ids[0], ids[-1] = bundle.special.cls, bundle.special.eos
-    perturb = Perturb(kind="delete", how="each", genes=None, frame=Frame.of_record(framed), limit=bundle.input_size)
+    perturb = asked(kind="delete", how="each", genes=None, frame=Frame.of_record(framed), limit=bundle.input_size)
     edits = edits_of(ids, perturb)
     lists = join([edits], np.zeros(1, int), np.array([n]), [np.zeros(len(edits), int)])
     parts = batches(torch.from_numpy(ids), lists, 10**6)

@@ -114,7 +114,7 @@ def test_files_that_pages_and_comments_name_exist() -> None:
         (place, name)
         for place, line in lines([*CODE, *PAGES])
         for name in wanted.findall(line)
-        if not (ROOT / name).exists()
+        if not (ROOT / name).exists() and not re.search(r"\b(?:NAME|MODEL_TYPE)\b", name)  # a recipe's placeholder
     ]
     assert lost == []
 

@@ -31,13 +31,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def gang_launch(workers: int | None) -> Any:
-    """What runs a training on a gang of `workers`, None where it runs in this process."""
-    from rankshift.jobs.pool.cluster import default_workers
+def launch(workers: int | None) -> Any:
+    """What runs a training: on a gang of so many workers, in this process (0), or on what there is (None)."""
+    # Late, because torch must not be waited for by whoever only asks for --help.
+    from rankshift.jobs.executor.registry import launcher
 
-    count = default_workers() if workers is None else workers
-    if count == 0:
-        return None
-    from rankshift.jobs.executor.gang import launcher
-
-    return launcher(count)
+    return launcher(workers, say=say)

@@ -19,6 +19,7 @@ def start(
     ttl: Annotated[float | None, typer.Option(help="Seconds a silent driver keeps its workers. 15.")] = None,
 ) -> None:
     """Start the pool on the cluster at RAY_ADDRESS, or on this machine."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool.admin import start_pool
 
     start_pool(workers, ttl, say=say)
@@ -27,6 +28,7 @@ def start(
 @pool.command()
 def status() -> None:
     """Workers, leases and warm models."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool.admin import show_pool
 
     show_pool()
@@ -35,6 +37,7 @@ def status() -> None:
 @pool.command()
 def stop() -> None:
     """End the pool and its workers. What they committed stays; --resume goes on."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool.admin import stop_pool
 
     stop_pool(say=say)
@@ -58,6 +61,7 @@ def submit(
     list_: Annotated[bool, typer.Option("--list", help="List the jobs of the cluster.")] = False,
 ) -> None:
     """Run any verb as a job of the cluster (docs/cluster.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool import submit as jobs
     from rankshift.screen.errors import InputError
 

@@ -22,6 +22,7 @@ def bundle(
     ] = None,
 ) -> None:
     """Tie a model and its vocabulary together in one folder."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import make_bundle
 
     made = make_bundle(checkpoint, vocabulary, out, medians, names, aliases, base)
@@ -38,11 +39,16 @@ def vocabulary(
     out: OutOption,
     generation: Annotated[str, typer.Option(help="v1 (plain lists) or v2 (framed by <cls> and <eos>).")] = "v1",
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Matrix with the counts: raw, X or a layer's name. Default: the first that may be counts."),
+    ] = None,
 ) -> None:
     """Medians and tokens from a corpus of cells."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
-    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column)))
+    say(str(build_vocabulary(data, out, generation=generation, gene_column=gene_column, layer=layer)))
 
 
 @app.command()
@@ -59,12 +65,17 @@ def tokenize(
         int | None, typer.Option(help="Longest list, specials included. Default: the model's.")
     ] = None,
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Matrix with the counts: raw, X or a layer's name. Default: the first that may be counts."),
+    ] = None,
     min_mapped: Annotated[float, typer.Option(help="Refuse below this share of known genes.")] = 0.1,
     keep_uncropped: Annotated[
         bool, typer.Option("--keep-uncropped", help="Keep the genes below the input limit, for screen --refill.")
     ] = False,
 ) -> None:
     """Rank lists from counts."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import Bundle
     from rankshift.screen.genes.token_space import Draft
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
@@ -81,6 +92,7 @@ def tokenize(
         input_size=input_size,
         min_mapped=min_mapped,
         gene_column=gene_column,
+        layer=layer,
         keep_uncropped=keep_uncropped,
     )
     say(str(report))

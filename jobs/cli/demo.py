@@ -20,6 +20,7 @@ def demo(
     """The whole way on 271 real cells that come with the package: pretrain, screen, ask, plot. Some minutes on a CPU."""
     # Read when torch is loaded: threads that wait sleep, because spinning ones take the cores of whatever else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.demo import demo as run_demo
 
     run_demo(out, workers=workers, max_cells=max_cells, input_size=input_size, epochs=epochs, say=say)

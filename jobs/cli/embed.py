@@ -56,7 +56,8 @@ def embed(
     ] = None,
 ) -> None:
     """Embed cells, genes or states of cells, or add up attention between genes (docs/embeddings.md)."""
-    from rankshift.jobs.show.embedding_plots import Pictures
+    # Late: --help and a wrong option must not wait for what computes.
+    from rankshift.jobs.show.pictures import Pictures
     from rankshift.jobs.verbs.attention import embed_attention
     from rankshift.jobs.verbs.embed import embed as run_embed
     from rankshift.screen.embed.attention import Choice
@@ -75,11 +76,8 @@ def embed(
     if level == "attention":
         embed_attention(cells, bundle, out, choice=Choice(**choice), **network, **common)
     else:
-        from rankshift.jobs.pool.cluster import default_workers
-
-        count = default_workers() if workers is None else workers
         pictures = Pictures(map=plot, heat_map=heat_map, color=color, projection=projection)
-        run_embed(cells, bundle, out, level=level, pictures=pictures, workers=count, **vectors, **common)
+        run_embed(cells, bundle, out, level=level, pictures=pictures, workers=workers, **vectors, **common)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rankshift.jobs.cli import (  # noqa: F401 (registers the verbs)
     screens,
 )
 from rankshift.jobs.cli.app import app, say
-from rankshift.screen.errors import InputError, Interrupted
+from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
 STOPPED = "stopped; the same command with --resume goes on where it was"
 INTERRUPTED = 128 + 2  # what typer makes of Ctrl-C
@@ -41,7 +41,9 @@ def run_command(arguments: list[str]) -> int:
         return _fail(str(e), 2)
     except Interrupted as e:
         return _fail(str(e), 3)
-    except (KeyboardInterrupt, typer.Abort):
+    except TrainingFailed as e:
+        return _fail(str(e), 1)
+    except (Stopped, KeyboardInterrupt, typer.Abort):
         return _fail(STOPPED, 3)
     except typer.Exit as e:
         return e.exit_code

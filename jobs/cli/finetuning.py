@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rankshift.jobs.cli.app import BundleOption, GangOption, OutOption, app, gang_launch, say
+from rankshift.jobs.cli.app import BundleOption, GangOption, OutOption, app, launch, say
 
 
 @app.command()
@@ -57,6 +57,7 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
     """Teach a pretrained encoder labels of cells or genes; the result is a bundle (docs/training.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.finetuning.finetune import finetune as run_finetune
     from rankshift.jobs.finetuning.options import Finetuning, numbers
 
@@ -87,4 +88,4 @@ def finetune(
         baseline=baseline,
         **{name: value for name, value in recipe.items() if value is not None},  # type: ignore[arg-type]
     )
-    run_finetune(cells, bundle, out, options, trials=tune, resume=resume, say=say, launch=gang_launch(workers))
+    run_finetune(cells, bundle, out, options, trials=tune, resume=resume, say=say, launch=launch(workers))

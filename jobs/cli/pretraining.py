@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankshift.jobs.cli.app import GangOption, OutOption, app, gang_launch, say
+from rankshift.jobs.cli.app import GangOption, OutOption, app, launch, say
 from rankshift.screen.errors import InputError
 
 SHAPE = ("layers", "width", "heads", "inner", "dropout", "initializer")
@@ -55,6 +55,7 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
     """Masked-gene pretraining: a first bundle from a vocabulary and its cells (docs/training.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pretraining.options import Pretraining, read_config
     from rankshift.jobs.pretraining.pretrain import pretrain as run_pretrain
 
@@ -72,4 +73,4 @@ def pretrain(
             raise InputError(f"--config and --{twice[0]} both give the shape: use one of them")
         given["config"] = read_config(config)
     options = Pretraining.preset(preset, **given) if preset is not None else Pretraining(**given)
-    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say, launch=gang_launch(workers))
+    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say, launch=launch(workers))

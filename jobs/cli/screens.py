@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankshift.jobs.cli.app import BundleOption, LayerOption, OutOption, app, say
+from rankshift.screen.perturb.kinds import KINDS, taking
 
 if TYPE_CHECKING:
     from rankshift.screen.stats.options import StatOptions
+
+
+def _either(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}."
 
 
 @app.command()
@@ -16,15 +21,17 @@ def screen(
     cells: Annotated[list[Path], typer.Argument(help="Token tables (.parquet), .dataset folders, or folders of them.")],
     bundle: BundleOption,
     out: OutOption,
-    perturb: Annotated[str, typer.Option(help="delete, overexpress, activate or inhibit.")],
+    perturb: Annotated[str, typer.Option(help=_either(list(KINDS)))],
     genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or files of them.")] = "all",
     how: Annotated[
         str, typer.Option(help="each gene by itself, all listed genes together, or pairs of them.")
     ] = "each",
     anchor: Annotated[str | None, typer.Option(help="Gene that every pair holds, with --how pairs.")] = None,
-    rank_shift: Annotated[int | None, typer.Option(help="activate, inhibit: by 1, 2 or 3 quartiles.")] = None,
+    rank_shift: Annotated[
+        int | None, typer.Option(help=f"{', '.join(taking('rank_shift'))}: by 1, 2 or 3 quartiles.")
+    ] = None,
     to: Annotated[
-        float | None, typer.Option(help="activate, inhibit: to this fraction of the ranks, 0 the front.")
+        float | None, typer.Option(help=f"{', '.join(taking('to'))}: to this fraction of the ranks, 0 the front.")
     ] = None,
     gene_shifts: Annotated[bool, typer.Option("--gene-shifts", help="Keep how every other gene moved.")] = False,
     by: Annotated[str | None, typer.Option(help="Gene shifts apart for each value of this obs column.")] = None,
@@ -57,6 +64,7 @@ def screen(
     ] = False,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.screen import run_screen
     from rankshift.screen.engine.prepare import Options
 
@@ -110,6 +118,7 @@ def query(
     out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
     """Ask a run in SQL."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.query import query as ask
 
     ask(run, sql, others=others or (), tables=tables or (), views=views, format=format, out=out, say=say)
@@ -132,6 +141,7 @@ def stats(
     seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
 ) -> None:
     """Statistics of a run, one row per perturbation (docs/stats.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.stats import stats as run_stats
 
     judging = _judging(by, min_cells, bootstrap, seed)
@@ -140,6 +150,7 @@ def stats(
 
 def _judging(by: str | None, min_cells: int | None, bootstrap: int | None, seed: int | None) -> "StatOptions":
     """The options given, the rest by default."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.stats.options import StatOptions
 
     given = {"by": by, "min_cells": min_cells, "bootstrap": bootstrap, "seed": seed}
@@ -161,6 +172,7 @@ def report(
     ] = False,
 ) -> None:
     """A run to look at: one HTML file that loads nothing (docs/report.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.report import write_report
     from rankshift.screen.runs.run import Run
 
@@ -176,6 +188,7 @@ def export(
     prefix: Annotated[str | None, typer.Option(help="Part of every file name. Default: the run's name.")] = None,
 ) -> None:
     """A run in the files of the published code, for existing notebooks (docs/migrating.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.export import export as run_export
 
     run_export(run, out, format=format, prefix=prefix, say=say)

@@ -25,7 +25,9 @@ from rankshift.compat.inputs import (
     token_file,
     workplace,
 )
-from rankshift.jobs.show.embedding_plots import PALETTE, Colouring, draw_heat_map, draw_map, sample
+from rankshift.jobs.show.colouring import PALETTE, Colouring
+from rankshift.jobs.show.embedding_map import draw_map
+from rankshift.jobs.show.heat_map import draw_heat_map, sample
 from rankshift.jobs.verbs.export import write_pickle
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells, select

@@ -34,9 +34,9 @@ from rankshift.screen.embed.states import write_states
 from rankshift.screen.engine.prepare import Options
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
+from rankshift.screen.perturb.kinds import KINDS
 from rankshift.screen.runs.run import Run
 
-KINDS = ("delete", "overexpress", "inhibit", "activate")
 MODES = ("cls", "cell", "cls_and_gene", "cell_and_gene")
 
 
@@ -126,7 +126,7 @@ class InSilicoPerturber:
         return self.anchor_gene if self.combos == 1 and not self._listed else None
 
     def _check(self) -> Vocabulary:
-        one_of("perturb_type", self.perturb_type, KINDS)
+        one_of("perturb_type", self.perturb_type, tuple(KINDS))
         one_of("emb_mode", self.emb_mode, MODES)
         one_of("combos", self.combos, (0, 1))
         one_of("cell_emb_style", self.cell_emb_style, ("mean_pool",))
@@ -150,7 +150,7 @@ class InSilicoPerturber:
         return vocabulary
 
     def _check_genes(self, vocabulary: Vocabulary) -> None:
-        if self.perturb_rank_shift is not None and self.perturb_type in ("delete", "overexpress"):
+        if self.perturb_rank_shift is not None and not KINDS[self.perturb_type].moves:
             deviates(f"perturb_rank_shift has no meaning for {self.perturb_type} and is ignored")
         if not self._listed:
             one_of("genes_to_perturb", self.genes_to_perturb, ("all",))
@@ -170,7 +170,7 @@ class InSilicoPerturber:
             raise InputError("genes_to_perturb is an empty list: name a gene, or give 'all'")
         if self.combos or self.anchor_gene is not None:
             deviates("combos and anchor_gene are ignored with a list of genes, which are perturbed all together")
-        if self.perturb_type in ("activate", "inhibit") and len(names) > 1:
+        if KINDS[self.perturb_type].moves and len(names) > 1:
             raise InputError(f"{self.perturb_type} moves one gene at a time, {len(names)} are listed: give one")
         unknown = [g for g in names if vocabulary.token_of(g) is None]
         if len(unknown) == len(names):
@@ -245,8 +245,8 @@ class InSilicoPerturber:
         return [token for token in found if token is not None]
 
     def _screen(self, folder: Path, bundle: Bundle) -> Run:
-        moves = self.perturb_type in ("activate", "inhibit")
-        how = "pairs" if self._anchor is not None else "together" if self._listed and not moves else "each"
+        kind = KINDS[self.perturb_type]
+        how = "pairs" if self._anchor is not None else "together" if self._listed and not kind.moves else "each"
         route: dict[str, Any] = {}
         if self.cell_states_to_model is not None:
             key, start, goal, others = states_of(self.cell_states_to_model)
@@ -260,13 +260,13 @@ class InSilicoPerturber:
             genes=list(self.genes_to_perturb) if self._listed else "all",
             how=how,
             anchor=self._anchor,
-            rank_shift=self.perturb_rank_shift if moves else None,
+            rank_shift=self.perturb_rank_shift if kind.moves else None,
             embedding=self.emb_mode.split("_")[0],
             gene_shifts="gene" in self.emb_mode,
             per_cell="gene" in self.emb_mode,
             layer=self.emb_layer,
             dtype=self.dtype,
-            reference_overflow=self.reference_overflow and self.perturb_type == "overexpress",
+            reference_overflow=self.reference_overflow and "reference_overflow" in kind.options,
             **route,
         )
         out = folder / "run" if self.run_directory is None else Path(self.run_directory)

@@ -17,9 +17,21 @@ import pyarrow.parquet as pq
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.plain_pickle import read_pickle
 from rankshift.screen.genes.vocabulary import Vocabulary
-from rankshift.screen.runs.run import SCHEMA_VERSION, Run
-from rankshift.screen.runs.shards import genes_path, part_path
-from rankshift.screen.runs.views import EMPTY_PART
+from rankshift.screen.runs.layout import (
+    CELLS,
+    COMMITS,
+    EMPTY_PART,
+    GENES,
+    PERTURBATIONS,
+    SHIFTS,
+    VOCABULARY,
+    genes_path,
+    marker_path,
+    part_path,
+    state_of,
+)
+from rankshift.screen.runs.manifest import GenesKept, Manifest
+from rankshift.screen.runs.run import Run
 
 Tokens = tuple[int, ...]
 SHARD = "shard-000000"
@@ -103,7 +115,7 @@ def as_run(
     unknown = [t for tokens in perturbed for t in tokens if not 0 <= t < vocabulary.size]
     if unknown:
         raise InputError(f"the pickles hold token {unknown[0]}, the token dictionary ends at {vocabulary.size - 1}")
-    for name in ("shifts", "genes", "commits"):
+    for name in (SHIFTS, GENES, COMMITS):
         (folder / name).mkdir(parents=True)
     first = next(iter(columns.values()))
     count = np.array([len(first[tokens]) for tokens in perturbed], np.int64)
@@ -126,23 +138,20 @@ def as_run(
         "symbols": ["+".join(symbol[t] or gene[t] for t in tokens) for tokens in perturbed],
         "tokens": pa.array(perturbed, pa.list_(pa.int32())),
     }
-    pq.write_table(pa.table(named), folder / "perturbations.parquet")
+    pq.write_table(pa.table(named), folder / PERTURBATIONS)
     cells = int(count.max())
     lists = pa.array([[]] * cells, pa.list_(pa.int32()))
-    pq.write_table(pa.table({"cell_id": np.arange(cells), "input_ids": lists}), folder / "cells.parquet")
-    vocabulary.write(folder / "vocabulary.parquet")
+    pq.write_table(pa.table({"cell_id": np.arange(cells), "input_ids": lists}), folder / CELLS)
+    vocabulary.write(folder / VOCABULARY)
     if genes is not None:
         _write(genes_path, folder, _gene_sums(genes, {tokens: i for i, tokens in enumerate(perturbed)}))
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "shards": 1,
-        "states": {name.removeprefix("shift_"): None for name in columns if name.startswith("shift_")},
-        "route": route,
-        "perturb": {"how": "together" if together else "each"},
-        "gene_shifts": None if genes is None else {"by": None, "per_cell": False},
-    }
-    (folder / "run.json").write_text(json.dumps(manifest))
-    (folder / "commits" / f"{SHARD}.json").write_text(json.dumps({"shard": SHARD, "rows": int(count.sum())}))
+    Manifest.published(
+        states=[state for name in columns if (state := state_of(name)) is not None],
+        route=route,
+        how="together" if together else "each",
+        gene_shifts=None if genes is None else GenesKept(),
+    ).write(folder)
+    marker_path(folder, SHARD).write_text(json.dumps({"shard": SHARD, "rows": int(count.sum())}))
     return Run.open(folder)
 
 

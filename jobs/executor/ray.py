@@ -1,121 +1,193 @@
-"""Fan-out: the driver's loop that gives pieces of work to leased workers until all are done.
+"""Work on Ray workers: those of the running pool, or of a private one that ends with the command."""
 
-A worker that died goes back to the pool, which lends it again when it answers; its piece is given to another, and a piece
-that lost three workers ends the loop. What the pieces are is the business of the `Work`.
-"""
-
-from collections import Counter, deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from rankshift.jobs.pool.lease import Grant, Lease, cause
-from rankshift.jobs.pool.worker import StaleLease
-from rankshift.screen.errors import Interrupted
+from rankshift.jobs.executor.executor import Executor, Train
+from rankshift.jobs.executor.fan_out import POLL
+from rankshift.jobs.pool.cluster import borrowed_pool, pool_size
+from rankshift.jobs.pool.lease import Lease, cause
+from rankshift.jobs.pool.worker import Grant, Job, StaleLease, WorkerDied
+from rankshift.jobs.training.alone import alone
+from rankshift.jobs.training.gang import Rank, Report, WorkerGone
+from rankshift.screen.errors import Interrupted, Stopped
 
-TRIES = 3
-POLL = 0.5  # seconds between looks at progress
-Done = Callable[[int], None]
-
-
-class Work(Protocol):
-    """Pieces of work by number, and the calls that do them."""
-
-    todo: deque[int]
-
-    def open(self, grant: Grant) -> "ray.ObjectRef":
-        """Make a worker ready for any piece."""
-
-    def start(self, grant: Grant, piece: int) -> "ray.ObjectRef":
-        """Give a piece to a worker that is ready."""
-
-    def keep(self, piece: int, result: Any) -> None:
-        """Take the result of a piece."""
-
-    def survived(self, piece: int) -> bool:
-        """Is a piece done although its worker died before it said so?"""
-
-    def name(self, piece: int) -> str:
-        """A piece in words, for errors."""
+GRACE = 120.0  # seconds that the others of a gang have to notice that a worker is gone, and to save
 
 
-class FanOut:
-    """The loop over some work on the workers of a lease."""
+class OnRay(Executor):
+    """Workers of a Ray cluster. It connects when it is first used. pool: to lend from, by default the one of the cluster."""
 
-    def __init__(self, lease: Lease, work: Work) -> None:
-        self._lease, self._work = lease, work
-        self._tries: Counter[int | None] = Counter()
-        self._told: dict[Grant, int] = {}  # steps of a worker, as far as heard
-        self._busy: dict[Any, tuple[Grant, int | None]] = {}  # call -> its worker, and the piece, None while it opens
+    def __init__(
+        self, workers: int, *, what: str = "", say: Callable[[str], None] = lambda line: None, pool: Any = None
+    ) -> None:
+        super().__init__(workers, what=what, say=say)
+        self._stack, self._pool = ExitStack(), pool
 
-    def drive(self, done: Done = lambda n: None) -> None:
-        """Until every piece is done; `done` is told the steps that workers report."""
-        todo = self._work.todo
-        asking = self._lease.ask() if todo else None
-        while todo or self._under_way():
-            calls = [*self._busy] if asking is None else [asking, *self._busy]
-            ready, _ = ray.wait(calls, num_returns=1, timeout=POLL)
-            for call in ready:
-                if call == asking:
-                    for grant in self._lease.granted(call):
-                        self._busy[self._work.open(grant)] = grant, None
-                    asking = self._lease.ask() if todo else None
-                else:
-                    self._finish(call)
-            self._report(done)
-        for grant, _ in self._busy.values():
-            self._lease.give(grant, suspect=True)  # still opening what is done
+    def close(self) -> None:
+        """End the private pool and the connection, where this command began them."""
+        self._pool = None
+        self._stack.close()
 
-    def _under_way(self) -> bool:
-        return any(piece is not None for _, piece in self._busy.values())
+    @contextmanager
+    def lease(self, *, gang: bool = False, what: str = "") -> Iterator[Lease]:
+        """A lease on the workers; a gang is exactly as many, all at once."""
+        if self._pool is None:
+            self._pool = self._stack.enter_context(borrowed_pool(self.workers))
+        want = self.workers or pool_size(self._pool)
+        with Lease(self._pool, want, gang=gang, what=what or self.what, say=self.say) as lease:
+            yield lease
 
-    def _finish(self, call: Any) -> None:
-        """A call has ended: give its worker the next piece, or back to the pool."""
-        grant, piece = self._busy.pop(call)
+    @contextmanager
+    def crew(self) -> Iterator["RayCrew"]:
+        """See `Executor.crew`."""
+        with self.lease() as lease:
+            yield RayCrew(lease)
+
+    def train(self, train: Train, job: Any, total: int) -> dict[str, Any]:
+        """See `Executor.train`."""
+        with self.lease(gang=True, what=train.__module__.rsplit(".", 1)[-1]) as lease, alone("cells", total) as report:
+            return train_on(lease, train, job, report)
+
+
+class RayCrew:
+    """The workers of a lease for the fan-out loop: its calls are Ray's, its errors are not."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._weights: dict[str, list] = {}  # by key of a job: references to what was published of it, or []
+        self.ask, self.granted = lease.ask, lease.granted
+        self.release, self.should_yield = lease.release, lease.should_yield
+
+    def open(self, grant: Grant, key: str, job: Job) -> "ray.ObjectRef":
+        """The job travels with a reference to its weights, where a worker has published them."""
+        if key not in self._weights:
+            self._weights[key] = [] if job.weights_sha256 is None else self._lease.weights(job.weights_sha256)
+        return grant.handle.open_job.remote(grant.epoch, key, job, self._weights[key])
+
+    def compute(self, grant: Grant, key: str, piece: Any) -> "ray.ObjectRef":
+        """See `Crew.compute`."""
+        return grant.handle.compute.remote(grant.epoch, key, piece)
+
+    def wait(self, calls: list, seconds: float) -> list:
+        """See `Crew.wait`."""
+        return ray.wait(calls, num_returns=1, timeout=seconds)[0]
+
+    def result(self, call: "ray.ObjectRef") -> Any:
+        """See `Crew.result`."""
         try:
-            result = ray.get(call)
-        except StaleLease:
-            self._lost(grant, piece)
+            return ray.get(call)
         except RayActorError as error:
-            self._lost(grant, piece)
-            self._count(piece, error)
+            raise WorkerDied(str(error)) from error
         except RayTaskError as error:
             raise cause(error) from error
-        else:
-            if piece is not None:
-                self._work.keep(piece, result)
-            if self._work.todo and not self._lease.recalled():
-                piece = self._work.todo.popleft()
-                self._busy[self._work.start(grant, piece)] = grant, piece
-            else:
-                self._lease.give(grant)
 
-    def _lost(self, grant: Grant, piece: int | None) -> None:
-        """A worker is no longer ours: its piece is done again, unless it survived."""
-        self._lease.give(grant, suspect=True)
-        if piece is not None and not self._work.survived(piece):
-            self._work.todo.append(piece)
-
-    def _count(self, piece: int | None, error: RayActorError) -> None:
-        self._tries[piece] += 1
-        if self._tries[piece] >= TRIES:
-            what = "workers die while they open it" if piece is None else f"{self._work.name(piece)} lost its worker"
-            raise Interrupted(
-                f"{what}, {TRIES} times ({error}): see Ray's logs, then continue with --resume"
-            ) from error
-
-    def _report(self, done: Done) -> None:
-        """Tell `done` of steps that workers made since they were last heard."""
-        calls = {grant.handle.told.remote(): grant for grant, piece in self._busy.values() if piece is not None}
+    def progress(self, grants: Iterable[Grant]) -> dict[Grant, int]:
+        """See `Crew.progress`."""
+        calls = {grant.handle.progress.remote(): grant for grant in grants}
         ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=POLL) if calls else ([], [])
+        found = {}
         for call in ready:
             try:
-                steps, _ = ray.get(call)
+                found[calls[call]], _ = ray.get(call)
             except RayActorError:
                 continue
-            fresh = steps - self._told.get(calls[call], 0)
-            if fresh > 0:
-                self._told[calls[call]] = steps
-                done(fresh)
+        return found
+
+
+def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, Any]:
+    """Run a training on the gang of a lease; returns the result of rank 0. The weights stay warm on the workers.
+
+    train: a function of a module, because the workers import it. A worker that dies ends the training with WorkerGone, after
+    the others had time to save. Stopped is raised when the training stopped because it was asked to.
+    """
+    function = f"{train.__module__}:{train.__qualname__}"
+    grants = lease.wait()
+    ranks = _ranks(grants)
+    calls = {
+        grant.handle.train.remote(grant.epoch, rank, function, job): rank.number
+        for grant, rank in zip(grants, ranks, strict=True)
+    }
+    results: dict[int, dict] = {}
+    failures: dict[int, Exception] = {}
+    stopped: list[Stopped] = []
+    asked, steps = False, 0
+    while calls:
+        ready, _ = ray.wait(list(calls), num_returns=1, timeout=GRACE if failures else POLL)
+        if failures and not ready:
+            break
+        for call in ready:
+            number = calls.pop(call)
+            try:
+                results[number] = ray.get(call)
+            except RayTaskError as error:
+                if isinstance(error.cause, Stopped):
+                    stopped.append(error.cause)
+                else:
+                    failures[number] = error
+            except RayActorError as error:
+                failures[number] = error
+        steps = _pass_on(grants[0], report, steps)
+        if report.stopped() and not asked:
+            asked = True
+            for grant in grants:
+                grant.handle.stop.remote(grant.epoch)
+    if failures:
+        _raise(failures, grants)
+    if stopped:
+        if asked:
+            raise stopped[0]
+        raise Interrupted("the pool took the workers back from the training: continue it with --resume")
+    _keep(lease, grants, results[0])
+    return results[0]
+
+
+def _ranks(grants: list[Grant]) -> list[Rank]:
+    """Ranks in the workers' order. They meet on rank 0's node, by the loopback if all are on it."""
+    if len(grants) == 1:
+        return [Rank()]
+    places = ray.get([grant.handle.rendezvous.remote() for grant in grants])
+    host = "127.0.0.1" if len({node for node, _ in places}) == 1 else places[0][0]
+    rendezvous = f"tcp://{host}:{places[0][1]}"
+    return [Rank(number=number, world=len(grants), rendezvous=rendezvous) for number in range(len(grants))]
+
+
+def _pass_on(first: Grant, report: Report, known: int) -> int:
+    """Pass on what rank 0 has reported beyond the steps known; returns the steps known now."""
+    try:
+        steps, note = ray.get(first.handle.progress.remote(), timeout=POLL)
+    except (RayActorError, ray.exceptions.GetTimeoutError):
+        return known
+    if steps > known:
+        report(steps - known, note)
+    return max(steps, known)
+
+
+def _raise(failures: dict[int, Exception], grants: list[Grant]) -> None:
+    """Raise what explains the others: a worker that died, else what the lowest rank raised."""
+    for rank, error in sorted(failures.items()):
+        if isinstance(error, RayActorError):
+            for other in failures.values():
+                if isinstance(other, RayTaskError) and isinstance(other.cause, WorkerGone):
+                    raise other.cause from error
+            who = f"the worker of rank {rank} ({grants[rank].worker}) is gone"
+            raise WorkerGone(f"{who}: continue the training with --resume") from error
+    first = failures[min(failures)]
+    if isinstance(first, StaleLease):
+        raise Interrupted("the pool took the workers back from the training: continue it with --resume") from first
+    assert isinstance(first, RayTaskError)
+    raise cause(first) from first
+
+
+def _keep(lease: Lease, grants: list[Grant], result: dict) -> None:
+    """The trained weights stay on the workers, by the name of the bundle; the first one publishes them to the others."""
+    bundle = result.get("bundle")
+    if bundle is None:
+        return
+    sha256, *_ = ray.get([grant.handle.keep.remote(grant.epoch, str(bundle)) for grant in grants])
+    if sha256 is not None:
+        lease.publish(grants[0], sha256, ray.get(grants[0].handle.publish.remote(grants[0].epoch, sha256)))

@@ -1,67 +1,80 @@
-"""The shards of a run as work for leased workers. The commit decides whether a shard is done, never a return value."""
+"""The shards of a run as work for workers. The commit decides whether a shard is done, never a return value."""
 
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayActorError, RayTaskError
-
-from rankshift.jobs.executor.ray import TRIES, Done, FanOut
-from rankshift.jobs.pool.lease import Grant, Lease, cause
-from rankshift.jobs.pool.worker import StaleLease
+from rankshift.jobs.executor.executor import Executor
+from rankshift.jobs.executor.fan_out import Done
+from rankshift.jobs.pool.model_cache import ModelCache
+from rankshift.jobs.pool.worker import Compute, Count, Fetch
+from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.screener import Screener, missing
-from rankshift.screen.errors import Interrupted
-from rankshift.screen.files.object_store import everywhere
+from rankshift.screen.files.object_store import everywhere, fetched
+from rankshift.screen.runs.manifest import NoiseFloor
 
 
-def fan_out(screener: Screener, bundle: Path | str, lease: Lease, done: Done = lambda n: None) -> None:
-    """Compute the missing shards of a run, and its noise floor, on the workers of a lease; `done` is told rows as they come."""
-    work = ShardWork(screener, bundle, lease)
-    FanOut(lease, work).drive(done)
-    if "noise_floor" not in screener.run.manifest:
-        screener.run.record(noise_floor=_noise_floor(work, lease))
+def fan_out(screener: Screener, bundle: Path | str, executor: Executor, done: Done = lambda n: None) -> None:
+    """Compute the missing shards of a run, and its noise floor, by an executor; `done` is told rows as they come."""
+    work = ShardWork(screener, bundle)
+    executor.map(work, done)
+    if screener.run.manifest.noise_floor is None:
+        screener.run.record(noise_floor=executor.call(measure_noise_floor, work.job))
+
+
+class ShardJob:
+    """What a worker needs to know of a run. In the driver's own process its screener is used; it does not travel."""
+
+    def __init__(self, screener: Screener, bundle: Path | str) -> None:
+        self._run, self._bundle = screener.run.place, everywhere(bundle)
+        self._screener: Screener | None = screener
+        self.weights_sha256: str | None = screener.run.screened.bundle.weights_sha256
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_screener": None}
+
+    def opened(self) -> tuple[Screener, Bundle]:
+        """The run and its bundle, checked to be the one it was prepared with."""
+        bundle = Bundle.open(fetched(self._bundle))
+        screener = self._screener or Screener.open(self._run, bundle)
+        bundle.check(screener.run.screened.bundle.weights_sha256)
+        return screener, bundle
+
+    def open(self, models: ModelCache, fetch: Fetch) -> Compute:
+        """Open the run and make its encoder warm."""
+        screener, bundle = self.opened()
+        encoder = models.encoder(bundle, screener.run.screened.dtype, fetch)
+
+        def compute(index: int, count: Count) -> int:
+            return screener.compute(screener.shards[index], encoder, count)
+
+        return compute
 
 
 class ShardWork:
-    """The shards that a run misses."""
+    """The shards that a run misses, by their index."""
 
-    def __init__(self, screener: Screener, bundle: Path | str, lease: Lease) -> None:
-        self._screener, self.run, self._bundle = screener, screener.run.place, everywhere(bundle)
-        self._weights = lease.weights(screener.run.manifest["bundle"]["weights_sha256"])
+    def __init__(self, screener: Screener, bundle: Path | str) -> None:
+        self._screener, self.job = screener, ShardJob(screener, bundle)
         self.todo = deque(shard.index for shard in missing(screener))
 
-    def open(self, grant: Grant) -> "ray.ObjectRef":
-        """Open the run and make its encoder warm."""
-        return grant.handle.ready.remote(grant.epoch, self.run, self._bundle, self._weights)
+    def piece(self, number: int) -> int:
+        """The shard's index says it all."""
+        return number
 
-    def start(self, grant: Grant, piece: int) -> "ray.ObjectRef":
-        """Compute and commit a shard."""
-        return grant.handle.compute.remote(grant.epoch, self.run, piece)
-
-    def keep(self, piece: int, result: Any) -> None:
+    def keep(self, number: int, result: Any) -> None:
         """Nothing to keep: the shard is on disk."""
 
-    def survived(self, piece: int) -> bool:
+    def survived(self, number: int) -> bool:
         """Is the shard committed?"""
-        return self.name(piece) in self._screener.run.done
+        return self.name(number) in self._screener.run.done
 
-    def name(self, piece: int) -> str:
+    def name(self, number: int) -> str:
         """The shard's name."""
-        return self._screener.shards[piece].name
+        return self._screener.shards[number].name
 
 
-def _noise_floor(work: ShardWork, lease: Lease) -> dict:
-    """From a worker: it has the device, the driver may have none."""
-    for _ in range(TRIES):
-        for grant in lease.wait():
-            try:
-                ray.get(work.open(grant))
-                floor = ray.get(grant.handle.noise_floor.remote(grant.epoch, work.run))
-                lease.give(grant)
-                return dict(floor)
-            except (RayActorError, StaleLease):
-                lease.give(grant, suspect=True)
-            except RayTaskError as error:
-                raise cause(error) from error
-    raise Interrupted("no worker was left to measure the noise floor: run again with --resume")
+def measure_noise_floor(job: ShardJob) -> dict[str, NoiseFloor]:
+    """The noise floor of a finished run, measured where the device is, because the driver may have none."""
+    screener, bundle = job.opened()
+    return screener.noise_floor(bundle)

@@ -1,11 +1,10 @@
-"""Lessons: what is learnt in one fold, as batches of padded cells with their labels and as a loss.
+"""Examples: what is learnt in one fold, as batches of padded cells with their labels and as a loss.
 
 Shapes: B cells of a batch, N places of the longest, S outputs of all tasks, T tasks.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 from rankshift.jobs.finetuning.labels.labels import NONE
 from rankshift.jobs.finetuning.models import Classifier, Head, cell_logits
 from rankshift.jobs.finetuning.options import Finetuning
-from rankshift.jobs.pretraining.masking import length_batches
-from rankshift.jobs.training import Step, shares
-from rankshift.jobs.training.gang import Peers
+from rankshift.jobs.training import Step, rank_slices
+from rankshift.jobs.training.batching import EpochBatches
+from rankshift.jobs.training.gang import Collective
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.framing import Frame
 
@@ -42,7 +41,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
+class Examples:
     """What one fold learns. rows: rows of the token table. weights: one array per task over its classes, None for equal ones.
 
     by_row: (rows of the table, T) labels of cells, class ids or float32 standardised numbers; or by_token: (V,) class ids
@@ -97,30 +96,26 @@ class Lesson:
 
 
 class CellBatches:
-    """Steps of a lesson: its cells in batches of like length, anew in every epoch, perhaps without some of their genes."""
+    """Steps over examples: their cells in batches of like length, anew in every epoch, perhaps without some of their genes."""
 
-    def __init__(self, lesson: Lesson, options: Finetuning, device: torch.device, peers: Peers) -> None:
-        self._lesson, self._options, self._device, self._peers = lesson, options, device, peers
-        self._lengths = lesson.table.lengths
-        self._epoch, self._batches = -1, list[np.ndarray]()
+    def __init__(self, examples: Examples, options: Finetuning, device: torch.device, collective: Collective) -> None:
+        self._examples, self._options, self._device, self._collective = examples, options, device, collective
+        self._batches = EpochBatches(
+            examples.rows, examples.table.lengths, options.batch_tokens, (options.seed, ORDER), options.passes
+        )
 
     def steps(self) -> list[int]:
         """Batches of each epoch."""
-        return self._steps
-
-    @cached_property
-    def _steps(self) -> list[int]:
-        return [len(self._of(epoch)) for epoch in range(self._options.passes)]
+        return self._batches.steps
 
     def step(self, epoch: int, index: int) -> Step:
         """This rank's share of a batch."""
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._of(epoch)
-        rows, lists = self._batches[index], self._lesson.lists(self._batches[index])
+        rows = self._batches.batch(epoch, index)
+        lists = self._examples.lists(rows)
         if self._options.drop_genes:
             rng = np.random.default_rng((self._options.seed, THIN, epoch, index))  # the same on every rank
-            lists = [thinned(ids, self._options.drop_genes, self._lesson.table.frame, rng) for ids in lists]
-        parts = shares(np.arange(len(rows)), self._peers, self._options.accumulate)
+            lists = [thinned(ids, self._options.drop_genes, self._examples.table.frame, rng) for ids in lists]
+        parts = rank_slices(np.arange(len(rows)), self._collective, self._options.accumulate)
         return Step(
             cells=len(rows), tokens=sum(map(len, lists)), passes=[self._take(rows, lists, part) for part in parts]
         )
@@ -128,16 +123,12 @@ class CellBatches:
     def _take(self, rows: np.ndarray, lists: list[np.ndarray], part: np.ndarray) -> Batch | None:
         if not len(part):
             return None
-        return self._lesson.batch(rows[part], [lists[i] for i in part]).to(self._device)
+        return self._examples.batch(rows[part], [lists[i] for i in part]).to(self._device)
 
     def once(self) -> Iterator[Batch]:
         """This rank's share of every cell, once."""
-        for rows in self._of(0)[self._peers.seat.rank :: self._peers.seat.world]:
-            yield self._lesson.batch(rows).to(self._device)
-
-    def _of(self, epoch: int) -> list[np.ndarray]:
-        options = self._options
-        return length_batches(self._lesson.rows, self._lengths, options.batch_tokens, (options.seed, ORDER, epoch))
+        for rows in self._batches.of(0)[self._collective.rank.number :: self._collective.rank.world]:
+            yield self._examples.batch(rows).to(self._device)
 
 
 def thinned(ids: np.ndarray, share: float, frame: Frame, rng: np.random.Generator) -> np.ndarray:

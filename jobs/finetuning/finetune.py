@@ -18,7 +18,7 @@ import torch
 from transformers.utils import logging
 
 from rankshift.jobs.finetuning import tuning
-from rankshift.jobs.finetuning.evaluation import report as judgements
+from rankshift.jobs.finetuning.evaluation import report as evaluation
 from rankshift.jobs.finetuning.evaluation.predictions import predict
 from rankshift.jobs.finetuning.fit import learn, stage
 from rankshift.jobs.finetuning.labels.splits import Fold
@@ -30,12 +30,12 @@ from rankshift.jobs.pool.cluster import connected
 from rankshift.jobs.show.progress import progress
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.families.family import trained_family
-from rankshift.jobs.training.gang import Peers, Report, Seat, group
+from rankshift.jobs.training.gang import Collective, Rank, Report, group
 from rankshift.jobs.training.job import Launch
 from rankshift.jobs.training.trainer import METRICS
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.encoder.encoder import default_device
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing
 
 LOGITS = "logits.npy"  # in the folder of a stage that is done
@@ -79,25 +79,25 @@ def finetune(
             job = prepared.job
         if launch is None:
             with alone("cells", prepared.work()) as report:
-                metrics, _ = _train(Seat(), prepared, report)
+                metrics, _ = _train(Rank(), prepared, report)
         else:
             metrics = launch(train, job, prepared.work())
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt):
         say(f"stopped: {job.unfinished} keeps the training for --resume")
         raise
-    for line in judgements.summary(metrics):
+    for line in evaluation.summary(metrics):
         say(line)
     made = Bundle.open(job.out)
     say(f"{job.out}: weights {made.weights_sha256[:12]}, {made.config['finetuning']['reading']}")
     return made
 
 
-def train(seat: Seat, job: FinetuneJob, report: Report) -> dict[str, Any]:
-    """Fine-tune on one seat of a gang; rank 0 writes the bundle.
+def train(rank: Rank, job: FinetuneJob, report: Report) -> dict[str, Any]:
+    """Fine-tune as one rank of a gang; rank 0 writes the bundle.
 
-    Returns what metrics.json holds (see `judgements`), with the bundle's path and the model's weights.
+    Returns what metrics.json holds (see `evaluation.report`), with the bundle's path and the model's weights.
     """
-    metrics, model = _train(seat, prepare(job), report)
+    metrics, model = _train(rank, prepare(job), report)
     return {**metrics, "bundle": str(job.out), "weights": model.cpu().state_dict()}
 
 
@@ -117,30 +117,32 @@ def tell(prepared: Prepared, say: Callable[[str], None]) -> None:
     say(f"{len(splits.final.train):,} {units} to learn from, {len(splits.final.judged):,} held out{folds}")
 
 
-def _train(seat: Seat, prepared: Prepared, report: Report) -> tuple[dict[str, Any], Classifier]:
+def _train(rank: Rank, prepared: Prepared, report: Report) -> tuple[dict[str, Any], Classifier]:
     """All stages, one after the other: the folds of the cross-validation, then the model that is kept."""
     device = torch.device(default_device())
     logits: dict[str, np.ndarray] = {}
-    with group(seat, device) as peers:
+    with group(rank, device) as collective:
         for fold in prepared.splits.folds:
-            logits[fold.name] = _fold_logits(prepared, fold, device, peers, report)
+            logits[fold.name] = _fold_logits(prepared, fold, device, collective, report)
         final = prepared.splits.final
-        model = learn(prepared, final, device, peers, report)
+        model = learn(prepared, final, device, collective, report)
         if len(final.judged):
-            logits[final.name] = predict(model, prepared.exam(final), prepared.job.options.batch_tokens, peers)
-    return {} if seat.rank else _write(prepared, model, logits), model
+            logits[final.name] = predict(model, prepared.eval_set(final), prepared.job.options.batch_tokens, collective)
+    return {} if rank.number else _write(prepared, model, logits), model
 
 
-def _fold_logits(prepared: Prepared, fold: Fold, device: torch.device, peers: Peers, report: Report) -> np.ndarray:
+def _fold_logits(
+    prepared: Prepared, fold: Fold, device: torch.device, collective: Collective, report: Report
+) -> np.ndarray:
     """Logits of a fold's model on its judged units; kept on disk, so that a fold that is done is not done again."""
     done = prepared.job.unfinished / stage(fold) / LOGITS
-    if peers.any(done.exists()):
-        if peers.first:
-            report(prepared.job.options.passes * len(prepared.lesson(fold).rows))
+    if collective.any(done.exists()):
+        if collective.first:
+            report(prepared.job.options.passes * len(prepared.train_set(fold).rows))
         return np.asarray(np.load(done))
-    model = learn(prepared, fold, device, peers, report)
-    found = predict(model, prepared.exam(fold), prepared.job.options.batch_tokens, peers)
-    if peers.first:
+    model = learn(prepared, fold, device, collective, report)
+    found = predict(model, prepared.eval_set(fold), prepared.job.options.batch_tokens, collective)
+    if collective.first:
         with replacing(done) as temporary, temporary.open("wb") as file:
             np.save(file, found)
     return found
@@ -175,8 +177,8 @@ def _claim(prepared: Prepared, trials: int | None) -> None:
 def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     """Write the bundle with its evaluation, whole or not at all, in place of the unfinished training."""
     job, options = prepared.job, prepared.job.options
-    judged = judgements.verdicts(prepared, logits)
-    linear = judgements.baselines(prepared) if options.baseline else []
+    judged = evaluation.task_reports(prepared, logits)
+    linear = evaluation.baselines(prepared) if options.baseline else []
     record: dict[str, Any] = {
         "task": options.task,
         "pool": prepared.pool,
@@ -199,7 +201,7 @@ def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray])
             vocabulary = prepared.bundle.path / "vocabulary.parquet"
             make_bundle(checkpoint, vocabulary, making, aliases=aliases if prepared.bundle.aliases else None)
             facts = {"task": options.task, "train": len(prepared.splits.final.train), **_counts(prepared)}
-            metrics = judgements.write(making / "evaluation", judged, linear, facts)
+            metrics = evaluation.write(making / "evaluation", judged, linear, facts)
             if (job.unfinished / TRIALS).exists():
                 shutil.copyfile(job.unfinished / TRIALS, making / "evaluation" / TRIALS)
             for folder in sorted(job.unfinished.glob(f"*/{METRICS}")):

@@ -5,19 +5,19 @@ import torch
 
 from rankshift.jobs.finetuning.adapters import add_adapters, carry_over, merge, quantized
 from rankshift.jobs.finetuning.evaluation.predictions import predict
-from rankshift.jobs.finetuning.evaluation.report import verdicts
+from rankshift.jobs.finetuning.evaluation.report import task_reports
 from rankshift.jobs.finetuning.examples import CellBatches
 from rankshift.jobs.finetuning.labels.splits import Fold
 from rankshift.jobs.finetuning.models import Classifier, freeze, new_model
 from rankshift.jobs.finetuning.preparation import FinetuneJob, Prepared, prepare
 from rankshift.jobs.training import Trainer, mean_loss
-from rankshift.jobs.training.gang import Peers, Report, Seat, group
+from rankshift.jobs.training.gang import Collective, Rank, Report, group
 
 
-def learn(prepared: Prepared, fold: Fold, device: torch.device, peers: Peers, report: Report) -> Classifier:
+def learn(prepared: Prepared, fold: Fold, device: torch.device, collective: Collective, report: Report) -> Classifier:
     """The model that a fold's training units make: plain weights, adapters merged, numbers in the label's own units."""
     job, options = prepared.job, prepared.job.options
-    lesson, exam = prepared.lesson(fold), prepared.exam(fold)
+    train_set, eval_set = prepared.train_set(fold), prepared.eval_set(fold)
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         plain = new_model(prepared.bundle, prepared.head, options.dropout)
@@ -32,21 +32,21 @@ def learn(prepared: Prepared, fold: Fold, device: torch.device, peers: Peers, re
         model = model.to(device)
 
     def held_out_loss() -> dict[str, float]:
-        parts = CellBatches(exam, options, device, peers).once()
-        return {"held_out_loss": mean_loss(model, exam.loss, parts, peers)}
+        parts = CellBatches(eval_set, options, device, collective).once()
+        return {"held_out_loss": mean_loss(model, eval_set.loss, parts, collective)}
 
-    judges = len(exam.rows) > 0
+    judges = len(eval_set.rows) > 0
     Trainer(
         model=model,
-        loss=lesson.loss,
-        source=CellBatches(lesson, options, device, peers),
+        loss=train_set.loss,
+        source=CellBatches(train_set, options, device, collective),
         recipe=options,
-        peers=peers,
+        collective=collective,
         report=report,
         folder=job.unfinished / stage(fold),
         identity={**prepared.identity, "stage": fold.name},
-        judge=held_out_loss if judges else None,
-        judged=("held_out_loss",) if judges else (),
+        evaluate=held_out_loss if judges else None,
+        evaluated=("held_out_loss",) if judges else (),
     ).fit()
     if carried is not None:
         carry_over(model, plain)
@@ -87,9 +87,9 @@ def inner_score(job: FinetuneJob, device: torch.device) -> float:
     prepared = prepare(job, inner=True)
     fold = prepared.splits.inner
     assert fold is not None
-    with group(Seat(), device) as peers:
-        model = learn(prepared, fold, device, peers, _Silent())
-        logits = predict(model, prepared.exam(fold), job.options.batch_tokens, peers)
-    judged = verdicts(prepared.only(fold), {fold.name: logits})[: len(prepared.head.tasks)]
-    found = [verdict.scores()["final"] for verdict in judged]
+    with group(Rank(), device) as collective:
+        model = learn(prepared, fold, device, collective, _Silent())
+        logits = predict(model, prepared.eval_set(fold), job.options.batch_tokens, collective)
+    judged = task_reports(prepared.only(fold), {fold.name: logits})[: len(prepared.head.tasks)]
+    found = [report.scores()["final"] for report in judged]
     return float(np.mean([scores["macro_f1"] if "macro_f1" in scores else scores["r2"] for scores in found]))

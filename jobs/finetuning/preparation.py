@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from rankshift.jobs.finetuning.examples import Lesson
+from rankshift.jobs.finetuning.examples import Examples
 from rankshift.jobs.finetuning.labels.gene_labels import GeneLabels, gene_labels, read_classes
 from rankshift.jobs.finetuning.labels.labels import NONE, CellLabels, cell_labels
 from rankshift.jobs.finetuning.labels.splits import Fold, Splits, check_split, split, strata_of
@@ -56,13 +56,13 @@ class Prepared:
     identity: dict[str, Any]
     notes: tuple[str, ...]
 
-    def lesson(self, fold: Fold) -> Lesson:
+    def train_set(self, fold: Fold) -> Examples:
         """What a fold learns from its training units alone: labels, class weights, scale of numbers."""
-        return self._lesson(fold.train, fold.train)
+        return self._examples(fold.train, fold.train)
 
-    def exam(self, fold: Fold) -> Lesson:
+    def eval_set(self, fold: Fold) -> Examples:
         """The fold's judged units, with weights and scale of its training ones: for the loss on them."""
-        return self._lesson(fold.judged, fold.train)
+        return self._examples(fold.judged, fold.train)
 
     def scale(self, fold: Fold) -> tuple[float, float]:
         """Mean and standard deviation of the numbers that a fold learns from."""
@@ -81,22 +81,22 @@ class Prepared:
     def work(self) -> int:
         """Cells that the training will report in all."""
         stages = [*self.splits.folds, self.splits.final]
-        return self.job.options.passes * sum(len(self.lesson(fold).rows) for fold in stages)
+        return self.job.options.passes * sum(len(self.train_set(fold).rows) for fold in stages)
 
-    def _lesson(self, units: np.ndarray, learnt: np.ndarray) -> Lesson:
+    def _examples(self, units: np.ndarray, learnt: np.ndarray) -> Examples:
         shared: dict[str, Any] = {"table": self.table, "head": self.head, "pad": self.bundle.special.pad}
         weights = self._class_weights(learnt)
         if isinstance(self.labels, GeneLabels):
             by_token = self.labels.of_tokens(self.bundle.vocabulary.size, units)
             has = np.logical_or.reduceat(by_token[self.table.ids] >= 0, self.table.offsets[:-1])
-            return Lesson(**shared, rows=self.rows[has[self.rows]], by_token=by_token, weights=weights)
+            return Examples(**shared, rows=self.rows[has[self.rows]], by_token=by_token, weights=weights)
         values = self.labels.values
         if not self.head.tasks[0].classes:
             mean, sd = self.scale(Fold(name="", train=learnt, judged=units))
             values = ((values - mean) / sd).astype(np.float32)
         by_row = np.full((len(self.table), values.shape[1]), NONE, values.dtype)
         by_row[self.labels.rows] = values
-        return Lesson(**shared, rows=self.labels.rows[units], by_row=by_row, weights=weights)
+        return Examples(**shared, rows=self.labels.rows[units], by_row=by_row, weights=weights)
 
     def _class_weights(self, learnt: np.ndarray) -> tuple[torch.Tensor, ...] | None:
         if self.job.options.class_weights == "none":

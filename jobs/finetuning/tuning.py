@@ -17,7 +17,7 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
 from rankshift.jobs.show.progress import Step
 from rankshift.screen.encoder.encoder import default_device
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped, TrainingFailed
 
 TRIALS = "trials.parquet"
 RECORDED = ("trial", "score", "seconds")  # columns of the table that are no settings
@@ -29,6 +29,7 @@ def space(options: Finetuning) -> dict[str, Any]:
     The published warm-up is 100 to 2000 of about 7000 steps, here it is a share (a number of steps is left as it is). The
     published polynomial schedule is left out: its default power of 1 makes it the linear one.
     """
+    # Late: only a search needs Ray Tune, and optuna is optional.
     from ray import tune
 
     return {
@@ -54,6 +55,7 @@ def check_trials(trials: int) -> None:
 
 def _trial(settings: Mapping[str, Any], job: FinetuneJob, folder: Path) -> dict[str, float]:
     """Train with these settings and judge on the inner cut."""
+    # Late: only a search needs Ray Tune, and optuna is optional.
     import torch
     from ray import tune
 
@@ -74,6 +76,7 @@ def search(job: FinetuneJob, trials: int, folder: Path, done: Step) -> pa.Table:
     The first trial is the job as it is, so that the search cannot end below it. The sampler is Optuna's TPE. A GPU per
     trial where there are any, else a CPU.
     """
+    # Late: only a search needs Ray Tune, and optuna is optional.
     import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
@@ -91,7 +94,9 @@ def search(job: FinetuneJob, trials: int, folder: Path, done: Step) -> pa.Table:
             num_samples=trials,
             search_alg=OptunaSearch(points_to_evaluate=[given], seed=job.options.seed),
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[_told(done)]),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(folder.resolve()), verbose=0, callbacks=[_progress(done)]
+        ),
     ).fit()
     rows = [
         {
@@ -103,17 +108,18 @@ def search(job: FinetuneJob, trials: int, folder: Path, done: Step) -> pa.Table:
         if result.error is None and result.metrics and "score" in result.metrics
     ]
     if len(grid) < trials:
-        raise KeyboardInterrupt
+        raise Stopped(f"stopped after {len(grid)} of {trials} trials: the search begins again with --resume")
     if not rows:
-        raise InputError(f"all {trials} trials failed, the first with: {grid.errors[0]}")
+        raise TrainingFailed(f"all {trials} trials failed, the first with: {grid.errors[0]}")
     rows.sort(key=lambda row: -row["score"])
     return pa.Table.from_pylist([{"trial": i, **row} for i, row in enumerate(rows)])
 
 
-def _told(done: Step) -> Any:
+def _progress(done: Step) -> Any:
+    # Late: only a search needs Ray Tune, and optuna is optional.
     from ray.tune import Callback
 
-    class Told(Callback):
+    class Progress(Callback):
         """Says when a trial is over."""
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -122,4 +128,4 @@ def _told(done: Step) -> Any:
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             done(1, "failed")
 
-    return Told()
+    return Progress()

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rankshift.jobs.pool.cluster import (
-    POOL,
     TTL,
     address,
     cluster_size,
@@ -21,6 +20,7 @@ from rankshift.jobs.pool.cluster import (
     start_head,
 )
 from rankshift.jobs.pool.code_version import code_version
+from rankshift.jobs.pool.names import POOL
 from rankshift.screen.errors import InputError
 
 Say = Callable[[str], None]

@@ -1,4 +1,8 @@
-"""The Ray cluster of a command and the pool on it: the running one, or a private one that ends with the command."""
+"""The Ray cluster of a command and the pool on it: the running one, or a private one that ends with the command.
+
+Ray and torch are imported inside the functions: the command line asks here how many workers there are, and where there is
+no cluster it must not wait seconds for Ray.
+"""
 
 import logging
 import os
@@ -13,10 +17,9 @@ from typing import Any
 
 from rankshift.jobs.pool.auth import use_token
 from rankshift.jobs.pool.code_version import code_version
+from rankshift.jobs.pool.names import NAMESPACE, POOL
 from rankshift.screen.errors import InputError
 
-NAMESPACE = "rankshift"
-POOL = "rankshift-pool"  # the name of the running pool; private ones have names of their own
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
 OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
 _own: ContextVar[Any] = ContextVar("own_pool", default=None)
@@ -24,17 +27,11 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NA
 
 
 @contextmanager
-def lent(workers: int | None, *, gang: bool = False, what: str = "") -> Iterator[Any]:
-    """A lease on `workers` workers (None: all) of the running pool, else of a private one that ends with the block.
-
-    gang: exactly as many, all at once, for a training. what: a word that `rankshift pool status` shows.
-    """
-    from rankshift.jobs.pool.lease import Lease
-
+def borrowed_pool(workers: int) -> Iterator[Any]:
+    """The running pool, else a private one of `workers` (0: what the cluster has) that ends with the block."""
     with ExitStack() as stack:
         stack.enter_context(connected(workers or 1))
-        pool = running_pool() or stack.enter_context(private_pool(workers or cluster_size()))
-        yield stack.enter_context(Lease(pool, workers or pool_size(pool), gang=gang, what=what))
+        yield running_pool() or stack.enter_context(private_pool(workers or cluster_size()))
 
 
 @contextmanager
@@ -51,7 +48,7 @@ def one_pool(workers: int) -> Iterator[None]:
 @contextmanager
 def connected(cpus: int) -> Iterator[None]:
     """A connection to the cluster there is (`address`), or to a private one on this machine with room for `cpus` workers."""
-    import ray
+    import ray  # late, see above
 
     if ray.is_initialized():
         yield
@@ -75,7 +72,7 @@ def address() -> str | None:
 
 def _join() -> bool:
     """Connect to the cluster at `address`; one that was only left over on this machine may be gone."""
-    import ray
+    import ray  # late, see above
 
     where = address()
     if where is None:
@@ -93,7 +90,7 @@ def _join() -> bool:
 
 def running_pool() -> Any | None:
     """The pool on the cluster that Ray is connected to, if one was started, or that of `one_pool`."""
-    import ray
+    import ray  # late, see above
 
     if (own := _own.get()) is not None:
         return own
@@ -105,14 +102,14 @@ def running_pool() -> Any | None:
 
 def pool_size(pool: Any) -> int:
     """How many workers a pool has."""
-    import ray
+    import ray  # late, see above
 
     return len(ray.get(pool.handles.remote()))
 
 
 def cluster_size() -> int:
     """Workers a pool gets by itself: one a GPU of the cluster, else half of its CPUs."""
-    import ray
+    import ray  # late, see above
 
     resources = ray.cluster_resources()
     return int(resources.get("GPU", 0)) or max(1, int(resources.get("CPU", 1)) // 2)
@@ -121,7 +118,7 @@ def cluster_size() -> int:
 def default_workers() -> int:
     """Workers when none are asked for: those of the running pool or of RAY_ADDRESS, or of several GPUs; else 0, in process."""
     if address() is not None:
-        import ray
+        import ray  # late, see above
 
         already = ray.is_initialized()
         if already or _join():
@@ -134,7 +131,7 @@ def default_workers() -> int:
             finally:
                 if not already:
                     ray.shutdown()
-    import torch
+    import torch  # late, see above
 
     gpus = torch.cuda.device_count()
     return gpus if gpus > 1 else 0
@@ -145,9 +142,9 @@ def make_pool(name: str, count: int, ttl: float = TTL) -> Any:
 
     By the name POOL it is detached: it and its workers stay until `rankshift pool stop`.
     """
-    import ray
+    import ray  # late, see above
 
-    from rankshift.jobs.pool.pool import Pool
+    from rankshift.jobs.pool.pool import Pool  # late, it imports Ray
 
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)
@@ -176,7 +173,7 @@ def private_pool(count: int) -> Iterator[Any]:
 
 def end_pool(pool: Any) -> None:
     """End a pool's workers, then the pool. What they were computing is lost, what they committed stays."""
-    import ray
+    import ray  # late, see above
 
     for handle in ray.get(pool.handles.remote()).values():
         ray.kill(handle)

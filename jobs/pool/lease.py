@@ -3,12 +3,11 @@
 import getpass
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -16,33 +15,42 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.screen.errors import InputError, Interrupted
+from rankshift.jobs.pool.worker import Grant, StaleLease, WorkerDied
+from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
-BEATS = 5  # in a time to live
+HEARTBEATS = 5  # in a time to live
+PLAIN = (
+    InputError,
+    Interrupted,
+    Stopped,
+    TrainingFailed,
+    StaleLease,
+    WorkerDied,
+    OSError,
+)  # they need no trace of Ray's
 SILENT = 5  # empty answers, two seconds each, before the user is told what is waited for
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A worker that a lease holds. Its calls carry the epoch."""
-
-    worker: str
-    handle: Any = field(compare=False)
-    epoch: int
-
-
 class Lease:
-    """Up to `want` workers of a pool, or a gang of exactly as many, until the block ends."""
+    """Up to `want` workers of a pool, or a gang of exactly as many, until the block ends. say: hears what is waited for."""
 
-    def __init__(self, pool: Any, want: int, *, gang: bool = False, what: str = "") -> None:
+    def __init__(
+        self,
+        pool: Any,
+        want: int,
+        *,
+        gang: bool = False,
+        what: str = "",
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         host = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
         self.name = f"{what} {host} {uuid.uuid4().hex[:4]}".strip()
         self.want, self.gang = want, gang
-        self._pool, self._ended = pool, threading.Event()
+        self._pool, self._say, self._ended = pool, say, threading.Event()
         self._asked: ray.ObjectRef | None = None
         self._waited, self._served = 0, False
         self.ttl = self._open()
-        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart = threading.Thread(target=self._heartbeat, daemon=True)
         self._heart.start()
 
     def __enter__(self) -> "Lease":
@@ -79,7 +87,7 @@ class Lease:
         if not found:
             self._waited += 1
             if self._waited == SILENT and not self._served:
-                print("waiting for workers: `rankshift pool status` says who has them", file=sys.stderr, flush=True)
+                self._say("waiting for workers: `rankshift pool status` says who has them")
             return []
         self._served = True
         return [Grant(*one) for one in found]
@@ -90,14 +98,17 @@ class Lease:
             if found := self.granted(self.ask()):
                 return found
 
-    def give(self, grant: Grant, *, suspect: bool = False) -> None:
+    def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
-        self._pool.give.remote(self.name, grant.worker, grant.epoch, suspect)
+        self._pool.release.remote(self.name, grant.worker, grant.epoch, suspect)
 
-    def recalled(self) -> bool:
-        """Should a worker that ended a shard be given back, because another lease waits for its share? Asked then and there."""
+    def should_yield(self) -> bool:
+        """Should a worker that ended a piece be given back, because another lease waits for its share?
+
+        Asks the pool at every call; nothing is cached.
+        """
         try:
-            return bool(ray.get(self._pool.beat.remote(self.name), timeout=self.ttl))
+            return bool(ray.get(self._pool.heartbeat.remote(self.name), timeout=self.ttl))
         except (RayActorError, ray.exceptions.GetTimeoutError):
             return False
 
@@ -118,14 +129,14 @@ class Lease:
         except RayTaskError as error:
             raise cause(error) from error
 
-    def _beat(self) -> None:
-        while not self._ended.wait(self.ttl / BEATS):
+    def _heartbeat(self) -> None:
+        while not self._ended.wait(self.ttl / HEARTBEATS):
             # A pool that is being restarted is asked again; if it does not come back, the calls to workers say so.
             with suppress(RayActorError, ray.exceptions.GetTimeoutError):
-                ray.get(self._pool.beat.remote(self.name), timeout=self.ttl)
+                ray.get(self._pool.heartbeat.remote(self.name), timeout=self.ttl)
 
 
 def cause(error: RayTaskError) -> Exception:
-    """What to raise for an error of a call: the user's mistake or the disk's fault itself, else Ray's error with its trace."""
+    """What to raise for an error of a call: one that a user or a caller understands itself, else Ray's error with its trace."""
     found = error.cause if isinstance(error.cause, Exception) else error
-    return found if isinstance(found, InputError | Interrupted | OSError) else error
+    return found if isinstance(found, PLAIN) else error

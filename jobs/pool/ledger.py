@@ -21,29 +21,32 @@ class Slot:
 
 
 @dataclass(kw_only=True, slots=True)
-class Lease:
-    """The right to use up to `want` workers for a while; a gang takes exactly as many, all at once. beat: last seen."""
+class Claim:
+    """A lease, as the ledger has it: the right to use up to `want` workers for a while; a gang takes exactly as many, at once.
+
+    heartbeat: last seen.
+    """
 
     name: str
     want: int
     gang: bool
-    beat: float
+    heartbeat: float
     held: set[str] = field(default_factory=set)
 
 
-class Leases:
+class Ledger:
     """Slots and leases. Leases get equal shares, gangs before screens, first come first served among gangs."""
 
     def __init__(self, ttl: float) -> None:
         self.ttl = ttl
         self.slots: dict[str, Slot] = {}
-        self.leases: dict[str, Lease] = {}
+        self.leases: dict[str, Claim] = {}
 
     def open(self, name: str, want: int, gang: bool, now: float) -> None:
         """Ask for workers; opening a lease again changes nothing but the time it was seen."""
         if gang and want > len(self.slots):
             raise InputError(f"a gang of {want} workers was asked for, the pool has {len(self.slots)}: ask for fewer")
-        self.leases.setdefault(name, Lease(name=name, want=want, gang=gang, beat=now)).beat = now
+        self.leases.setdefault(name, Claim(name=name, want=want, gang=gang, heartbeat=now)).heartbeat = now
 
     def shares(self, now: float) -> dict[str, int]:
         """How many workers each lease is entitled to. What cannot be divided evenly goes round, a turn at a time."""
@@ -99,4 +102,4 @@ class Leases:
 
     def expired(self, now: float) -> list[str]:
         """Leases whose driver was not heard of for the time to live."""
-        return [lease.name for lease in self.leases.values() if now - lease.beat > self.ttl]
+        return [lease.name for lease in self.leases.values() if now - lease.heartbeat > self.ttl]

@@ -16,7 +16,7 @@ Weights = Mapping[str, Tensor]
 log = logging.getLogger(__name__)
 
 
-class Warm:
+class ModelCache:
     """Encoders by (weights, dtype) and weights that were trained here, by their sha256; the least used goes first.
 
     loads: (sha256, dtype, "memory", "peer" or "disk", seconds) of every encoder that had to be made.

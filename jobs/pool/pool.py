@@ -2,6 +2,11 @@
 
 It watches heartbeats, takes workers back from drivers that died, keeps crashed workers in quarantine until they answer,
 and knows which worker has which model warm. Restarted, it learns all of that again from the workers.
+
+Why it is written here and not taken from Ray (2.60): Ray Train's TorchTrainer starts workers of its own, cold (15 s), so it
+cannot train on the warm actors that screens use; Ray Data's actor pool starts its own, too; ActorPool loses items when a
+worker crashes, and none of them gives workers back at a shard's end because a training waits, or takes them from a driver
+that died. Those two, pre-emption and fencing, are what this room is for.
 """
 
 import asyncio
@@ -13,9 +18,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from rankshift.jobs.pool.cluster import NAMESPACE, POOL
-from rankshift.jobs.pool.ledger import FREE, HELD, QUARANTINE, Leases, Slot
-from rankshift.jobs.pool.worker import Worker
+from rankshift.jobs.pool.actor import WorkerActor
+from rankshift.jobs.pool.ledger import FREE, HELD, QUARANTINE, Ledger, Slot
+from rankshift.jobs.pool.names import NAMESPACE, POOL
 from rankshift.screen.errors import InputError, Interrupted
 
 POLL = 2.0  # seconds an answer to `acquire` waits for a worker, so that a driver's death never blocks the pool
@@ -29,19 +34,19 @@ class Pool:
 
     def __init__(self, name: str, count: int, share: dict[str, float], threads: int | None, ttl: float, code: str):
         self._name, self._code, self._share = name, code, share
-        self._leases = Leases(ttl)
+        self._ledger = Ledger(ttl)
         self._published: dict[str, tuple[str, list[ray.ObjectRef]]] = {}  # sha256 -> worker, its weights
         self._faults: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._workers = {}
         detached = {"lifetime": "detached"} if name == POOL else {}
-        actor = ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 4}, **share)(Worker)
+        actor = ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 4}, **share)(WorkerActor)
         for i in range(count):
             worker = f"{name}-{i}"
             options = {"name": worker, "namespace": NAMESPACE, "get_if_exists": True, **detached}
             self._workers[worker] = actor.options(**options).remote(worker, threads)
             # Epochs start at the clock, in milliseconds: a pool that was restarted is ahead of the one before it.
-            self._leases.slots[worker] = Slot(epoch=int(time.time() * 1000), state=QUARANTINE)
+            self._ledger.slots[worker] = Slot(epoch=int(time.time() * 1000), state=QUARANTINE)
         self._known = asyncio.Event()  # after a restart: the workers have said who holds them
         loop = asyncio.get_event_loop()
         adopting = [loop.create_task(self._adopt(worker)) for worker in self._workers]
@@ -60,16 +65,16 @@ class Pool:
                 f"the pool runs code {self._code[:12]}, this command {code[:12]}: "
                 "restart the pool (rankshift pool stop, rankshift pool start)"
             )
-        self._leases.open(lease, want, gang, time.monotonic())
-        return self._leases.ttl
+        self._ledger.open(lease, want, gang, time.monotonic())
+        return self._ledger.ttl
 
-    async def beat(self, lease: str) -> int | None:
+    async def heartbeat(self, lease: str) -> int | None:
         """A driver's sign of life. How many workers to give back at a shard's end; None: the lease was taken back."""
         await self._known.wait()
-        if lease not in self._leases.leases:
+        if lease not in self._ledger.leases:
             return None
-        self._leases.leases[lease].beat = now = time.monotonic()
-        return self._leases.recall(lease, now)
+        self._ledger.leases[lease].heartbeat = now = time.monotonic()
+        return self._ledger.recall(lease, now)
 
     async def acquire(self, lease: str) -> list[tuple[str, Any, int]] | None:
         """Workers newly granted, as (name, handle, epoch), after waiting a little; a gang gets all of them or none yet.
@@ -79,20 +84,20 @@ class Pool:
         await self._known.wait()
         until = time.monotonic() + POLL
         while True:
-            if lease not in self._leases.leases:
+            if lease not in self._ledger.leases:
                 return None
             if len(self._faults) == len(self._workers):
                 raise Interrupted(
                     f"no worker answers ({next(iter(self._faults.values()))}): see Ray's logs, then continue with --resume"
                 )
-            asking = self._leases.leases[lease]
-            asking.beat = now = time.monotonic()
-            granted = self._leases.grant(lease, now)
+            asking = self._ledger.leases[lease]
+            asking.heartbeat = now = time.monotonic()
+            granted = self._ledger.grant(lease, now)
             for worker, epoch in granted:
                 self._workers[worker].fence.remote(epoch, (lease, asking.want, asking.gang))
             if asking.gang:
                 whole = len(asking.held) == asking.want
-                granted = [(w, self._leases.slots[w].epoch) for w in sorted(asking.held)] if whole else []
+                granted = [(w, self._ledger.slots[w].epoch) for w in sorted(asking.held)] if whole else []
             if granted or now > until:
                 return [(worker, self._workers[worker], epoch) for worker, epoch in granted]
             self._changed.clear()
@@ -101,19 +106,19 @@ class Pool:
             except TimeoutError:
                 continue
 
-    async def give(self, lease: str, worker: str, epoch: int, suspect: bool) -> None:
+    async def release(self, lease: str, worker: str, epoch: int, suspect: bool) -> None:
         """Take a worker back from its holder; a suspect one goes to quarantine until it answers."""
-        if self._leases.holds(lease, worker, epoch):
+        if self._ledger.holds(lease, worker, epoch):
             self._retire(worker, suspect)
 
     async def close(self, lease: str) -> None:
         """End a lease and take all its workers back."""
-        found = self._leases.leases.get(lease)
+        found = self._ledger.leases.get(lease)
         if found is None:
             return
         for worker in sorted(found.held):
             self._retire(worker, suspect=True)  # it may still be computing
-        del self._leases.leases[lease]
+        del self._ledger.leases[lease]
         self._wake()
 
     async def publish(self, sha256: str, worker: str, weights: list) -> None:
@@ -129,15 +134,15 @@ class Pool:
         """Everything there is to see: workers with what they last said, leases, and the code version."""
         said = await asyncio.gather(*(self._status(worker) for worker in self._workers))
         workers = {
-            worker: {**asdict(self._leases.slots[worker]), "fault": self._faults.get(worker), **status}
+            worker: {**asdict(self._ledger.slots[worker]), "fault": self._faults.get(worker), **status}
             for worker, status in zip(self._workers, said, strict=True)
         }
         now = time.monotonic()
         leases = {
-            name: {"want": x.want, "gang": x.gang, "held": sorted(x.held), "silent": now - x.beat}
-            for name, x in self._leases.leases.items()
+            name: {"want": x.want, "gang": x.gang, "held": sorted(x.held), "silent": now - x.heartbeat}
+            for name, x in self._ledger.leases.items()
         }
-        return {"code": self._code, "ttl": self._leases.ttl, "share": self._share, "workers": workers, "leases": leases}
+        return {"code": self._code, "ttl": self._ledger.ttl, "share": self._share, "workers": workers, "leases": leases}
 
     async def handles(self) -> dict[str, Any]:
         """The workers themselves, to end them with the pool."""
@@ -149,7 +154,7 @@ class Pool:
         self._changed.set()
 
     def _retire(self, worker: str, suspect: bool) -> None:
-        epoch = self._leases.take_back(worker, QUARANTINE if suspect else FREE)
+        epoch = self._ledger.take_back(worker, QUARANTINE if suspect else FREE)
         if suspect:
             self._tasks.append(asyncio.get_event_loop().create_task(self._probe(worker)))
         else:
@@ -158,15 +163,15 @@ class Pool:
 
     async def _adopt(self, worker: str) -> None:
         """Wait for a worker's first answer. One that still works for a lease keeps it; the others are free."""
-        slot = self._leases.slots[worker]
+        slot = self._ledger.slots[worker]
         status = await self._answer(worker, lambda handle: handle.status.remote())
         if status["holder"] is None:
             slot.state = FREE
         else:
             lease, want, gang = status["holder"]
             slot.epoch, slot.state, slot.holder = status["epoch"], HELD, lease
-            self._leases.open(lease, want, gang, time.monotonic())
-            self._leases.leases[lease].held.add(worker)
+            self._ledger.open(lease, want, gang, time.monotonic())
+            self._ledger.leases[lease].held.add(worker)
         self._wake()
 
     async def _learn(self, adopting: list[asyncio.Task]) -> None:
@@ -176,7 +181,7 @@ class Pool:
 
     async def _probe(self, worker: str) -> None:
         """Wait until a worker has stopped whatever it does and answers; then it is free."""
-        slot = self._leases.slots[worker]
+        slot = self._ledger.slots[worker]
         self._workers[worker].fence.remote(slot.epoch, None)
         await self._answer(worker, lambda handle: handle.drain.remote(slot.epoch))
         slot.state = FREE
@@ -204,8 +209,8 @@ class Pool:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._leases.ttl / 4)
-            for lease in self._leases.expired(time.monotonic()):
+            await asyncio.sleep(self._ledger.ttl / 4)
+            for lease in self._ledger.expired(time.monotonic()):
                 await self.close(lease)
             self._tasks = [task for task in self._tasks if not task.done()]
 

@@ -54,11 +54,8 @@ def submit(
         raise InputError(f"a job cannot {command[0]}: give a verb that computes, as screen or finetune")
     where = shlex.quote(str(folder or Path.cwd()))
     entry = f"cd {where} && exec python -m rankshift.jobs.cli {shlex.join(command)}"
-    job = client.submit_job(
-        entrypoint=entry,
-        submission_id=f"{PREFIX}{command[0]}-{int(time.time() * 1000):x}",
-        metadata={"verb": command[0]},
-    )
+    job = f"{PREFIX}{command[0]}-{int(time.time() * 1000):x}"
+    _send(client, entry, job, command[0])
     print(job, flush=True)
     if not follow:
         say(f"rankshift submit --logs {job} follows it, --stop {job} ends it")
@@ -66,12 +63,12 @@ def submit(
     return _follow(client, job, say)
 
 
-def _send(client: JobSubmissionClient, entry: str, job: str) -> None:
-    """Send a job; a cluster that has just been started may not take it yet."""
+def _send(client: JobSubmissionClient, entry: str, job: str, verb: str) -> None:
+    """Send a job; a cluster that was just started has no agent that takes it, so it is sent again for FRESH seconds."""
     until = time.monotonic() + FRESH
     while True:
         try:
-            client.submit_job(entrypoint=entry, submission_id=job)
+            client.submit_job(entrypoint=entry, submission_id=job, metadata={"verb": verb})
             return
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > until:

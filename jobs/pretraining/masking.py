@@ -1,4 +1,4 @@
-"""Batches for masked-gene training: cells of like length together, a share of their genes hidden. Seeded; made by numpy.
+"""Batches for masked-gene training: padded lists with a share of their genes hidden. Seeded; made by numpy.
 
 Shapes: B cells of a batch, N places of its longest list, M hidden genes.
 """
@@ -12,11 +12,7 @@ from torch import Tensor
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import Vocabulary
 
-MASKED, RANDOM = (
-    0.8,
-    0.1,
-)  # shares of the hidden genes that are shown as <mask> and as another gene; the rest is shown as it is
-MEGA = 50  # batches that are sorted by length together: padding falls from 42 % to 1.4 % (TS 2.4)
+MASKED, RANDOM = 0.8, 0.1  # shares of the hidden genes shown as <mask> and as another gene; the rest is shown as it is
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +57,9 @@ class Batch:
         )
 
 
-def hide(table: Cells, rows: np.ndarray, vocabulary: Vocabulary, share: float, seed: tuple[int, ...]) -> Batch:
+def mask(
+    table: Cells, rows: np.ndarray, vocabulary: Vocabulary, mlm_probability: float, seed: tuple[int, ...]
+) -> Batch:
     """The lists of `rows`, padded, with a random share of their genes hidden: 80 % as <mask>, 10 % as another gene.
 
     Only genes are hidden and only genes replace them: the published collator also draws <pad>, <mask>, <cls> and <eos>
@@ -75,7 +73,7 @@ def hide(table: Cells, rows: np.ndarray, vocabulary: Vocabulary, share: float, s
     ids = np.where(real, table.ids[flat], vocabulary.special.pad).astype(np.int64)
     gene = vocabulary.is_gene[ids] & real
     draw = np.where(gene, rng.random(ids.shape), np.inf)
-    hidden = draw < max(share, draw.min() * (1 + 1e-9))
+    hidden = draw < max(mlm_probability, draw.min() * (1 + 1e-9))
     as_mask, as_gene = hidden.copy(), hidden.copy()
     kind = rng.random(ids.shape)
     as_mask &= kind < MASKED
@@ -88,28 +86,3 @@ def hide(table: Cells, rows: np.ndarray, vocabulary: Vocabulary, share: float, s
         places=torch.from_numpy(np.flatnonzero(hidden)),
         genes=torch.from_numpy(ids[hidden]),
     )
-
-
-def length_batches(rows: np.ndarray, lengths: np.ndarray, tokens: int, seed: tuple[int, ...]) -> list[np.ndarray]:
-    """All `rows` in random batches of at most `tokens` places (at least one cell) with little padding; the longest first.
-
-    Stretches of MEGA batches of a random order are sorted by length and cut, then the batches are shuffled. The longest
-    comes first because it needs the most memory. lengths [cells].
-
-    >>> [sorted(b.tolist()) for b in length_batches(np.arange(4), np.array([5, 9, 5, 9]), 18, (0,))]
-    [[1, 3], [0, 2]]
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(rows)
-    stretch = max(1, int(MEGA * tokens / lengths[rows].mean()))
-    batches = []
-    for first in range(0, len(order), stretch):
-        some = order[first : first + stretch]
-        some = some[np.argsort(-lengths[some], kind="stable")]
-        while len(some):
-            fit = max(1, tokens // int(lengths[some[0]]))
-            batches.append(some[:fit])
-            some = some[fit:]
-    longest = max(range(len(batches)), key=lambda i: lengths[batches[i][0]])
-    rest = [i for i in rng.permutation(len(batches)) if i != longest]
-    return [batches[i] for i in (longest, *rest)]

@@ -4,7 +4,6 @@ Shapes: B cells of a batch, N places of its longest list, M hidden genes, D hidd
 """
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,18 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rankshift.jobs.pretraining.masking import Batch, hide, length_batches
+from rankshift.jobs.pretraining.masking import Batch, mask
 from rankshift.jobs.pretraining.options import Pretraining, model_config
 from rankshift.jobs.pretraining.unigram import unigram_logs
-from rankshift.jobs.training import Step, mean_loss, shares
+from rankshift.jobs.training import Step, mean_loss, rank_slices
+from rankshift.jobs.training.batching import EpochBatches, length_batches
 from rankshift.jobs.training.families.family import family_of_config
-from rankshift.jobs.training.gang import Peers, Seat
+from rankshift.jobs.training.gang import Collective, Rank
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import Vocabulary
 
-SPLIT, ORDER, HIDE, JUDGE = 0, 1, 2, 4  # streams of random numbers; 3 is dropout's, in the trainer
-ALONE = Peers(Seat())
+SPLIT, ORDER, MASK, JUDGE = 0, 1, 2, 4  # streams of random numbers; 3 is dropout's, in the trainer
+ALONE = Collective(Rank())
 
 
 def new_model(options: Pretraining, vocabulary: Vocabulary, ids: np.ndarray, places: int) -> PreTrainedModel:
@@ -64,37 +64,28 @@ class MaskedBatches:
         vocabulary: Vocabulary,
         options: Pretraining,
         device: torch.device,
-        peers: Peers = ALONE,
+        collective: Collective = ALONE,
     ) -> None:
-        self._table, self._rows, self._vocabulary, self._options = table, rows, vocabulary, options
-        self._device, self._peers, self._lengths = device, peers, table.lengths
-        self._epoch, self._batches = -1, list[np.ndarray]()
+        self._table, self._vocabulary, self._options = table, vocabulary, options
+        self._device, self._collective, self._lengths = device, collective, table.lengths
+        seed = (options.seed, ORDER)
+        self._batches = EpochBatches(rows, table.lengths, options.batch_tokens, seed, options.epochs)
 
     def steps(self) -> list[int]:
         """Batches of each epoch."""
-        return self._steps
-
-    @cached_property
-    def _steps(self) -> list[int]:
-        return [len(self._of(epoch)) for epoch in range(self._options.epochs)]
+        return self._batches.steps
 
     def step(self, epoch: int, index: int) -> Step:
         """This rank's share of a batch, hidden genes and all."""
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._of(epoch)
-        rows, options = self._batches[index], self._options
-        seed = (options.seed, HIDE, epoch, index)
-        batch = hide(self._table, rows, self._vocabulary, options.hidden_share, seed)
-        parts = shares(np.arange(len(rows)), self._peers, options.accumulate)
+        rows, options = self._batches.batch(epoch, index), self._options
+        seed = (options.seed, MASK, epoch, index)
+        batch = mask(self._table, rows, self._vocabulary, options.hidden_share, seed)
+        parts = rank_slices(np.arange(len(rows)), self._collective, options.accumulate)
         return Step(
             cells=len(rows),
             tokens=int(self._lengths[rows].sum()),
             passes=[batch.take(part).to(self._device) if len(part) else None for part in parts],
         )
-
-    def _of(self, epoch: int) -> list[np.ndarray]:
-        options = self._options
-        return length_batches(self._rows, self._lengths, options.batch_tokens, (options.seed, ORDER, epoch))
 
 
 def held_out_loss(
@@ -103,7 +94,7 @@ def held_out_loss(
     rows: np.ndarray,
     vocabulary: Vocabulary,
     options: Pretraining,
-    peers: Peers = ALONE,
+    collective: Collective = ALONE,
 ) -> float:
     """Mean loss over the hidden genes of cells that were not trained on; the same genes are hidden every time.
 
@@ -112,12 +103,12 @@ def held_out_loss(
 
     def passes() -> Iterator[Batch]:
         for i, some in enumerate(length_batches(rows, table.lengths, options.batch_tokens, (options.seed, JUDGE))):
-            batch = hide(table, some, vocabulary, options.hidden_share, (options.seed, JUDGE, i))
-            for part in shares(np.arange(len(some)), peers, options.accumulate):
+            batch = mask(table, some, vocabulary, options.hidden_share, (options.seed, JUDGE, i))
+            for part in rank_slices(np.arange(len(some)), collective, options.accumulate):
                 if len(part):
                     yield batch.take(part).to(model.device)
 
-    return mean_loss(model, masked_loss, passes(), peers)
+    return mean_loss(model, masked_loss, passes(), collective)
 
 
 def split(cells: int, options: Pretraining) -> tuple[np.ndarray, np.ndarray]:

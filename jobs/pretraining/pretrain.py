@@ -22,12 +22,13 @@ from rankshift.jobs.pretraining.unigram import summary, unigram_entropy, unigram
 from rankshift.jobs.training import Trainer
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.checkpoint import STATE
-from rankshift.jobs.training.gang import Report, Seat, group
+from rankshift.jobs.training.gang import Rank, Report, group
 from rankshift.jobs.training.job import Launch, TrainingJob
 from rankshift.jobs.training.trainer import METRICS, check_identity
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.encoder import default_device
+from rankshift.screen.errors import Stopped
 from rankshift.screen.genes.token_space import Draft
 
 NO_LIMIT = 2**31 - 1
@@ -76,11 +77,11 @@ def pretrain(
     try:
         if launch is None:
             with alone("cells", total) as report:
-                losses, _ = _train(Seat(), job, data, report)
+                losses, _ = _train(Rank(), job, data, report)
         else:
             del data  # the workers read their own
             losses = launch(train, job.anywhere(), total)
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt):
         say(f"stopped: {job.unfinished} keeps the training for --resume")
         raise
     say(summary(losses))
@@ -89,9 +90,9 @@ def pretrain(
     return bundle
 
 
-def train(seat: Seat, job: PretrainJob, report: Report) -> dict[str, Any]:
-    """Train on one seat of a gang; rank 0 writes the bundle. Returns the losses (see `summary`), bundle and weights."""
-    losses, model = _train(seat, job, _Data.read(job), report)
+def train(rank: Rank, job: PretrainJob, report: Report) -> dict[str, Any]:
+    """Train as one rank of a gang; rank 0 writes the bundle. Returns the losses (see `summary`), bundle and weights."""
+    losses, model = _train(rank, job, _Data.read(job), report)
     return {**losses, "bundle": str(job.out), "weights": model.state_dict()}
 
 
@@ -128,29 +129,31 @@ class _Data:
 _FREE = ("accumulate", "judge_every", "log_every", "save_every")  # may be others when a training goes on
 
 
-def _train(seat: Seat, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], PreTrainedModel]:
+def _train(rank: Rank, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], PreTrainedModel]:
     options, vocabulary, table = job.options, data.draft.vocabulary, data.table
     device = torch.device(default_device())
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         places = options.positions or int(table.lengths.max())
         model = new_model(options, vocabulary, table.take(data.train).ids, places).to(device)
-    with group(seat, device) as peers:
+    with group(rank, device) as collective:
         trainer = Trainer(
             model=model,
             loss=masked_loss,
-            source=MaskedBatches(table, data.train, vocabulary, options, device, peers),
+            source=MaskedBatches(table, data.train, vocabulary, options, device, collective),
             recipe=options,
-            peers=peers,
+            collective=collective,
             report=report,
             folder=job.unfinished,
             identity=data.identity,
-            judge=lambda: {"held_out_loss": held_out_loss(model, table, data.judged, vocabulary, options, peers)},
-            judged=("held_out_loss",),
+            evaluate=lambda: {
+                "held_out_loss": held_out_loss(model, table, data.judged, vocabulary, options, collective)
+            },
+            evaluated=("held_out_loss",),
         )
         losses = {"loss": float("nan"), **trainer.fit()}
         losses = {**losses, "loss": float(trainer.recent), **data.unigram}
-        if peers.first:
+        if collective.first:
             facts = {"steps": trainer.step, "train_cells": len(data.train), **data.identity}
             model.config.pretraining = {**losses, **facts}
             _write(model, job)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.report.plots.label_placement import places, text_size
+from rankshift.screen.runs.layout import shift_column
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import literal, quoted
 
@@ -29,7 +30,7 @@ def genes_of(run: Run, state: str, least_cells: int) -> pa.Table:
     if state not in run.states:
         raise InputError(f"{run.path} has no state {state!r}: its states are {', '.join(run.states) or 'none'}")
     cells, genes = (literal(str((run.path / f"{name}.parquet").resolve())) for name in ("cells", "perturbations"))
-    shift = quoted(f"shift_{state}")
+    shift = quoted(shift_column(state))
     return run.sql(f"""
         WITH places AS (
             SELECT token, avg(place) AS rank FROM (
@@ -52,9 +53,11 @@ def plot_shifts(
 
     The first `labels` genes of `genes_of` are named. note: a line below, in small print.
     """
+    # Late: a command that draws nothing must not wait for matplotlib.
     import matplotlib
 
     matplotlib.use("agg")
+    # Late: a command that draws nothing must not wait for matplotlib.
     from matplotlib import pyplot as plt
 
     tables = [genes_of(run, state, least_cells) for run in runs]
@@ -68,10 +71,8 @@ def plot_shifts(
         )
         for panel, run, table in zip(panels[0], runs, tables, strict=True):
             _panel(panel, table, 10.0**-exponent, labels)
-            cells = run.manifest["cells"]["count"]
-            panel.set_title(
-                f"{run.manifest['perturb']['kind']} each gene\n", loc="left", fontsize=14, fontweight="bold"
-            )
+            cells = run.screened.cells.count
+            panel.set_title(f"{run.manifest.perturb.kind} each gene\n", loc="left", fontsize=14, fontweight="bold")
             panel.text(
                 0, 1.02, f"{len(table):,} genes found in {least_cells} or more of {cells} cells", color="#52606d",
                 transform=panel.transAxes,
@@ -110,6 +111,7 @@ def _name(panel: Any, table: pa.Table, scale: float) -> None:
 
     The figure must have its final layout, because places are found in pixels.
     """
+    # Late: a command that draws nothing must not wait for matplotlib.
     from matplotlib.patheffects import withStroke
 
     pixel = panel.figure.dpi / 72

@@ -4,6 +4,7 @@
 """
 
 from rankshift.jobs.training.recipe import Recipe
-from rankshift.jobs.training.trainer import Step, Trainer, mean_loss, shares
+from rankshift.jobs.training.step import Step
+from rankshift.jobs.training.trainer import Trainer, mean_loss, rank_slices
 
-__all__ = ["Recipe", "Step", "Trainer", "mean_loss", "shares"]
+__all__ = ["Recipe", "Step", "Trainer", "mean_loss", "rank_slices"]

@@ -1,4 +1,4 @@
-"""A training in this process, without a gang: its seat, a progress bar, and Ctrl-C as a question asked between two steps."""
+"""A training in this process, without a gang: a progress bar, and Ctrl-C as a question asked between two steps."""
 
 import signal
 import threading

@@ -1,6 +1,6 @@
-"""A gang: processes that train one model together, each on its seat.
+"""A gang: processes that train one model together, each of them a rank.
 
-A training is a function `train(seat, job, report)` with a picklable `job`; it runs alone in this process, or once on every
+A training is a function `train(rank, job, report)` with a picklable `job`; it runs alone in this process, or once on every
 worker of a gang lease. The torch.distributed group lives only as long as the training: the processes live on, warm.
 """
 
@@ -22,21 +22,21 @@ from torch.nn.parallel import DistributedDataParallel
 from rankshift.screen.errors import InputError, Interrupted
 
 PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails: someone is gone
-ROLL_CALL = 5.0  # seconds that those who are left wait for each other, to learn who is not
+LIVENESS = 5.0  # seconds that those who are left wait for each other, to learn who is gone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seat:
-    """One of `world` places in a training. meeting: tcp://host:port where rank 0 waits; a gang of one needs none."""
+class Rank:
+    """One of the `world` processes of a training. rendezvous: tcp://host:port where rank 0 waits; a gang of one needs none."""
 
-    rank: int = 0
+    number: int = 0
     world: int = 1
-    meeting: str | None = None
+    rendezvous: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world:
-            raise InputError(f"rank {self.rank} of {self.world} is no seat: ranks run from 0 to {self.world - 1}")
-        if self.world > 1 and self.meeting is None:
+        if not 0 <= self.number < self.world:
+            raise InputError(f"there is no rank {self.number} of {self.world}: ranks run from 0 to {self.world - 1}")
+        if self.world > 1 and self.rendezvous is None:
             raise InputError(f"{self.world} processes need a meeting point: give tcp://host:port")
 
 
@@ -47,7 +47,7 @@ class Report(Protocol):
         """Count n steps of progress, with a word to show beside them."""
 
     def stopped(self) -> bool:
-        """Should the training save itself and stop (raise KeyboardInterrupt) after this step?"""
+        """Should the training save itself and stop (raise Stopped) after this step?"""
 
 
 class WorkerGone(Interrupted):
@@ -62,68 +62,68 @@ class Broken(Exception):
         self.left = left
 
 
-class Peers:
+class Collective:
     """The gang as one of its ranks sees it. Every method but `lost` is to be called by all ranks, in the same order."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
 
     @property
     def first(self) -> bool:
         """Is this rank 0, the one that writes and reports?"""
-        return self.seat.rank == 0
+        return self.rank.number == 0
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of a tensor over the ranks, in place."""
-        if self.seat.world > 1:
+        if self.rank.world > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, flag: bool) -> bool:
         """Does any rank say yes? Answered over the network of the hosts, so a GPU is not waited for."""
-        if self.seat.world == 1:
+        if self.rank.world == 1:
             return flag
         return bool(self.total(torch.tensor(int(flag))))
 
     def bounds(self, value: int) -> tuple[int, int]:
         """The least and the greatest of the ranks' values."""
         pair = torch.tensor([-value, value])
-        if self.seat.world > 1:
+        if self.rank.world > 1:
             dist.all_reduce(pair, dist.ReduceOp.MAX)
         return -int(pair[0]), int(pair[1])
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module with gradients averaged over the ranks in the backward pass; rank 0's weights are everybody's."""
-        if self.seat.world == 1:
+        if self.rank.world == 1:
             return module
         return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def lost(self, error: BaseException) -> bool:
         """Is this error that of a collective whose peer is gone? gloo raises plain RuntimeErrors that name itself."""
-        return self.seat.world > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+        return self.rank.world > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
 @contextmanager
-def group(seat: Seat, device: torch.device) -> Iterator[Peers]:
+def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
     """The process group of a training, NCCL on GPUs and gloo on CPUs; nothing for a gang of one.
 
     Models wrapped for it must be gone when the block ends: a reducer that outlives its group hangs the process. When the
-    block raises Broken, those who are left call the roll and raise WorkerGone, which names the ranks that did not answer.
+    block raises Broken, those who are left check who lives and raise WorkerGone, which names the ranks that do not answer.
     """
-    if seat.world == 1:
-        yield Peers(seat)
+    if rank.world == 1:
+        yield Collective(rank)
         return
-    store = _store(seat)
+    store = _store(rank)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore("group", store),
-        rank=seat.rank,
-        world_size=seat.world,
+        rank=rank.number,
+        world_size=rank.world,
         timeout=PATIENCE,
     )
     left = None
     try:
-        yield Peers(seat)
+        yield Collective(rank)
     except Broken as error:
         left = error.left
         traceback.clear_frames(error.__traceback__)
@@ -134,30 +134,30 @@ def group(seat: Seat, device: torch.device) -> Iterator[Peers]:
         gc.collect()
         dist.destroy_process_group()
     if left is not None:
-        ranks = _missing(store, seat)
+        ranks = _missing(store, rank)
         who = (
             f"worker of rank {ranks[0]} is" if len(ranks) == 1 else f"workers of ranks {', '.join(map(str, ranks))} are"
         )
         raise WorkerGone(f"{who if ranks else 'a worker is'} gone {left}")
 
 
-def _store(seat: Seat) -> dist.TCPStore:
-    where = urlsplit(str(seat.meeting))
+def _store(rank: Rank) -> dist.TCPStore:
+    where = urlsplit(str(rank.rendezvous))
     if where.scheme != "tcp" or not where.hostname or not where.port:
-        raise InputError(f"{seat.meeting!r} is no meeting point: give tcp://host:port")
-    return dist.TCPStore(where.hostname, where.port, seat.world, is_master=seat.rank == 0, timeout=PATIENCE)
+        raise InputError(f"{rank.rendezvous!r} is no meeting point: give tcp://host:port")
+    return dist.TCPStore(where.hostname, where.port, rank.world, is_master=rank.number == 0, timeout=PATIENCE)
 
 
-def _missing(store: dist.TCPStore, seat: Seat) -> list[int]:
-    """Ranks that do not answer a roll call. Rank 0 keeps the roll; when it is silent, it is the one that is gone."""
-    waiting = {rank for rank in range(seat.world) if rank != seat.rank}
-    if seat.world == 2:
+def _missing(store: dist.TCPStore, rank: Rank) -> list[int]:
+    """Ranks that do not answer a liveness check. Rank 0 keeps the list; when it is silent, it is the one that is gone."""
+    waiting = {other for other in range(rank.world) if other != rank.number}
+    if rank.world == 2:
         return list(waiting)
-    until = monotonic() + ROLL_CALL
+    until = monotonic() + LIVENESS
     try:
-        store.set(f"here/{seat.rank}", "")
+        store.set(f"here/{rank.number}", "")
         while waiting and monotonic() < until:
-            waiting = {rank for rank in waiting if not store.check([f"here/{rank}"])}
+            waiting = {other for other in waiting if not store.check([f"here/{other}"])}
             sleep(0.05)
     except dist.DistError:
         return [0] if 0 in waiting else sorted(waiting)

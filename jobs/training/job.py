@@ -7,7 +7,7 @@ from typing import Any
 
 from rankshift.screen.errors import InputError
 
-# Runs a `train(seat, job, report)` on a gang, given the job and how many cells it will report in all; returns what rank 0
+# Runs a `train(rank, job, report)` on a gang, given the job and how many cells it will report in all; returns what rank 0
 # returned.
 Launch = Callable[[Callable[..., dict[str, Any]], Any, int], dict[str, Any]]
 

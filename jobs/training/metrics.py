@@ -26,15 +26,15 @@ class Metrics:
 
     Columns: step (steps done), epoch (from 1), seconds (since this process began or resumed), learning_rate (of this
     step), loss (mean since the last row, per counted item), gradient_norm (before clipping, of this step),
-    cells_per_second and tokens_per_second (of the whole gang since the last row, padding not counted), then `judged`:
+    cells_per_second and tokens_per_second (of the whole gang since the last row, padding not counted), then `evaluated`:
     what was measured on held-out data after this step, empty where nothing was. Rows after the step `kept` are
     dropped first: a training that goes on writes them again. notes: what a user should hear.
     """
 
-    def __init__(self, folder: Path, judged: Sequence[str], kept: int = 0) -> None:
+    def __init__(self, folder: Path, evaluated: Sequence[str], kept: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
-        self._columns = (*COLUMNS, *judged)
+        self._columns = (*COLUMNS, *evaluated)
         rows = [row for row in read(self._path) if int(row["step"]) <= kept] if self._path.exists() else []
         with replacing(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
@@ -43,6 +43,7 @@ class Metrics:
         self.notes: list[str] = []
         self._board: Any = None
         try:
+            # Late: it is optional.
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self.notes.append(ABSENT)

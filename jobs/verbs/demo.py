@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from rankshift.jobs.executor.gang import launcher
+from rankshift.jobs.executor.registry import launcher
 from rankshift.jobs.finetuning.finetune import finetune
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.pool.cluster import one_pool
@@ -27,7 +27,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.states import read_states
 from rankshift.screen.engine.prepare import Options
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.genes.vocabulary import Vocabulary
@@ -117,7 +117,7 @@ def demo(
     )
     left = not (bundle.exists() and tuned.exists() and all(_screened(run) for _, run, _, _ in screens))
     with one_pool(workers) if workers and left else nullcontext():
-        launch = launcher(workers) if workers else None
+        launch = launcher(workers, say=step.tell)
         step(
             f"pretraining: {training.layers} layers of {training.width}, every cell seen {epochs} times",
             bundle,
@@ -188,7 +188,7 @@ class _Steps:
         self._say(name)
         try:
             make()
-        except KeyboardInterrupt:
+        except (Stopped, KeyboardInterrupt):
             self.tell("stopped: the same command goes on from here")
             raise
         self.tell(f"{perf_counter() - began:.1f} s")
@@ -222,7 +222,7 @@ def _screened(run: Path) -> bool:
     if not run.exists():
         return False
     opened = Run.open(run)
-    return opened.complete and "noise_floor" in opened.manifest
+    return opened.complete and opened.manifest.noise_floor is not None
 
 
 def _say_next(out: Path, say: Say) -> None:

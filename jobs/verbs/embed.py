@@ -11,13 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankshift.jobs.show.embedding_plots import Colouring, Pictures, draw_heat_map, draw_map
+from rankshift.jobs.executor.embedding_work import embed_on
+from rankshift.jobs.executor.registry import executor
+from rankshift.jobs.show.colouring import Colouring
+from rankshift.jobs.show.embedding_map import draw_map
+from rankshift.jobs.show.heat_map import draw_heat_map
+from rankshift.jobs.show.pictures import Pictures
 from rankshift.jobs.show.progress import progress
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import resolve_genes
 from rankshift.screen.cells.cells import Cells, rows_where, select
 from rankshift.screen.embed.cell_embeddings import check_level
-from rankshift.screen.embed.cell_embeddings import embed as embed_cells
 from rankshift.screen.embed.embedding_file import Embeddings, check_file, stamped, with_vectors
 from rankshift.screen.embed.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
 from rankshift.screen.embed.states import check_summary, summarise, write_states
@@ -46,7 +50,7 @@ def embed(
     max_cells: int | None = None,
     dtype: str = "float32",
     pictures: Pictures | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
     say: Say = print,
 ) -> None:
     """Embed the cells of a token table, in input order, or its genes, to .parquet or .h5ad.
@@ -56,7 +60,7 @@ def embed(
     by: an obs column. Cells give one vector per value of it, {value: vector}, to .json; genes get further rows, one per
     value. genes, per_cell: of level gene; the latter writes every hidden state, not aggregated. where, max_cells: a
     condition over the obs columns, and a sample (per value of `by`). pictures: of the rows written. workers: Ray workers that
-    embed cells, 0 for none; genes are always done in this process, because their sums would have to travel.
+    embed cells, 0: none, None: what there is; genes are always done in this process, because their sums would have to travel.
     """
     pictures = pictures or Pictures()
     opened = Bundle.open(bundle)
@@ -78,7 +82,7 @@ def embed(
     wanted = chosen_genes(genes, table, opened, say) if of_genes else None
     about = {"level": level, "layer": str(layer), "weights_sha256": opened.weights_sha256, "dtype": dtype}
     if wanted is None:
-        found = _cell_embeddings(table, opened, level, layers, about, workers)
+        found = _cell_embeddings(table, opened, level, layers, about, workers, say)
         told = f"{len(table)} cells"
     else:
         encoder = Encoder(opened, device=default_device(), dtype=dtype)
@@ -130,20 +134,12 @@ def _check_output(
 
 
 def _cell_embeddings(
-    cells: Cells, bundle: Bundle, level: str, layers: int, about: dict[str, str], workers: int
+    cells: Cells, bundle: Bundle, level: str, layers: int, about: dict[str, str], workers: int | None, say: Say
 ) -> Embeddings:
-    """A row per cell, in the order of the cells; computed by leased workers, or here where there are none."""
+    """A row per cell, in the order of the cells; computed by workers, or here where there are none."""
     how: dict[str, Any] = {"level": level, "layer_count": layers}
-    with progress("cells", len(cells)) as done:
-        if workers:
-            from rankshift.jobs.executor.embedding_work import embed_on
-            from rankshift.jobs.pool.cluster import lent
-
-            with lent(workers, what="embed") as lease:
-                vectors = embed_on(lease, cells, bundle.path, dtype=about["dtype"], done=done, **how)
-        else:
-            encoder = Encoder(bundle, device=default_device(), dtype=about["dtype"])
-            vectors = embed_cells(cells, encoder, tokens=TOKEN_BUDGET[encoder.device.type], done=done, **how)
+    with progress("cells", len(cells)) as done, executor(workers, what="embed", say=say) as there:
+        vectors = embed_on(there, cells, bundle.path, dtype=about["dtype"], done=done, **how)
     rows = cells.obs.append_column("length", pa.array(cells.lengths, pa.int32()))
     return Embeddings(rows=rows, key=("cell_id",), vectors=vectors, about=about)
 

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing, sync
+from rankshift.screen.runs.layout import PERTURBATIONS, genes_path, part_path, shift_column
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.shards import genes_path, part_path
 
 SUFFIX = "_raw.pickle"
 TRIPLES = "_triples.pickle"  # pairs with an anchor as (anchor alone, gene alone, both), which their statistics need
@@ -53,13 +53,13 @@ def export(
         raise InputError(f"--format {format!r} is unknown: use reference")
     opened = Run.open(Path(run))
     if not opened.complete:
-        there, all_ = len(opened.committed), opened.manifest["shards"]
+        there, all_ = len(opened.committed), opened.manifest.shards
         raise InputError(f"{run} has {there} of {all_} shards: finish the screen with --resume")
     out = Path(out)
     if not beside and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} exists and is not an empty folder: give another, readers merge what lies there")
-    kept = opened.manifest["gene_shifts"]
-    if kept is not None and not kept["per_cell"]:
+    kept = opened.manifest.gene_shifts
+    if kept is not None and not kept.per_cell:
         say("gene shifts were aggregated over cells, and the pickles hold one value per cell: screen with --per-cell")
     name = opened.path.resolve().name if prefix is None else prefix
     if "/" in name or "\0" in name:
@@ -99,20 +99,20 @@ def write_folder(contents: Iterator[tuple[str, Any]], out: Path) -> list[Path]:
 
 
 def _contents(run: Run, prefix: str, first_cell: int, shifted: bool) -> Iterator[tuple[str, Any]]:
-    perturb = run.manifest["perturb"]
-    stem = f"in_silico_{perturb['kind']}_{prefix}"
-    keys = _keys(run, perturb["anchor"])
-    per_cell = (run.manifest["gene_shifts"] or {}).get("per_cell", False)
+    perturb, kept = run.manifest.perturb, run.manifest.gene_shifts
+    stem = f"in_silico_{perturb.kind}_{prefix}"
+    keys = _keys(run, perturb.anchor)
+    per_cell = kept is not None and kept.per_cell
     shifts = _cells([part_path(run.path, name) for name in run.committed])
     genes = _cells([genes_path(run.path, name) for name in run.committed]) if per_cell else iter(())
-    if perturb["how"] == "together":
+    if perturb.how == "together":
         tokens = keys[0] if isinstance(keys[0], tuple) else (keys[0],)
         yield joint_name(stem, "cell", tokens), _merged(_cell_values(rows, run.states, keys) for _, rows in shifts)
         if per_cell:
             yield joint_name(stem, "gene", tokens), _merged(_gene_values(rows, keys) for _, rows in genes)
         return
-    paired = perturb["anchor"] is not None
-    shifted = shifted and perturb["kind"] == "overexpress" and perturb["genes"] is None and not paired
+    paired = perturb.anchor is not None
+    shifted = shifted and perturb.kind == "overexpress" and perturb.genes is None and not paired
     for cell, rows in shifts:
         name = f"{stem}_dict_cell_embs_{cell + first_cell}batch-1"
         yield f"{name}{SUFFIX}", _cell_values(rows, run.states, keys, plain=paired and not run.states)
@@ -137,7 +137,7 @@ def joint_name(stem: str, part: str, tokens: Sequence[int]) -> str:
 
 def _keys(run: Run, anchor: int | None) -> list[Key]:
     """The key of each perturbation in published files: token, tuple of tokens, or for a pair the anchor's partner."""
-    table = pq.read_table(run.path / "perturbations.parquet", columns=["perturbation", "tokens"])
+    table = pq.read_table(run.path / PERTURBATIONS, columns=["perturbation", "tokens"])
     keys: list[Key] = [0] * table.num_rows
     for number, tokens in zip(table["perturbation"].to_pylist(), table["tokens"].to_pylist(), strict=True):
         if len(tokens) == 1 or anchor is not None:
@@ -169,7 +169,7 @@ def _cell_values(rows: pa.Table, states: Sequence[str], keys: Sequence[Key], *, 
     if not states:
         values = _numbers(rows["similarity"])
         return dict(zip(named, values, strict=True)) if plain else _lists(named, values)
-    return {state: _lists(named, _numbers(rows[f"shift_{state}"])) for state in states}
+    return {state: _lists(named, _numbers(rows[shift_column(state)])) for state in states}
 
 
 def _numbers(column: pa.ChunkedArray) -> list[float]:

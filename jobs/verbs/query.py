@@ -54,7 +54,7 @@ def query(
         if out is not None and one.holds(out):
             raise InputError(f"{out} lies inside the run, which queries never write to: give another --out")
         if not one.complete:
-            there, shards = len(one.committed), one.manifest["shards"]
+            there, shards = len(one.committed), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")
     with opened.connect(runs, files) as connection:
         try:

@@ -38,9 +38,7 @@ def stats(
         if one is not None and out is not None and one.holds(out):
             raise InputError(f"{out} lies inside the run, which keeps its own table: give another --out")
         if one is not None and not one.complete:
-            say(
-                f"{one.path}: {len(one.committed)} of {one.manifest['shards']} shards are there, the rest is not counted"
-            )
+            say(f"{one.path}: {len(one.committed)} of {one.manifest.shards} shards are there, the rest is not counted")
     result = statistics(opened, mode, null=other, reference_names=reference_names, judging=judging)
     if keeps and (out is None or os.access(opened.path, os.W_OK)):
         result = record(opened, result)

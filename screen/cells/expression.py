@@ -4,8 +4,6 @@ The score of a gene in a cell of n genes is 1 - (rank - 1) / n, from 1 at the to
 model is asked.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
@@ -13,7 +11,6 @@ from rankshift.screen.cells.cells import Cells, select
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 
-EXPRESSION = "expression.parquet"  # in a run, where the token table has cells of both states
 SAMPLE = 10_000  # cells of a state at most: their mean score is good to 0.005
 BLOCK = 2_000  # cells scored at a time
 
@@ -77,8 +74,3 @@ def state_scores(
             "state_correlation": np.where(variance > 1e-12, correlation, np.nan)[there],
         }
     )
-
-
-def expression_path(run: Path) -> Path:
-    """Where a run has its `state_scores`."""
-    return run / EXPRESSION

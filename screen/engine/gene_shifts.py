@@ -4,7 +4,6 @@ Partial aggregates only (n, sum, sum of squares, min of the cosine), so that mem
 a shard; readers add the shards up.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.engine.shifts import Shifts
+from rankshift.screen.engine.shift_rows import Shifts
+from rankshift.screen.runs.manifest import GenesKept
 
 
-def gene_table(
-    shifts: Shifts, perturbation_of: np.ndarray, cells: Cells, kept: Mapping[str, Any] | None
-) -> pa.Table | None:
+def gene_table(shifts: Shifts, perturbation_of: np.ndarray, cells: Cells, kept: GenesKept | None) -> pa.Table | None:
     """Rows (perturbation, affected token[, cells' group | cell]; n, sum, square, min), or None when none are kept.
 
     kept: `by`, an obs column whose values are aggregated apart (column `cells`), and `per_cell`: a row for every cell.
@@ -27,13 +25,13 @@ def gene_table(
     row = shifts.gene_row
     cosine = shifts.gene_cosine
     columns: dict[str, Any] = {
-        "perturbation": pa.array(perturbation_of[shifts.perturbation[row]].astype(np.int32)),
+        "perturbation": pa.array(perturbation_of[shifts.key[row]].astype(np.int32)),
         "affected": pa.array(shifts.gene_token, pa.int32()),
     }
-    if kept["per_cell"]:
+    if kept.per_cell:
         columns["cell"] = pa.array(shifts.cell[row], pa.int32())
-    if kept["by"] is not None:
-        column = cells.obs.column(kept["by"]).cast(pa.string()).combine_chunks()
+    if kept.by is not None:
+        column = cells.obs.column(kept.by).cast(pa.string()).combine_chunks()
         columns["cells"] = column.take(pa.array(shifts.cell[row]))
     keys = list(columns)
     one = np.ones(len(row), np.int32)
@@ -45,7 +43,7 @@ def gene_table(
         "min": pa.array(cosine, pa.float32()),
     }
     table = pa.table(columns)
-    if kept["per_cell"] or len(np.unique(shifts.cell)) <= 1:  # every row is one cell's already
+    if kept.per_cell or len(np.unique(shifts.cell)) <= 1:  # every row is one cell's already
         return table
     sums = table.group_by(keys, use_threads=False).aggregate(
         [("n", "sum"), ("sum", "sum"), ("square", "sum"), ("min", "min")]

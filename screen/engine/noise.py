@@ -15,8 +15,11 @@ import torch
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import SEED, Cells
 from rankshift.screen.encoder.encoder import Encoder, one_thread
-from rankshift.screen.engine.shifts import Measure, Shifts, shifts_of
-from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.engine.shift_rows import Shifts
+from rankshift.screen.engine.shifts import Measure, shifts_of
+from rankshift.screen.perturb.perturbation import Perturb, eligible
+from rankshift.screen.runs.layout import CELL, PERTURBATION, SIMILARITY
+from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 
@@ -75,7 +78,9 @@ def choose_dtype(sample: Sample, bundle: Bundle) -> tuple[str, dict[str, Any]]:
     return dtype, {"bfloat16_noise": float(noise[worst]), "spread": float(spread[worst]), "lists": len(exact)}
 
 
-def noise_floor(sample: Sample, run: Run, bundle: Bundle, device: str, perturbation_of: np.ndarray) -> dict[str, Any]:
+def noise_floor(
+    sample: Sample, run: Run, bundle: Bundle, device: str, perturbation_of: np.ndarray
+) -> dict[str, NoiseFloor]:
     """Distribution of |stored - float32| over the sample, per measured column of a finished run.
 
     n, median, p99, max; spread: standard deviation of the stored values; rank_correlation (Spearman, None where there is
@@ -83,8 +88,8 @@ def noise_floor(sample: Sample, run: Run, bundle: Bundle, device: str, perturbat
     """
     exact = sample.shifts(Encoder(bundle, device=device, share_first_layer=False), alone=True)
     table = exact.table(run.states, perturbation_of)
-    names = ["similarity", *(f"shift_{s}" for s in run.states)]
-    wanted = table.select(["cell", "perturbation"]).append_column("place", pa.array(range(table.num_rows)))
+    names = run.manifest.measures
+    wanted = table.select([CELL, PERTURBATION]).append_column("place", pa.array(range(table.num_rows)))
     columns = ", ".join(f"any_value(s.{quoted(n)})" for n in names)
     with run.connect() as connection:
         connection.register("wanted", wanted)
@@ -96,26 +101,26 @@ def noise_floor(sample: Sample, run: Run, bundle: Bundle, device: str, perturbat
         raise RuntimeError(
             f"{table.num_rows - len(stored)} sampled rows are not in {run.path}: continue it with --resume"
         )
-    return {n: _compare(stored[:, i], exact.measured[:, i], n == "similarity") for i, n in enumerate(names)}
+    return {n: _compare(stored[:, i], exact.measured[:, i], n == SIMILARITY) for i, n in enumerate(names)}
 
 
-def _compare(stored: np.ndarray, exact: np.ndarray, smallest_first: bool) -> dict[str, float | None]:
+def _compare(stored: np.ndarray, exact: np.ndarray, smallest_first: bool) -> NoiseFloor:
     off = np.abs(stored - exact)
     top = max(1, min(TOP, len(off) // 4))
     first, second = (
         set(np.argsort(x if smallest_first else -x, kind="stable")[:top].tolist()) for x in (stored, exact)
     )
     varied = len(off) > 2 and np.ptp(stored) > 0 and np.ptp(exact) > 0
-    return {
-        "n": len(off),
-        "median": float(np.median(off)),
-        "p99": float(np.quantile(off, 0.99)),
-        "max": float(off.max()),
-        "spread": float(stored.std()),
-        "rank_correlation": float(np.corrcoef(_ranks(stored), _ranks(exact))[0, 1]) if varied else None,
-        "top": top,
-        "top_overlap": len(first & second) / top,
-    }
+    return NoiseFloor(
+        n=len(off),
+        median=float(np.median(off)),
+        p99=float(np.quantile(off, 0.99)),
+        max=float(off.max()),
+        spread=float(stored.std()),
+        rank_correlation=float(np.corrcoef(_ranks(stored), _ranks(exact))[0, 1]) if varied else None,
+        top=top,
+        top_overlap=len(first & second) / top,
+    )
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -20,24 +20,47 @@ import pyarrow.parquet as pq
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes
 from rankshift.screen.cells.cells import SEED, Cells, select
-from rankshift.screen.cells.expression import expression_path, state_scores
+from rankshift.screen.cells.expression import state_scores
 from rankshift.screen.embed.cell_embeddings import check_level, embed
 from rankshift.screen.embed.states import check_route, read_states, summarise
 from rankshift.screen.encoder.cost import list_flops
 from rankshift.screen.encoder.encoder import Encoder, default_device
 from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.noise import Sample, choose_dtype
-from rankshift.screen.engine.shifts import Measure, Shifts
+from rankshift.screen.engine.shift_rows import Shifts
+from rankshift.screen.engine.shifts import Measure
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.families.operators import PRECISIONS
 from rankshift.screen.files.atomic import sync
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.files.versions import versions
-from rankshift.screen.perturb.edits import Perturb, eligible
-from rankshift.screen.runs.run import SCHEMA_VERSION, Run
-from rankshift.screen.runs.shards import genes_path, part_path, plan
-from rankshift.screen.runs.views import EMPTY_PART
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import Perturb, eligible
+from rankshift.screen.runs.layout import (
+    CELLS,
+    COMMITS,
+    EMPTY_PART,
+    EXPRESSION,
+    GENES,
+    MANIFEST,
+    PERTURBATIONS,
+    SHIFTS,
+    VOCABULARY,
+    genes_path,
+    part_path,
+)
+from rankshift.screen.runs.manifest import (
+    BundleUsed,
+    CellsScreened,
+    GenesKept,
+    Manifest,
+    PerturbEntry,
+    Route,
+    Screened,
+)
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.shards import plan
 from rankshift.screen.tokenizer.source import CellSource, cells_of, name_of
 
 TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
@@ -101,7 +124,7 @@ def _dtype(options: Options, device: str, there: Run | None) -> str | None:
     if options.dtype != "auto":
         return options.dtype
     if there is not None:
-        return str(there.manifest["dtype"])
+        return there.screened.dtype
     return {"cuda": "float16"}.get(device)
 
 
@@ -142,9 +165,9 @@ def prepare(
         say(note)
     level = ("cls" if table.frame.head else "cell") if options.embedding == "auto" else options.embedding
     check_level(level, table.frame)
-    perturb = Perturb(
-        kind=options.perturb,  # type: ignore[arg-type]
-        how=options.how,  # type: ignore[arg-type]
+    perturb = asked(
+        options.perturb,
+        how=options.how,
         genes=genes,
         frame=table.frame,
         limit=bundle.input_size,
@@ -168,9 +191,11 @@ def prepare(
     counts = eligible(chosen.ids, chosen.offsets, perturb)
     idle = int((counts == 0).sum())
     if idle and counts.sum():
-        say(f"{idle} of {len(chosen)} cells have nothing to {perturb.kind} and get no row")
+        say(f"{idle} of {len(chosen)} cells have nothing to {perturb.kind.name} and get no row")
     if not counts.sum():
-        raise InputError(f"none of the {len(chosen)} cells has a gene to {perturb.kind}: choose other genes or cells")
+        raise InputError(
+            f"none of the {len(chosen)} cells has a gene to {perturb.kind.name}: choose other genes or cells"
+        )
     device = default_device()
     budget = options.token_budget or TOKEN_BUDGET[device]
     shard_tokens = options.shard_tokens or _shard_tokens(bundle, layers, chosen, device, options.gene_shifts)
@@ -188,64 +213,65 @@ def prepare(
                     dtype, **choice
                 )
             )
-    manifest: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "perturb": perturb.record,
-        "embedding": level,
-        "layer": options.layer,
-        "layers": layers,
-        "quantity": _quantity(level),
-        "gene_shifts": {"by": options.by, "per_cell": options.per_cell} if options.gene_shifts else None,
-        "states": {name: [float(x) for x in vector] for name, vector in states.items()},
-        "route": None if options.start is None else [options.state_key, options.start, options.goal, *options.alt],
-        "token_budget": budget,
-        "shard_tokens": shard_tokens,
-        "seed": SEED,
-        "cells": {"count": len(chosen), "sha256": _digest(chosen), "path": name_of(cells), "where": options.where},
-        "bundle": {
-            "path": str(bundle.path.resolve()),
-            "generation": bundle.generation,
-            "vocab_size": bundle.vocabulary.size,
-            "weights_sha256": bundle.weights_sha256,
-            "vocabulary_sha256": bundle.vocabulary_sha256,
-        },
-    }
-    manifest["dtype"] = dtype
-    manifest["shards"] = len(list(plan(counts, chosen.lengths, shard_tokens)))
-    manifest["lists"] = int(counts.sum())
-    manifest["longest"] = int(chosen.lengths.max())
-    manifest["flops"] = float((list_flops(bundle.sizes, layers, chosen.lengths) * (counts + 1)).sum())
+    route = None
+    if options.state_key is not None and options.start is not None and options.goal is not None:
+        route = Route(key=options.state_key, start=options.start, goal=options.goal, alternatives=tuple(options.alt))
+    manifest = Manifest(
+        perturb=PerturbEntry.of(json.loads(json.dumps(perturb.record))),
+        embedding=level,
+        quantity=_quantity(level),
+        gene_shifts=GenesKept(by=options.by, per_cell=options.per_cell) if options.gene_shifts else None,
+        states={name: [float(x) for x in vector] for name, vector in states.items()},
+        route=route,
+        shards=len(list(plan(counts, chosen.lengths, shard_tokens))),
+        lists=int(counts.sum()),
+        screened=Screened(
+            cells=CellsScreened(count=len(chosen), sha256=_digest(chosen), path=name_of(cells), where=options.where),
+            bundle=BundleUsed(
+                path=str(bundle.path.resolve()),
+                generation=bundle.generation,
+                vocab_size=bundle.vocabulary.size,
+                weights_sha256=bundle.weights_sha256,
+                vocabulary_sha256=bundle.vocabulary_sha256,
+            ),
+            layer=options.layer,
+            layers=layers,
+            token_budget=budget,
+            shard_tokens=shard_tokens,
+            dtype=dtype,
+            seed=SEED,
+            longest=int(chosen.lengths.max()),
+            flops=float((list_flops(bundle.sizes, layers, chosen.lengths) * (counts + 1)).sum()),
+            id=uuid.uuid4().hex,
+            dtype_choice=choice,
+            command=" ".join(sys.argv),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+            unknown_genes=tuple(unknown),
+        ),
+    )
     over = int((chosen.lengths < bundle.input_size).sum()) if perturb.reference_overflow else 0
     if over:
         say(
             f"--reference-overflow: originals among {over} cells below the input limit may be cut as the published code does"
         )
-    record = {
-        **manifest,
-        "id": uuid.uuid4().hex,
-        "dtype_choice": choice,
-        "command": " ".join(sys.argv),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "unknown_genes": unknown,
-    }
     if dry:
-        return Run(out, record)
+        return Run(out, manifest)
     if there is not None:
         return _same(there, manifest)
     expression = None
-    if options.state_key is not None and options.start is not None and options.goal is not None:
-        route = {"state_key": options.state_key, "start": options.start, "goal": options.goal}
-        expression = state_scores(table, bundle.vocabulary.size, where=options.where, **route)
+    if route is not None:
+        way = {"state_key": route.key, "start": route.start, "goal": route.goal}
+        expression = state_scores(table, bundle.vocabulary.size, where=options.where, **way)
     if mirror is not None:
         mirror.drop()
     perturbations = _perturbations(chosen, bundle, perturb, panels)
-    _write(out, record, chosen, bundle, perturbations, list(states), expression)
+    _write(out, manifest, chosen, bundle, perturbations, list(states), expression)
     if mirror is None:
         return Run.open(out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    mirror.push(name for name in files if name != "run.json")
-    mirror.push(["run.json"])  # last: it makes a run of what is there
+    mirror.push(name for name in files if name != MANIFEST)
+    mirror.push([MANIFEST])  # last: it makes a run of what is there
     return Run.open(mirror.url)
 
 
@@ -309,9 +335,14 @@ def _digest(cells: Cells) -> str:
     return digest.hexdigest()
 
 
-def _same(run: Run, manifest: dict[str, Any]) -> Run:
+MADE = ("id", "dtype_choice", "command", "date", "versions", "unknown_genes")  # what no two screens share
+
+
+def _same(run: Run, manifest: Manifest) -> Run:
     """The run there, if it was prepared for the same screen."""
-    for key, value in json.loads(json.dumps(manifest)).items():
+    for key, value in manifest.items():
+        if key in MADE:
+            continue
         found = run.manifest.get(key)
         if key == "cells":
             value, found = value["sha256"], (found or {}).get("sha256")
@@ -326,7 +357,7 @@ def _same(run: Run, manifest: dict[str, Any]) -> Run:
 
 def _write(
     out: Path,
-    record: dict[str, Any],
+    manifest: Manifest,
     cells: Cells,
     bundle: Bundle,
     perturbations: pa.Table,
@@ -335,21 +366,21 @@ def _write(
 ) -> None:
     making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        (making / "shifts").mkdir(parents=True)
-        (making / "commits").mkdir()
-        cells.write(making / "cells.parquet", bundle.vocabulary)
-        pq.write_table(perturbations, making / "perturbations.parquet")
+        (making / SHIFTS).mkdir(parents=True)
+        (making / COMMITS).mkdir()
+        cells.write(making / CELLS, bundle.vocabulary)
+        pq.write_table(perturbations, making / PERTURBATIONS)
         if expression is not None:
-            pq.write_table(expression, expression_path(making))
-        none = Shifts.none(len(states), record["perturb"]["how"] == "pairs")
+            pq.write_table(expression, making / EXPRESSION)
+        none = Shifts.none(len(states), manifest.perturb.how == "pairs")
         number = np.empty(0, np.int32)
         pq.write_table(none.table(states, number), part_path(making, EMPTY_PART))
-        if record["gene_shifts"] is not None:
-            (making / "genes").mkdir()
-            pq.write_table(gene_table(none, number, cells, record["gene_shifts"]), genes_path(making, EMPTY_PART))
-            bundle.vocabulary.write(making / "vocabulary.parquet")
-        (making / "run.json").write_text(json.dumps(record, indent=2))
-        for path in (making / "run.json", making / "shifts", making):
+        if manifest.gene_shifts is not None:
+            (making / GENES).mkdir()
+            pq.write_table(gene_table(none, number, cells, manifest.gene_shifts), genes_path(making, EMPTY_PART))
+            bundle.vocabulary.write(making / VOCABULARY)
+        (making / MANIFEST).write_text(manifest.text())
+        for path in (making / MANIFEST, making / SHIFTS, making):
             sync(path)
         making.rename(out)
     except BaseException:
@@ -361,14 +392,13 @@ def _perturbations(cells: Cells, bundle: Bundle, perturb: Perturb, panels: Mappi
     if perturb.genes is not None:
         groups = perturb.groups
     else:
-        groups = [(int(t),) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
-        if perturb.anchor is not None:
-            groups = [(perturb.anchor, *g) for g in groups if g != (perturb.anchor,)]
+        genes = [int(t) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
+        groups = [perturb.group_of(t) for t in genes if t != perturb.anchor]
     gene, symbol = bundle.vocabulary.gene_of, bundle.vocabulary.symbol_of
     table = pa.table(
         {
             "perturbation": pa.array(range(len(groups)), pa.int32()),
-            "kind": pa.array([perturb.kind] * len(groups)),
+            "kind": pa.array([perturb.kind.name] * len(groups)),
             "gene_ids": pa.array(["+".join(gene[t] for t in g) for g in groups]),
             "symbols": pa.array(["+".join(symbol[t] or gene[t] for t in g) for g in groups]),
             "tokens": pa.array(groups, pa.list_(pa.int32())),

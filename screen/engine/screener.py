@@ -19,9 +19,13 @@ from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
 from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.noise import Sample, noise_floor
 from rankshift.screen.engine.prepare import Options, prepare
-from rankshift.screen.engine.shifts import Done, Measure, Shifts, shifts_of
+from rankshift.screen.engine.shift_rows import Shifts
+from rankshift.screen.engine.shifts import Done, Measure, shifts_of
 from rankshift.screen.files.object_store import fetched
-from rankshift.screen.perturb.edits import Perturb, eligible
+from rankshift.screen.perturb.asked import recorded
+from rankshift.screen.perturb.perturbation import Perturb, eligible
+from rankshift.screen.runs.layout import CELLS, PERTURBATIONS
+from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, commit, plan
 from rankshift.screen.tokenizer.source import CellSource
@@ -39,32 +43,34 @@ class Screener:
     def open(place: Path | str, bundle: Bundle) -> "Screener":
         """Open the run at a path or URL for computing."""
         run = Run.open(place)
-        perturb = Perturb.of_record(run.manifest["perturb"])
-        return Screener(
-            run=run, cells=Cells.read(run.path / "cells.parquet", bundle, below=perturb.refill), perturb=perturb
-        )
+        perturb = recorded(run.manifest.perturb.entries)
+        return Screener(run=run, cells=Cells.read(run.path / CELLS, bundle, below=perturb.refill), perturb=perturb)
 
     @cached_property
     def shards(self) -> list[Shard]:
         """All shards of the run, in order; the same on every machine."""
         counts = eligible(self.cells.ids, self.cells.offsets, self.perturb)
-        return list(plan(counts, self.cells.lengths, self.run.manifest["shard_tokens"]))
+        return list(plan(counts, self.cells.lengths, self.run.screened.shard_tokens))
 
     @cached_property
     def measure(self) -> Measure:
         """What the run measures."""
-        m = self.run.manifest
-        states = np.array(list(m["states"].values()), np.float32) if m["states"] else None
-        genes = m["gene_shifts"] is not None
-        return Measure(level=m["embedding"], layers=m["layers"], states=states, tokens=m["token_budget"], genes=genes)
+        manifest, screened = self.run.manifest, self.run.screened
+        return Measure(
+            level=str(manifest.embedding),
+            layers=screened.layers,
+            states=np.array(list(manifest.states.values()), np.float32) if manifest.states else None,
+            tokens=screened.token_budget,
+            genes=manifest.gene_shifts is not None,
+        )
 
     @cached_property
     def perturbation_of(self) -> np.ndarray:
         """The run's number of a perturbation: by token [V] where all genes are screened, else the number itself."""
-        table = pq.read_table(self.run.path / "perturbations.parquet", columns=["perturbation", "tokens"])
+        table = pq.read_table(self.run.path / PERTURBATIONS, columns=["perturbation", "tokens"])
         if self.perturb.genes is not None:
             return np.arange(table.num_rows, dtype=np.int32)
-        out = np.zeros(self.run.manifest["bundle"]["vocab_size"], np.int32)
+        out = np.zeros(self.run.screened.bundle.vocab_size, np.int32)
         out[[tokens[-1] for tokens in table["tokens"].to_pylist()]] = table["perturbation"].to_numpy()
         return out
 
@@ -76,7 +82,7 @@ class Screener:
         numbers = np.arange(shard.first_cell, shard.last_cell)
         return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, some, done)
 
-    def noise_floor(self, bundle: Bundle) -> dict[str, Any]:
+    def noise_floor(self, bundle: Bundle) -> dict[str, NoiseFloor]:
         """Recompute a sample of the finished run in float32 and compare (module `noise`)."""
         sample = Sample.draw(self.cells, self.perturb, self.measure)
         return noise_floor(sample, self.run, bundle, default_device(), self.perturbation_of)
@@ -90,7 +96,7 @@ class Screener:
             raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
         encoded = perf_counter()
         table = shifts.table(self.run.states, self.perturbation_of)
-        genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest["gene_shifts"])
+        genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest.gene_shifts)
         record = {"encode_seconds": round(encoded - began, 4), "device": str(encoder.device)}
         self.run.share(*commit(self.run.path, shard, table, record, genes))
         return table.num_rows
@@ -124,7 +130,7 @@ def run(
 def finish(screener: Screener, bundle: Bundle) -> Run:
     """The run with its noise floor in the manifest, measured here unless it is there already."""
     run = Run.open(screener.run.place)
-    return run if "noise_floor" in run.manifest else run.record(noise_floor=screener.noise_floor(bundle))
+    return run if run.manifest.noise_floor is not None else run.record(noise_floor=screener.noise_floor(bundle))
 
 
 def missing(screener: Screener) -> Iterator[Shard]:
@@ -135,5 +141,5 @@ def missing(screener: Screener) -> Iterator[Shard]:
 
 def load_encoder(run: Run, bundle: Bundle, device: str | None = None) -> Encoder:
     """The encoder a run asks for, after checking that the bundle is the one the run was prepared with."""
-    bundle.check(run.manifest["bundle"]["weights_sha256"])
-    return Encoder(bundle, device=device or default_device(), dtype=run.manifest["dtype"])
+    bundle.check(run.screened.bundle.weights_sha256)
+    return Encoder(bundle, device=device or default_device(), dtype=run.screened.dtype)

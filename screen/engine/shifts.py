@@ -1,10 +1,9 @@
 """Shifts of a group of cells: originals once, perturbed lists in batches, cosines, rows. The loop the project exists for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
@@ -14,8 +13,10 @@ from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
 from rankshift.screen.encoder.encoder import Encoder
+from rankshift.screen.engine.shift_rows import Shifts, stack, with_alone
 from rankshift.screen.genes.framing import Frame
-from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
+from rankshift.screen.perturb.edits import CellEdits
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 
 Done = Callable[[int], None]
 
@@ -32,78 +33,6 @@ class Measure:
     states: np.ndarray | None
     tokens: int
     genes: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shifts:
-    """Rows of one or more cells.
-
-    cell, perturbation int32 [P] (perturbation: as in `CellEdits`); similarity, cell_cosine float32 [P]; before, after float32
-    [P, S]. first, second float32 [P, 1 + S]: of pairs, similarity and shifts of each gene alone, else [P, 0].
-    gene_row, gene_token int32 [G], gene_cosine float32 [G]: if measured, how near every gene stayed, by row of the above.
-    """
-
-    cell: np.ndarray
-    perturbation: np.ndarray
-    similarity: np.ndarray
-    cell_cosine: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    gene_row: np.ndarray
-    gene_token: np.ndarray
-    gene_cosine: np.ndarray
-
-    @staticmethod
-    def none(states: int, pairs: bool) -> "Shifts":
-        """No rows."""
-        whole, real = np.empty(0, np.int32), np.empty(0, np.float32)
-        wide, alone = np.empty((0, states), np.float32), np.empty((0, (1 + states) * pairs), np.float32)
-        return Shifts(
-            cell=whole,
-            perturbation=whole,
-            similarity=real,
-            cell_cosine=real,
-            before=wide,
-            after=wide,
-            first=alone,
-            second=alone,
-            gene_row=whole,
-            gene_token=whole,
-            gene_cosine=real,
-        )
-
-    @property
-    def measured(self) -> np.ndarray:
-        """Similarity and the shift towards each state, float32 [P, 1 + S]."""
-        return np.column_stack([self.similarity, self.after - self.before])
-
-    def table(self, states: Sequence[str], perturbation_of: np.ndarray) -> pa.Table:
-        """The rows as they are stored; `perturbation_of` gives the run's number of a perturbation.
-
-        interaction: what a pair does beyond its genes alone, similarity - (first + second - 1), shift - (first + second).
-        """
-
-        def real(column: np.ndarray) -> pa.Array:
-            return pa.array(column, pa.float32(), from_pandas=True)  # NaN (no gene left to compare) as null
-
-        columns = {
-            "cell": pa.array(self.cell, pa.int32()),
-            "perturbation": pa.array(perturbation_of[self.perturbation], pa.int32()),
-            "similarity": real(self.similarity),
-            "cell_cosine": real(self.cell_cosine),
-        }
-        for s, name in enumerate(states):
-            columns[f"cos_before_{name}"] = real(self.before[:, s])
-            columns[f"shift_{name}"] = real(self.after[:, s] - self.before[:, s])
-        if self.first.shape[1]:
-            both = self.measured
-            for i, name in enumerate(["similarity", *(f"shift_{s}" for s in states)]):
-                columns[f"{name}_first"], columns[f"{name}_second"] = real(self.first[:, i]), real(self.second[:, i])
-                expected = self.first[:, i] + self.second[:, i] - (1 if i == 0 else 0)
-                columns[f"{name}_interaction"] = real(both[:, i] - expected)
-        return pa.table(columns)
 
 
 def shifts_of(
@@ -133,7 +62,7 @@ def shifts_of(
                 torch.cuda.empty_cache()
                 tokens = max(min(tokens, longest * sum(len(e) for e in edits)) // 2, longest)
         rows.append(found)
-    return _stack(rows, Shifts.none(0 if measure.states is None else len(measure.states), perturb.how == "pairs"))
+    return stack(rows, Shifts.none(0 if measure.states is None else len(measure.states), perturb.how == "pairs"))
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -205,7 +134,7 @@ def _group_shifts(
     wide = np.empty((len(lists), 0), np.float32)
     shifts = Shifts(
         cell=np.repeat(group[owner], [len(part) for _, part in runs]).astype(np.int32),
-        perturbation=np.concatenate([part.perturbation for _, part in runs]),
+        key=np.concatenate([part.key for _, part in runs]),
         similarity=gather("similarity"),
         cell_cosine=gather("cell_cosine"),
         before=wide if measure.states is None else gather("state_before"),
@@ -215,7 +144,7 @@ def _group_shifts(
         **_gene_rows(found, lists.length),
     )
     if pairs:
-        shifts = _with_alone(shifts, edits)
+        shifts = with_alone(shifts, edits)
         done(len(shifts.cell))
     return shifts
 
@@ -269,37 +198,6 @@ def _gene_rows(found: list[Found], length: np.ndarray) -> dict[str, np.ndarray]:
     return {"gene_row": row[kept], "gene_token": token[kept].astype(np.int32), "gene_cosine": cosine[kept]}
 
 
-def _with_alone(shifts: Shifts, edits: list[CellEdits]) -> Shifts:
-    """Rows of the pairs, with what each gene does alone beside them."""
-    values = shifts.measured
-    kept, first, second = [], [], []
-    begin = 0
-    for e in edits:
-        assert e.alone is not None
-        assert e.members is not None
-        alone = begin + len(e) + e.members
-        kept.append(np.arange(begin, begin + len(e)))
-        first.append(values[alone[:, 0]])
-        second.append(values[alone[:, 1]])
-        begin += len(e) + len(e.alone)
-    rows = np.concatenate(kept)
-    number = np.full(len(shifts.cell), -1, np.int32)
-    number[rows] = np.arange(len(rows))
-    of_pair = number[shifts.gene_row] >= 0
-    return replace(
-        shifts,
-        **{
-            n: getattr(shifts, n)[rows]
-            for n in ("cell", "perturbation", "similarity", "cell_cosine", "before", "after")
-        },
-        first=np.concatenate(first),
-        second=np.concatenate(second),
-        gene_row=number[shifts.gene_row][of_pair],
-        gene_token=shifts.gene_token[of_pair],
-        gene_cosine=shifts.gene_cosine[of_pair],
-    )
-
-
 def _originals(some: Cells, runs: list[tuple[int, CellEdits]], frame: Frame) -> tuple[ListArrays, list[np.ndarray]]:
     """One original per cell and length it is compared at, and for every run of lists the places of their own."""
     kept = [np.unique(np.concatenate([e.base_length for i, e in runs if i == cell])) for cell in range(len(some))]
@@ -332,12 +230,3 @@ def _run_originals(
         states=None if measure.states is None or cls else torch.from_numpy(measure.states),
     )
     return base, before[start.to(before.device)] if cls else None
-
-
-def _stack(rows: list[Shifts], none: Shifts) -> Shifts:
-    """The rows of several groups; rows of genes count on."""
-    if not rows:
-        return none
-    begin = np.concatenate([[0], np.cumsum([len(r.cell) for r in rows])[:-1]]).astype(np.int32)
-    shifted = [replace(r, gene_row=r.gene_row + b) for r, b in zip(rows, begin, strict=True)]
-    return Shifts(**{f.name: np.concatenate([getattr(r, f.name) for r in shifted]) for f in fields(Shifts)})

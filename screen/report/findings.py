@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rankshift.screen.runs.layout import SIMILARITY, shift_column
+from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 from rankshift.screen.stats.effects import goal_effects, similarity_effects
@@ -20,14 +22,14 @@ GROUPING = ("donor", "individual", "patient", "subject", "participant", "sample"
 
 def goal_of(run: Run) -> str | None:
     """The goal state of the run's route; None for a run without, whose similarities are judged."""
-    route = run.manifest.get("route")
-    return route[2] if route else None
+    route = run.manifest.route
+    return None if route is None else route.goal
 
 
 def judged_column(run: Run) -> str:
     """Column of the view `shifts` that is judged."""
     goal = goal_of(run)
-    return "similarity" if goal is None else f"shift_{goal}"
+    return SIMILARITY if goal is None else shift_column(goal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,9 +123,9 @@ class Findings:
         return self.marked("hit")
 
     @property
-    def floor(self) -> dict[str, float] | None:
+    def floor(self) -> NoiseFloor | None:
         """The noise floor of the judged column, as the run measured it."""
-        return (self.run.manifest.get("noise_floor") or {}).get(judged_column(self.run)) or None
+        return (self.run.manifest.noise_floor or {}).get(judged_column(self.run))
 
     @property
     def axis(self) -> str:

@@ -56,7 +56,7 @@ def sections_of(
             caption="A point is a cell; box and dashed line are quartiles, median and mean. Grey: a sample of all values.",
         ),
     ]  # fmt: skip
-    if findings.run.manifest["states"]:
+    if findings.run.manifest.states:
         try:
             made = state_map.state_map(findings, bundle=bundle, cells=cells, embed=embed)
         except InputError as error:
@@ -70,7 +70,7 @@ def sections_of(
                     caption=f"Arrows are drawn {made.magnified:,.0f} times longer than measured.",
                 )
             )  # fmt: skip
-    if findings.run.manifest["gene_shifts"] is not None:
+    if findings.run.manifest.gene_shifts is not None:
         figures["network"] = both(
             lambda width: network.plot_effects_network(findings, width=width, hits=10 if width == WIDE else 4)
         )
@@ -88,8 +88,8 @@ def sections_of(
     said = "It is measured when the screen is done; this run has none yet."
     if floor:
         said = (
-            f"The run recomputed {int(floor['n']):,} of its values one by one in float32: they differ by {floor['median']:.2g} "
-            f"(median), {floor['p99']:.2g} (p99), {floor['max']:.2g} at most. An effect within that is no finding."
+            f"The run recomputed {floor.n:,} of its values one by one in float32: they differ by {floor.median:.2g} "
+            f"(median), {floor.p99:.2g} (p99), {floor.max:.2g} at most. An effect within that is no finding."
         )
     sections += [
         Section(

@@ -1,20 +1,15 @@
 """What a run was and found, in sentences a biologist reads. Every number in them is one of the run's."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from rankshift.screen.perturb.kinds import doing
 from rankshift.screen.report.findings import Findings
+from rankshift.screen.runs.manifest import Manifest
 from rankshift.screen.stats import measures
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
-DOING = {
-    "delete": "Deleting",
-    "overexpress": "Overexpressing",
-    "activate": "Activating",
-    "inhibit": "Inhibiting",
-}
 NAMED = 5  # genes in a sentence
 AGREES = 0.5  # rank correlation of halves below which another sample of cells would give another list
 
@@ -22,8 +17,9 @@ AGREES = 0.5  # rank correlation of halves below which another sample of cells w
 def title(findings: Findings) -> str:
     """A headline: what was done to which cells."""
     run = findings.run
-    route = run.manifest.get("route")
-    return f"{_doing(findings)} in {_cells(run.manifest)}" + (f", {route[0]} {route[1]} → {route[2]}" if route else "")
+    route = run.manifest.route
+    way = "" if route is None else f", {route.key} {route.start} → {route.goal}"
+    return f"{_doing(findings)} in {_cells(run.manifest)}{way}"
 
 
 def _percent(share: float) -> str:
@@ -31,16 +27,18 @@ def _percent(share: float) -> str:
 
 
 def _doing(findings: Findings) -> str:
-    perturb = findings.run.manifest["perturb"]
-    what = {"each": "single genes", "together": "genes together", "pairs": "pairs of genes"}[perturb["how"]]
-    if perturb["how"] == "each" and len(findings) == 1:
+    perturb = findings.run.manifest.perturb
+    what = {"each": "single genes", "together": "genes together", "pairs": "pairs of genes"}[perturb.how]
+    if perturb.how == "each" and len(findings) == 1:
         what = findings.strings("symbols")[0]
-    return f"{DOING[perturb['kind']]} {what}"
+    return f"{doing(str(perturb.kind))} {what}"
 
 
-def _cells(manifest: dict[str, Any]) -> str:
-    count = (manifest.get("cells") or manifest.get("drawn") or {}).get("count")
-    return "cells" if count is None else f"{count:,} cell{'s' * (count != 1)}"
+def _cells(manifest: Manifest) -> str:
+    if manifest.screened is None:
+        return "cells"
+    count = manifest.screened.cells.count
+    return f"{count:,} cell{'s' * (count != 1)}"
 
 
 def answer(findings: Findings) -> Iterator[str]:
@@ -68,7 +66,7 @@ def answer(findings: Findings) -> Iterator[str]:
 
 def _noun(findings: Findings) -> str:
     return {"each": "genes", "together": "joint perturbations", "pairs": "pairs of genes"}[
-        findings.run.manifest["perturb"]["how"]
+        findings.run.manifest.perturb.how
     ]
 
 
@@ -89,7 +87,7 @@ def _largest(findings: Findings) -> str:
 def _limits(findings: Findings) -> Iterator[str]:
     run, summary = findings.run, findings.summary
     if not run.complete:
-        there, planned = len(run.committed), run.manifest["shards"]
+        there, planned = len(run.committed), run.manifest.shards
         yield f"The run is not complete: {there:,} of {planned:,} shards are there, the rest is not counted."
     for name in findings.ungrouped[:1]:
         yield (
@@ -129,7 +127,7 @@ def shown(findings: Findings) -> str:
 
 def method(findings: Findings) -> Iterator[str]:
     """Which test, which p-value, what makes a hit."""
-    other = "the other genes" if findings.run.manifest["perturb"]["how"] == "each" else "the other perturbations"
+    other = "the other genes" if findings.run.manifest.perturb.how == "each" else "the other perturbations"
     if findings.judging.by is None:
         yield (
             f"The rate shown (fdr) is Benjamini and Hochberg's, of a rank-sum test of a perturbation's cells against the "
@@ -168,54 +166,59 @@ def summary_correlations(findings: Findings) -> str | None:
 def facts(findings: Findings) -> dict[str, str]:
     """What was screened, as a list of terms."""
     m = findings.run.manifest
-    perturb, cells, bundle = m["perturb"], m.get("cells") or {}, m.get("bundle") or {}
-    kind = perturb["kind"]
-    if perturb.get("rank_shift"):
-        kind += f" by {perturb['rank_shift']} quartile{'s' * (perturb['rank_shift'] > 1)} of rank"
-    if perturb.get("to") is not None:
-        kind += f" to {perturb['to']:g} of the ranks"
+    perturb, screened = m.perturb, m.screened
+    kind = f"{perturb.kind}"
+    if quartiles := perturb.entries.get("rank_shift"):
+        kind += f" by {quartiles} quartile{'s' * (quartiles > 1)} of rank"
+    if (place := perturb.entries.get("to")) is not None:
+        kind += f" to {place:g} of the ranks"
     out = {
-        "Perturbation": f"{kind}, {perturb['how']}",
+        "Perturbation": f"{kind}, {perturb.how}",
         "Perturbations with values": f"{len(findings):,}",
         "Cells": f"{findings.summary['cells']:,}",
-        "Values": f"{findings.summary['rows']:,} of {m['lists']:,} planned",
+        "Values": f"{findings.summary['rows']:,} of {m.lists or 0:,} planned",
     }
-    if route := m.get("route"):
-        out["States"] = f"{route[0]}: {route[1]} → {route[2]}" + (f"; also {', '.join(route[3:])}" if route[3:] else "")
-    elif m["states"]:
-        out["States"] = ", ".join(m["states"])
-    if cells.get("where"):
-        out["Chosen by"] = cells["where"]
-    depth = {-1: "second to last", 0: "last"}.get(m.get("layer", 1), "")
-    out["Embedding"] = f"{'<cls>' if m['embedding'] == 'cls' else 'mean of the genes'}" + (
-        f", {depth} layer" if depth else ""
-    )
-    if bundle:
-        out["Model"] = (
-            f"{bundle['generation']}, {bundle['vocab_size']:,} tokens, weights {bundle['weights_sha256'][:12]}"
-        )
-    out["Measured"] = m["quantity"]
+    if m.route is not None:
+        also = f"; also {', '.join(m.route.alternatives)}" if m.route.alternatives else ""
+        out["States"] = f"{m.route.key}: {m.route.start} → {m.route.goal}{also}"
+    elif m.states:
+        out["States"] = ", ".join(m.states)
+    if screened is not None and screened.cells.where:
+        out["Chosen by"] = screened.cells.where
+    depth = None if screened is None else {-1: "second to last", 0: "last"}.get(screened.layer)
+    level = "<cls>" if m.embedding == "cls" else "mean of the genes"
+    out["Embedding"] = level if depth is None else f"{level}, {depth} layer"
+    if screened is not None:
+        model = screened.bundle
+        out["Model"] = f"{model.generation}, {model.vocab_size:,} tokens, weights {model.weights_sha256[:12]}"
+    out["Measured"] = f"{m.quantity}"
     return out
 
 
 def provenance(findings: Findings) -> dict[str, str]:
     """How the run was made, so that it can be made again."""
-    m = findings.run.manifest
-    bundle, cells = m.get("bundle") or {}, m.get("cells") or {}
-    rows = {
-        "command": m.get("command"),
-        "date": m.get("date"),
-        "run": str(findings.run.path.resolve().name),
-        "cells": cells.get("path"),
-        "cells sha256": cells.get("sha256"),
-        "bundle": bundle.get("path"),
-        "weights sha256": bundle.get("weights_sha256"),
-        "vocabulary sha256": bundle.get("vocabulary_sha256"),
-        "dtype": m.get("dtype"),
-        "seed": m.get("seed"),
+    run, m = findings.run, findings.run.manifest.screened
+    shared = {
+        "run": run.path.resolve().name,
         "statistics": f"seed {findings.judging.seed}, {findings.judging.bootstrap} resamples",
-        "shards": f"{len(findings.run.committed):,} of {m['shards']:,}",
-        "token budget": m.get("token_budget"),
-        **(m.get("versions") or {}),
+        "shards": f"{len(run.committed):,} of {run.manifest.shards:,}",
+    }
+    if m is None:
+        return shared
+    rows = {
+        "command": m.command,
+        "date": m.date,
+        "run": shared["run"],
+        "cells": m.cells.path,
+        "cells sha256": m.cells.sha256,
+        "bundle": m.bundle.path,
+        "weights sha256": m.bundle.weights_sha256,
+        "vocabulary sha256": m.bundle.vocabulary_sha256,
+        "dtype": m.dtype,
+        "seed": m.seed,
+        "statistics": shared["statistics"],
+        "shards": shared["shards"],
+        "token budget": m.token_budget,
+        **m.versions,
     }
     return {name: f"{value}" for name, value in rows.items() if value is not None}

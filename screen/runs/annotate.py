@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.layout import measures as measured
+from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import literal, quoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from rankshift.screen.runs.run import Run
-
 
 def annotate(
-    run: "Run",
+    run: Run,
     adata: "AnnData",
     perturbations: Sequence[str] = (),
     measures: Sequence[str] | None = None,
@@ -29,7 +29,7 @@ def annotate(
     it was not screened. uns[key]: `perturbations`, one row per perturbation with its number of cells and the means of all
     measures, and `manifest`, run.json as text. measures: columns of `shifts`, by default similarity and all shifts.
     """
-    measures = ["similarity", *(f"shift_{state}" for state in run.states)] if measures is None else list(measures)
+    measures = measured(run.states) if measures is None else list(measures)
     known = run.sql("SELECT * FROM shifts LIMIT 0").column_names
     if lacking := [name for name in measures if name not in known]:
         raise InputError(f"{lacking[0]!r} is not a column of the shifts: the columns are {', '.join(known)}")
@@ -52,10 +52,10 @@ def annotate(
     table.index = table.index.astype(str)  # what h5ad can hold
     for name, values in columns.items():
         adata.obs[name] = values
-    adata.uns[key] = {"perturbations": table, "manifest": json.dumps(run.manifest)}
+    adata.uns[key] = {"perturbations": table, "manifest": json.dumps(dict(run.manifest))}
 
 
-def _of_cells(run: "Run", name: str, measures: Sequence[str], place: pd.Series) -> dict[str, np.ndarray]:
+def _of_cells(run: Run, name: str, measures: Sequence[str], place: pd.Series) -> dict[str, np.ndarray]:
     """Of one perturbation the measures of all cells of an AnnData, NaN where there are none; place: row by cell_id."""
     rows = run.frame(
         f"SELECT CAST(cell_id AS VARCHAR) AS cell, {', '.join(map(quoted, measures))} FROM shifts "

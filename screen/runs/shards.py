@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.runs.layout import COMMITS, genes_path, marker_path, part_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +65,6 @@ def plan(counts: np.ndarray, lengths: np.ndarray, tokens: int) -> Iterator[Shard
         yield Shard(index=index, first_cell=first, last_cell=len(counts), first_list=0, last_list=lists, lists=lists)
 
 
-def part_path(run: Path, name: str) -> Path:
-    """Where the shifts of the shard `name` are."""
-    return run / "shifts" / f"{name}.parquet"
-
-
-def genes_path(run: Path, name: str) -> Path:
-    """Where the gene shifts of the shard `name` are."""
-    return run / "genes" / f"{name}.parquet"
-
-
 def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> list[str]:
     """Write a shard's parts, then its marker, and return their names in this order.
 
@@ -84,7 +75,7 @@ def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Ta
     if genes is not None:
         written.append(genes_path(run, shard.name))
         _write(genes, written[1])
-    marker = run / "commits" / f"{shard.name}.json"
+    marker = marker_path(run, shard.name)
     with replacing(marker) as temporary:
         temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
     return [path.relative_to(run).as_posix() for path in (*written, marker)]
@@ -106,10 +97,10 @@ def _write(table: pa.Table, path: Path) -> None:
 
 def committed(run: Path) -> dict[str, dict]:
     """Marker of every committed shard, by shard name. Temporary files of writers that died do not match."""
-    folder = run / "commits"
+    folder = run / COMMITS
     return {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("shard-*.json"))} if folder.exists() else {}
 
 
 def committed_names(run: Path) -> set[str]:
     """Names of the committed shards, without reading their markers."""
-    return {path.stem for path in (run / "commits").glob("shard-*.json")}
+    return {path.stem for path in (run / COMMITS).glob("shard-*.json")}

@@ -9,15 +9,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.views import NAMES, absent, literal, quoted, views_of
-
-if TYPE_CHECKING:
-    from rankshift.screen.runs.run import Run
 
 MEMORY = "2GB"  # of DuckDB, beside the interpreter and the libraries; what is longer goes through temporary files
 READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet", ".json": "read_json"}
@@ -34,7 +31,7 @@ def limited(**config: str | bool) -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
 
 
-def setup(run: "Run", others: Mapping[str, "Run"], tables: Mapping[str, Path]) -> str:
+def setup(run: RunFolder, others: Mapping[str, RunFolder], tables: Mapping[str, Path]) -> str:
     """The statements that make all views: of `run`, of other runs in schemas by their names, of files by theirs."""
     _check_names([*others, *tables])
     views = [views_of(run), *(views_of(other, name) for name, other in others.items())]
@@ -45,7 +42,7 @@ def setup(run: "Run", others: Mapping[str, "Run"], tables: Mapping[str, Path]) -
 
 @contextmanager
 def connected(
-    run: "Run", others: Mapping[str, "Run"], tables: Mapping[str, Path]
+    run: RunFolder, others: Mapping[str, RunFolder], tables: Mapping[str, Path]
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the views of `setup` that can read what they name, and change none of its settings."""
     statements = setup(run, others, tables)
@@ -67,7 +64,7 @@ def connected(
 
 
 def ask(
-    connection: duckdb.DuckDBPyConnection, query: str, run: "Run", others: Mapping[str, "Run"]
+    connection: duckdb.DuckDBPyConnection, query: str, run: RunFolder, others: Mapping[str, RunFolder]
 ) -> duckdb.DuckDBPyRelation:
     """The rows of one reading statement on a connection of `connected`; they are computed when they are read."""
     try:
@@ -88,7 +85,9 @@ def ask(
         raise refusal(error, query, run, others) from error
 
 
-def refusal(error: Exception, query: str, run: "Run", others: Mapping[str, "Run"], before: int = 0) -> InputError:
+def refusal(
+    error: Exception, query: str, run: RunFolder, others: Mapping[str, RunFolder], before: int = 0
+) -> InputError:
     """An error of DuckDB in one line, with the place in the query; `before`: bytes that stood before the query."""
     rest = str(error).partition(": ")[2]
     try:

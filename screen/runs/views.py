@@ -6,20 +6,26 @@ The text names files by absolute paths and lists what is committed now. Nothing 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.cells.uncropped import UNCROPPED
-from rankshift.screen.runs.shards import genes_path, part_path
+from rankshift.screen.runs.folder import RunFolder
+from rankshift.screen.runs.layout import (
+    CELL,
+    CELLS,
+    EMPTY_PART,
+    PERTURBATION,
+    PERTURBATIONS,
+    STATISTICS,
+    VOCABULARY,
+    genes_path,
+    part_path,
+)
 
-if TYPE_CHECKING:
-    from rankshift.screen.runs.run import Run
-
-EMPTY_PART = "empty"  # a part without rows that every run has, so that views exist before the first commit
-RECORDED = "statistics.parquet"  # the run's own table of statistics, written by `rankshift stats`
-STAMP = b"rankshift.statistics"  # its metadata: the summary as JSON
+STAMP = b"rankshift.statistics"  # metadata of the run's own statistics: the summary as JSON
 # Partial aggregates of gene cosines (n, sum, square) added up: their mean, and the standard deviation of the population.
 # Rounding may leave a variance just below zero; of one value it is exactly zero, because square is the square of sum.
 COSINE_MEAN = "sum(sum) / sum(n)"
@@ -37,7 +43,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def views_of(run: "Run", schema: str | None = None) -> str:
+def views_of(run: RunFolder, schema: str | None = None) -> str:
     """CREATE VIEW statements of NAMES, as far as the run has them; in a schema of its own, or where the connection is."""
     prefix = "" if schema is None else f"{quoted(schema)}."
     statements = [] if schema is None else [f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};"]
@@ -47,10 +53,10 @@ def views_of(run: "Run", schema: str | None = None) -> str:
     return "\n".join(statements)
 
 
-def absent(run: "Run", name: str) -> str | None:
+def absent(run: RunFolder, name: str) -> str | None:
     """Why a run has no view `name`, and what to do; None when it has one."""
     if name in ("genes", "effects"):
-        if run.manifest["gene_shifts"] is None:
+        if run.manifest.gene_shifts is None:
             return f"{run.path} has no view {name}: screen with --gene-shifts"
     elif name in ("statistics", "hits"):
         summary = statistics_summary(run)
@@ -69,9 +75,9 @@ def absent(run: "Run", name: str) -> str | None:
     return None
 
 
-def own_mode(run: "Run") -> str:
+def own_mode(run: RunFolder) -> str:
     """The mode of statistics that a run itself asks for: goal where it has states, else mixture."""
-    return "goal" if run.manifest.get("route") else "mixture"
+    return "mixture" if run.manifest.route is None else "goal"
 
 
 def committed_mark(markers: Iterable[str]) -> dict[str, Any]:
@@ -80,24 +86,24 @@ def committed_mark(markers: Iterable[str]) -> dict[str, Any]:
     return {"shards": len(names), "sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
 
 
-def statistics_summary(run: "Run") -> dict[str, Any] | None:
+def statistics_summary(run: RunFolder) -> dict[str, Any] | None:
     """The summary of the statistics recorded in a run, None where there are none that can be read."""
     try:
-        return dict(json.loads(pq.read_schema(run.path / RECORDED).metadata[STAMP]))
+        return dict(json.loads(pq.read_schema(run.path / STATISTICS).metadata[STAMP]))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
 
 
-def _selects(run: "Run", markers: Mapping[str, Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, str]]:
+def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, str]]:
     """Name and SELECT of every view, in an order in which each finds what it needs."""
     parts = [part_path(run.path, name) for name in (EMPTY_PART, *markers)]
     files = ", ".join(literal(str(p.resolve())) for p in parts)
-    cells = literal(str((run.path / "cells.parquet").resolve()))
-    perturbations = literal(str((run.path / "perturbations.parquet").resolve()))
-    measures = [n for n in pq.read_schema(parts[0]).names if n not in ("cell", "perturbation")]
+    cells = literal(str((run.path / CELLS).resolve()))
+    perturbations = literal(str((run.path / PERTURBATIONS).resolve()))
+    measures = [n for n in pq.read_schema(parts[0]).names if n not in (CELL, PERTURBATION)]
     named = ["cell_id", "cell", "perturbation", "kind", "gene_ids", "symbols"]
     taken = {*named, *measures, "input_ids", "file_row_number"}
-    held = pq.read_schema(run.path / "cells.parquet").names
+    held = pq.read_schema(run.path / CELLS).names
     lists = [n for n in held if n in ("input_ids", UNCROPPED)]
     obs = [n for n in held if n not in ("cell_id", *lists)]
     columns = [
@@ -122,15 +128,15 @@ def _selects(run: "Run", markers: Mapping[str, Mapping[str, Any]], prefix: str) 
     if absent(run, "genes") is None:
         yield from _gene_selects(run, markers, prefix)
     if absent(run, "hits") is None:
-        recorded = literal(str((run.path / RECORDED).resolve()))
+        recorded = literal(str((run.path / STATISTICS).resolve()))
         yield "statistics", f"SELECT * FROM read_parquet({recorded})"
         yield "hits", f"SELECT * EXCLUDE (hit, enough_cells) FROM {prefix}statistics WHERE hit"
 
 
-def _gene_selects(run: "Run", markers: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _gene_selects(run: RunFolder, markers: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """`genes`, the partial aggregates with names; `effects`, them added up: n, mean, sd (population), min of the cosine."""
     files = ", ".join(literal(str(genes_path(run.path, n).resolve())) for n in (EMPTY_PART, *markers))
-    names = literal(str((run.path / "vocabulary.parquet").resolve()))
+    names = literal(str((run.path / VOCABULARY).resolve()))
     apart = [n for n in ("cell", "cells") if n in pq.read_schema(genes_path(run.path, EMPTY_PART)).names]
     keys = ["perturbation", "kind", "gene_ids", "symbols", "affected_gene", "affected_symbol", *apart]
     yield (
@@ -148,24 +154,23 @@ def _gene_selects(run: "Run", markers: Mapping[str, Any], prefix: str) -> Iterat
     )
 
 
-def _progress(run: "Run", markers: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, Any]]:
+def _progress(run: RunFolder, markers: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, Any]]:
     """Columns of the view `run`: (type, value)."""
     m = run.manifest
-    route = m.get("route") or [None, None, None]
-    weights = (m.get("bundle") or {}).get("weights_sha256")
+    route, screened = m.route, m.screened
     return {
         "path": ("VARCHAR", str(run.path.resolve())),
-        "kind": ("VARCHAR", m["perturb"].get("kind")),
-        "how": ("VARCHAR", m["perturb"].get("how")),
-        "state_key": ("VARCHAR", route[0]),
-        "start": ("VARCHAR", route[1]),
-        "goal": ("VARCHAR", route[2]),
-        "embedding": ("VARCHAR", m.get("embedding")),
-        "dtype": ("VARCHAR", m.get("dtype")),
-        "weights": ("VARCHAR", None if weights is None else weights[:12]),
-        "shards": ("INTEGER", m["shards"]),
+        "kind": ("VARCHAR", m.perturb.kind),
+        "how": ("VARCHAR", m.perturb.how),
+        "state_key": ("VARCHAR", None if route is None else route.key),
+        "start": ("VARCHAR", None if route is None else route.start),
+        "goal": ("VARCHAR", None if route is None else route.goal),
+        "embedding": ("VARCHAR", m.embedding),
+        "dtype": ("VARCHAR", None if screened is None else screened.dtype),
+        "weights": ("VARCHAR", None if screened is None else screened.bundle.weights_sha256[:12]),
+        "shards": ("INTEGER", m.shards),
         "shards_committed": ("INTEGER", len(markers)),
-        "rows": ("BIGINT", m.get("lists")),
+        "rows": ("BIGINT", m.lists),
         "rows_committed": ("BIGINT", sum(marker["rows"] for marker in markers.values())),
         "encode_seconds": ("DOUBLE", sum(marker.get("encode_seconds", 0.0) for marker in markers.values())),
     }
@@ -175,12 +180,12 @@ def _one_row(columns: Mapping[str, tuple[str, Any]]) -> str:
     return "SELECT " + ", ".join(f"CAST({_value(v)} AS {t}) AS {quoted(n)}" for n, (t, v) in columns.items())
 
 
-def _noise(run: "Run") -> str:
+def _noise(run: RunFolder) -> str:
     """The noise floor: one row per measure, none before it was measured."""
     types = {"n": "BIGINT", "median": "DOUBLE", "p99": "DOUBLE", "max": "DOUBLE"}
     rows = [
-        _one_row({"measure": ("VARCHAR", measure), **{name: (t, found.get(name)) for name, t in types.items()}})
-        for measure, found in (run.manifest.get("noise_floor") or {}).items()
+        _one_row({"measure": ("VARCHAR", measure), **{name: (t, getattr(found, name)) for name, t in types.items()}})
+        for measure, found in (run.manifest.noise_floor or {}).items()
     ]
     nothing = (
         _one_row({"measure": ("VARCHAR", None), **{name: (t, None) for name, t in types.items()}}) + " WHERE false"

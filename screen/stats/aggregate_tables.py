@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.layout import PERTURBATIONS, VOCABULARY, genes_path, part_path
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.shards import genes_path, part_path
 from rankshift.screen.runs.sql import limited
 from rankshift.screen.runs.views import COSINE_MEAN, COSINE_SD, literal, quoted
 
@@ -45,7 +45,7 @@ def gene_rows(run: Run, *, published: bool) -> pa.RecordBatchReader:
     the standard deviation is the population's. Numbers are sorted, names come to them afterwards, batch by batch.
     Raises InputError when the run was screened without --gene-shifts.
     """
-    if run.manifest.get("gene_shifts") is None:
+    if run.manifest.gene_shifts is None:
         raise InputError(f"mode genes needs gene-level shifts, {run.path} has none: screen again with --gene-shifts")
     shifts, genes = (
         ", ".join(literal(str(path(run.path, name).resolve())) for name in run.committed)
@@ -80,11 +80,11 @@ class _Names:
 
     @staticmethod
     def read(run: Run) -> "_Names":
-        perturbations = pq.read_table(run.path / "perturbations.parquet").sort_by("perturbation").combine_chunks()
+        perturbations = pq.read_table(run.path / PERTURBATIONS).sort_by("perturbation").combine_chunks()
         tokens = perturbations["tokens"].to_pylist()
         place = np.empty(len(tokens), np.int32)
         place[sorted(range(len(tokens)), key=tokens.__getitem__)] = np.arange(len(tokens), dtype=np.int32)
-        vocabulary = pq.read_table(run.path / "vocabulary.parquet").combine_chunks()
+        vocabulary = pq.read_table(run.path / VOCABULARY).combine_chunks()
         token = vocabulary["token"].to_numpy()
         row_of = np.zeros(int(token.max()) + 1, np.int64)
         row_of[token] = np.arange(len(token))

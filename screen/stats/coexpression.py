@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow.parquet as pq
 
-from rankshift.screen.cells.expression import expression_path, scores
-from rankshift.screen.genes.framing import Frame
+from rankshift.screen.cells.expression import scores
+from rankshift.screen.runs.layout import EXPRESSION
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.observations import Observations
 from rankshift.screen.stats.ranks_in_cells import lists_of
@@ -17,7 +17,7 @@ def state_baselines(run: Run, seen: Observations) -> dict[str, np.ndarray] | Non
     coexpression: over the screened cells, of the gene's score with the score of the state difference, the sum over all
     other genes of (mean goal score - mean start score) times their score in the cell. NaN where a score never varies.
     """
-    path = expression_path(run.path)
+    path = run.path / EXPRESSION
     if not path.exists():
         return None
     table = pq.read_table(path)
@@ -30,7 +30,7 @@ def state_baselines(run: Run, seen: Observations) -> dict[str, np.ndarray] | Non
     gene_of = np.full(size, -1, np.int64)
     gene_of[token] = np.arange(len(token))
     sums = np.zeros((3, len(token)))  # of the score, its square, its product with the programme
-    frame = Frame.of_record(run.manifest["perturb"]["framed"])
+    frame = run.manifest.perturb.frame
     cells, programme = 0, np.zeros(2)  # sums of the programme and its square
     for _, ids, length in lists_of(run):
         cell, found, score = scores(ids, length, frame)

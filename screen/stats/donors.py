@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from scipy.special import stdtr
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.layout import CELLS
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.arithmetic.empirical_null import null_centre
 from rankshift.screen.stats.arithmetic.resampling import Units
@@ -30,10 +31,10 @@ class Donors:
     @staticmethod
     def read(run: Run, column: str) -> "Donors":
         """Donors of the cells of a run by `column`; raises InputError when there is no such column or one group."""
-        there = [n for n in pq.read_schema(run.path / "cells.parquet").names if n not in ("input_ids", "length")]
+        there = [n for n in pq.read_schema(run.path / CELLS).names if n not in ("input_ids", "length")]
         if column not in there:
             raise InputError(f"--by {column!r} is not a column: the columns are {', '.join(there)}")
-        labels = pq.read_table(run.path / "cells.parquet", columns=[column])[column].combine_chunks()
+        labels = pq.read_table(run.path / CELLS, columns=[column])[column].combine_chunks()
         try:
             coded = labels.cast(pa.string()).dictionary_encode()
         except pa.ArrowException as error:

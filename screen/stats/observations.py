@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, part_path
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.shards import part_path
 from rankshift.screen.runs.views import literal, quoted
 
 BATCH = 1 << 20  # rows of a streamed batch
@@ -82,7 +82,7 @@ class Observations:
                     used += batch.num_rows
             except (duckdb.Error, pa.ArrowException) as error:
                 raise InputError(f"{run.path} cannot be read ({' '.join(str(error).split())[:200]})") from error
-        table = pq.read_table(run.path / "perturbations.parquet")
+        table = pq.read_table(run.path / PERTURBATIONS)
         known = np.ones(rows, bool)
         for column in values.values():
             known &= ~np.isnan(column)
@@ -147,17 +147,17 @@ class Observations:
 
 
 def _cells(run: Run) -> int:
-    return pq.read_metadata(run.path / "cells.parquet").num_rows
+    return pq.read_metadata(run.path / CELLS).num_rows
 
 
 def route(run: Run) -> tuple[str, list[str]]:
     """Goal state and alternative states of a run; raises InputError when it was screened without."""
-    states = run.manifest.get("route")
-    if not states:
+    found = run.manifest.route
+    if found is None:
         raise InputError(
             f"mode goal needs states, {run.path} has none: screen with --states, --state-key, --start and --goal"
         )
-    return states[2], list(states[3:])
+    return found.goal, list(found.alternatives)
 
 
 def match(test: Observations, other: Observations) -> np.ndarray:

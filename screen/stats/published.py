@@ -36,7 +36,7 @@ def goal(run: Run) -> pa.Table:
     towards, others = route(run)
     seen = Observations.read(run, [f"shift_{s}" for s in (towards, *others)])
     shift = {s: seen.mean(seen.values[f"shift_{s}"]) for s in (towards, *others)}
-    if run.manifest["perturb"]["how"] == "together":  # the published code reports one row and no test (PS B32)
+    if run.manifest.perturb.how == "together":  # the published code reports one row and no test (PS B32)
         row = {"Shift_to_goal_end": shift[towards]} | {f"Shift_to_alt_end_{s}": shift[s] for s in others}
         return pa.table({INDEX: [0], **{name: value[:1] for name, value in row.items()}})
     p = {}

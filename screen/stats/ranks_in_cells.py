@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
-from rankshift.screen.genes.framing import Frame
+from rankshift.screen.runs import layout
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.observations import Observations
 
@@ -50,7 +50,7 @@ def in_cells(run: Run, seen: Observations, values: np.ndarray) -> InCells:
     token = seen.perturbations["tokens"].combine_chunks().flatten().to_numpy()
     gene_of = np.full(int(token.max()) + 2, -1, np.int32)  # the last place stands for every token above
     gene_of[token] = np.arange(len(token), dtype=np.int32)
-    frame = Frame.of_record(run.manifest["perturb"]["framed"])
+    frame = run.manifest.perturb.frame
     order, offsets = by_cell(seen)
     rank, adjusted = np.zeros(len(seen), np.int32), np.full(len(seen), np.nan, np.float32)
     detected = np.zeros(len(token), np.int64)
@@ -124,7 +124,7 @@ def by_cell(seen: Observations) -> tuple[np.ndarray, np.ndarray]:
 def lists_of(run: Run) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """First cell, tokens one list after the other, and lengths, of CELLS cells at a time."""
     first = 0
-    for batch in pq.ParquetFile(run.path / "cells.parquet").iter_batches(CELLS, columns=["input_ids"]):
+    for batch in pq.ParquetFile(run.path / layout.CELLS).iter_batches(CELLS, columns=["input_ids"]):
         lists = batch.column(0)
         size = pc.list_value_length(lists).to_numpy()
         yield first, lists.flatten().to_numpy(), size

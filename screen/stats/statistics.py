@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.runs.layout import STATISTICS
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.views import RECORDED, STAMP, committed_mark, own_mode
+from rankshift.screen.runs.views import STAMP, committed_mark, own_mode
 from rankshift.screen.stats import published
 from rankshift.screen.stats.aggregate_tables import INDEX, cell_rows, gene_rows
 from rankshift.screen.stats.effects import goal_effects, null_effects, similarity_effects
@@ -110,8 +111,8 @@ def record(run: Run, found: Statistics) -> Statistics:
         raise InputError(f"{run.path} keeps statistics of mode {own_mode(run)} only: write others with --out FILE")
     table = found.table()
     try:
-        Statistics(rows=table.to_reader(), summary=found.summary).write(run.path / RECORDED)
-        run.share(RECORDED)
+        Statistics(rows=table.to_reader(), summary=found.summary).write(run.path / STATISTICS)
+        run.share(STATISTICS)
     except PermissionError as error:
         raise InputError(f"{run.path} cannot be written to ({error.strerror}): write to --out FILE instead") from error
     return Statistics(rows=table.to_reader(), summary=found.summary)

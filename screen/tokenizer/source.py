@@ -13,6 +13,7 @@ import pyarrow as pa
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.obs import is_anndata
+from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.genes.token_space import Tokens
 
@@ -33,14 +34,16 @@ def tokenize(
 ) -> Cells:
     """Rank lists of an AnnData in memory, or of count files, as cells in memory; `write` of them makes a token table.
 
-    keep: obs columns to carry over, by default all. options: `where`, `input_size`, `min_mapped` and `gene_column`, as those
-    of `rankshift tokenize`. Notes of the cells say what was left out.
+    keep: obs columns to carry over, by default all. options: `where`, `input_size`, `min_mapped`, `gene_column` and `layer`, as
+    those of `rankshift tokenize`. Notes of the cells say what was left out.
 
     >>> tokenize(adata, "bundle", where="tissue = 'heart'").write("cells.parquet")  # doctest: +SKIP
     """
     from rankshift.screen.cells.uncropped import Below, split_off
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
 
+    if not (is_anndata(data) or isinstance(data, str | Path | list | tuple)):
+        raise InputError(f"cells are a {type(data).__name__}: {_way_out(data)}")
     opened = Bundle.open(Path(bundle)) if isinstance(bundle, str | Path) else bundle
     frame = opened.frame_tokens.frame
     lists: list[np.ndarray] = []
@@ -75,8 +78,16 @@ def cells_of(cells: CellSource, bundle: Tokens, *, below: bool = False) -> Cells
         return cells.checked(bundle)
     if is_anndata(cells):
         return tokenize(cells, bundle, keep_uncropped=below)
+    if not isinstance(cells, str | Path | list | tuple):
+        raise InputError(f"cells are a {type(cells).__name__}: {_way_out(cells)}")
     places = [cells] if isinstance(cells, str | Path) else list(cells)
     return Cells.read([fetched(place) for place in places], bundle, below=below)
+
+
+def _way_out(cells: Any) -> str:
+    if type(cells).__name__ == "MuData":
+        return f"give the modality with the genes, as data[{next(iter(cells.mod), 'rna')!r}]"
+    return "give a token table, several in a list, an AnnData, or Cells"
 
 
 def name_of(cells: CellSource) -> str:

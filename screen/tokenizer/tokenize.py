@@ -20,13 +20,12 @@ from rankshift.screen.cells.obs import is_anndata, unified
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.token_space import Tokens
+from rankshift.screen.tokenizer.count_file import CountFile, count_files
 from rankshift.screen.tokenizer.counts import (
     BLOCK_CELLS,
     Block,
-    CountFile,
     Counts,
     CountsInMemory,
-    count_files,
     filter_pass,
     obs_table,
     row_sums,
@@ -118,6 +117,7 @@ def tokenize(
     input_size: int | None = None,
     min_mapped: float = LEAST_MAPPED,
     gene_column: str | None = None,
+    layer: str | None = None,
     keep_uncropped: bool = False,
     chunk_cells: int = BLOCK_CELLS,
     progress: Callable[[int, int], None] | None = None,
@@ -127,15 +127,16 @@ def tokenize(
     out: a .parquet or .dataset, or what takes the cells instead of a file. keep: obs columns to carry over, None for all.
     where: SQL condition over the obs columns. input_size: longest list, specials included, by default the model's.
     min_mapped: least share of a file's genes that must be in the vocabulary. gene_column: column of var with Ensembl ids or
-    symbols. keep_uncropped: write all genes of a cell beside its list, which lets deletions refill from below the input
-    limit. progress is called with (cells read, cells in all).
+    symbols. layer: the matrix that holds counts, `raw`, `X` or a layer's name; None: the first of raw, layers of counts and X
+    whose values may be counts. keep_uncropped: write all genes of a cell beside its list, which lets deletions refill from
+    below the input limit. progress is called with (cells read, cells in all).
     Raises InputError for files, genes or counts that do not fit; `out` is then left as it was.
     """
     size = _size(bundle, input_size)
     frame = bundle.frame_tokens
     dropped = dict.fromkeys(("not kept by --where", "filter_pass is not 1", "n_counts is 0", "without a known gene"), 0)
     notes: list[str] = []
-    sources = _sources(_opened_by(data), bundle, keep, where, min_mapped, gene_column, dropped)
+    sources = _sources(_opened_by(data, layer), bundle, keep, where, min_mapped, gene_column, dropped)
     cells, read, written, cropped = sum(len(source.keep) for source in sources), 0, 0, 0
 
     def encode(source: _Source, block: Block, write: Write) -> None:
@@ -203,10 +204,10 @@ def _size(bundle: Tokens, input_size: int | None) -> int:
     return size
 
 
-def _opened_by(data: "Path | Sequence[Path] | AnnData") -> list[Callable[[], Counts]]:
+def _opened_by(data: "Path | Sequence[Path] | AnnData", layer: str | None) -> list[Callable[[], Counts]]:
     if is_anndata(data):
-        return [partial(CountsInMemory, data)]
-    return [partial(CountFile, path) for path in count_files(data)]
+        return [partial(CountsInMemory, data, layer)]
+    return [partial(CountFile, path, layer) for path in count_files(data)]
 
 
 def _sources(

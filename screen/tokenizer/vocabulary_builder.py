@@ -15,7 +15,8 @@ import scipy.sparse as sp
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary
-from rankshift.screen.tokenizer.counts import CountFile, count_files, filter_pass, row_sums, totals
+from rankshift.screen.tokenizer.count_file import CountFile, count_files
+from rankshift.screen.tokenizer.counts import filter_pass, row_sums, totals
 from rankshift.screen.tokenizer.gene_columns import ensembl_column, var_labels
 from rankshift.screen.tokenizer.rank_value import SCALE
 
@@ -56,12 +57,14 @@ def build_vocabulary(
     generation: str = "v1",
     exact: bool | None = None,
     gene_column: str | None = None,
+    layer: str | None = None,
 ) -> VocabularyReport:
     """Write vocabulary.parquet: the specials, then the detected genes by id, each with its median.
 
     The value of a gene in a cell is count / n_counts * 10,000; the median is over the cells with a non-zero count, over
     all files. exact: hold all values, or None to do so up to EXACT_COUNTS of them; otherwise a t-digest per gene.
-    gene_column: column of var with the gene ids, by default the first that holds Ensembl ids.
+    gene_column: column of var with the gene ids, by default the first that holds Ensembl ids. layer: the matrix that holds
+    counts, as for `tokenize`.
     """
     if generation not in SPECIALS:
         raise InputError(f"--generation is {generation!r}: give v1 (no <cls>) or v2")
@@ -69,13 +72,13 @@ def build_vocabulary(
     genes = _Genes()
     parts, stored = [], 0
     for path in files:
-        with CountFile(path) as file:
+        with CountFile(path, layer) as file:
             parts.append((path, genes.number(file, gene_column), totals(file), filter_pass(file)))
             stored += file.stored
     is_exact = stored <= EXACT_COUNTS if exact is None else exact
     tally = {"cells": 0, "unused": 0}
     notes: list[str] = []
-    medians = _medians(_values(parts, len(genes.names), tally, notes), is_exact)
+    medians = _medians(_values(parts, layer, len(genes.names), tally, notes), is_exact)
     if not medians:
         raise InputError(f"no gene is detected in {tally['cells']} cells of {len(files)} files: give count matrices")
     found = sorted((genes.names[number], number) for number in medians)
@@ -136,13 +139,14 @@ _SCHEMA = pa.schema([("gene", pa.int32()), ("value", pa.float64())])
 
 def _values(
     parts: Sequence[tuple[Path, np.ndarray, np.ndarray | None, np.ndarray]],
+    layer: str | None,
     genes: int,
     tally: dict[str, int],
     notes: list[str],
 ) -> Iterator[pa.RecordBatch]:
     """(gene, value) of every non-zero count of every used cell; parts are files, gene numbers, totals, filter_pass."""
     for path, numbers, given, passing in parts:
-        with CountFile(path) as file:
+        with CountFile(path, layer) as file:
             if given is None:
                 notes.append(f"{path.name}: obs has no n_counts, totals summed over all genes")
             several = len(np.unique(numbers[numbers >= 0])) < (numbers >= 0).sum()

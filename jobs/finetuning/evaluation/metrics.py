@@ -22,7 +22,7 @@ GRID = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are av
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Judged:
+class Predictions:
     """Predictions of one task on n units of one fold. truth: class ids, or numbers. given: (n, C) probabilities, or (n, 1).
 
     units: which of the table's (cells, or genes) they are.
@@ -39,7 +39,7 @@ class Judged:
         return self.given.argmax(axis=1) if self.given.shape[1] > 1 else self.given[:, 0]
 
 
-def classification(judged: Judged, classes: Sequence[str]) -> dict[str, Any]:
+def classification(judged: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """Scores of one fold: n, macro_f1, accuracy, by class precision, recall, f1, support and roc_auc, and the confusion.
 
     roc_auc is one class against the rest, None where the fold holds only one of both; confusion[truth][predicted] counts.
@@ -65,7 +65,7 @@ def classification(judged: Judged, classes: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def regression(judged: Judged) -> dict[str, Any]:
+def regression(judged: Predictions) -> dict[str, Any]:
     """Scores of one fold: n, r2 (beside the fold's mean), pearson, mae (in the label's unit); None where undefined."""
     truth, predicted = judged.truth, judged.predicted
     varied = len(truth) > 1 and np.ptp(truth) > 0
@@ -77,7 +77,7 @@ def regression(judged: Judged) -> dict[str, Any]:
     }
 
 
-def scores(judged: Judged, classes: Sequence[str]) -> dict[str, Any]:
+def scores(judged: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """Scores of a fold of either kind: numbers where there are no classes."""
     return classification(judged, classes) if classes else regression(judged)
 
@@ -97,7 +97,7 @@ def across(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def mean_roc(folds: Sequence[Judged], at: int) -> tuple[np.ndarray, np.ndarray] | None:
+def mean_roc(folds: Sequence[Predictions], at: int) -> tuple[np.ndarray, np.ndarray] | None:
     """True positive rates (mean, sd) on GRID of class `at` against the rest, each fold counting once; None if undefined."""
     curves = []
     for fold in folds:

@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from rankshift.jobs.finetuning.evaluation.metrics import GRID, Judged, across, classification, mean_roc
+from rankshift.jobs.finetuning.evaluation.metrics import GRID, Predictions, across, classification, mean_roc
 from rankshift.jobs.show.shift_plot import DPI, INK
 from rankshift.screen.files.atomic import replacing
 
 
-def plot_confusion(folds: Sequence[Judged], classes: Sequence[str], out: Path) -> None:
+def plot_confusion(folds: Sequence[Predictions], classes: Sequence[str], out: Path) -> None:
     """Confusion over all folds: rows are the truth, colour is the share of a row, numbers count."""
     counts = np.array(across([classification(fold, classes) for fold in folds])["confusion"])
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -32,7 +32,7 @@ def plot_confusion(folds: Sequence[Judged], classes: Sequence[str], out: Path) -
         figure.colorbar(image, label="share of the class")
 
 
-def plot_roc(folds: Sequence[Judged], classes: Sequence[str], out: Path) -> None:
+def plot_roc(folds: Sequence[Predictions], classes: Sequence[str], out: Path) -> None:
     """Mean ROC curve with its standard deviation over folds: of the second of two classes, or of each against the rest."""
     with _figure(out, 6.4, 5.6) as (_, panel):
         panel.plot([0, 1], [0, 1], color="#9aa5b1", linestyle="--", linewidth=1)
@@ -52,7 +52,7 @@ def plot_roc(folds: Sequence[Judged], classes: Sequence[str], out: Path) -> None
         panel.legend(frameon=False, loc="lower right")
 
 
-def plot_predictions(folds: Sequence[Judged], classes: Sequence[str], out: Path) -> None:
+def plot_predictions(folds: Sequence[Predictions], classes: Sequence[str], out: Path) -> None:
     """Heat map of probabilities: units from top to bottom by their class, the surest first; columns are the classes."""
     truth = np.concatenate([fold.truth for fold in folds])
     given = np.concatenate([fold.given for fold in folds])
@@ -69,7 +69,7 @@ def plot_predictions(folds: Sequence[Judged], classes: Sequence[str], out: Path)
         figure.colorbar(image, label="probability")
 
 
-def plot_numbers(folds: Sequence[Judged], name: str, out: Path) -> None:
+def plot_numbers(folds: Sequence[Predictions], name: str, out: Path) -> None:
     """Predicted numbers against the truth."""
     truth = np.concatenate([fold.truth for fold in folds])
     given = np.concatenate([fold.predicted for fold in folds])
@@ -85,6 +85,7 @@ def plot_numbers(folds: Sequence[Judged], name: str, out: Path) -> None:
 def _figure(out: Path, width: float, height: float) -> Iterator[tuple[Any, Any]]:
     """A figure with one panel, written to `out` as PNG when the block ends."""
     matplotlib.use("agg")
+    # Late: a command that draws nothing must not wait for matplotlib.
     from matplotlib import pyplot as plt
 
     with plt.rc_context({"font.size": 10, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK}):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankshift.jobs.finetuning.examples import Lesson
+from rankshift.jobs.finetuning.examples import Examples
 from rankshift.jobs.finetuning.models import Classifier, cell_logits
-from rankshift.jobs.pretraining.masking import length_batches
-from rankshift.jobs.training.gang import Peers
+from rankshift.jobs.training.batching import length_batches
+from rankshift.jobs.training.gang import Collective
 
 SEED = (0, 5)  # orders the batches, which changes no prediction
 
@@ -26,42 +26,44 @@ class Places:
     token: np.ndarray
 
     @staticmethod
-    def of(lesson: Lesson) -> "Places":
-        """Every place of the lesson's cells at which a labelled gene stands, row after row."""
-        assert lesson.by_token is not None
-        table = lesson.table
-        at = np.flatnonzero(lesson.by_token[table.ids] >= 0)
+    def of(examples: Examples) -> "Places":
+        """Every place of the examples' cells at which a labelled gene stands, row after row."""
+        assert examples.by_token is not None
+        table = examples.table
+        at = np.flatnonzero(examples.by_token[table.ids] >= 0)
         row = np.searchsorted(table.offsets, at, side="right") - 1
-        mine = np.isin(row, lesson.rows)
+        mine = np.isin(row, examples.rows)
         at, row = at[mine], row[mine]
         return Places(row=row, place=at - table.offsets[row], token=table.ids[at].astype(np.int64))
 
 
 @torch.no_grad()
-def predict(model: Classifier, lesson: Lesson, tokens: int, peers: Peers) -> np.ndarray:
-    """Logits float32 (n, S): a row per cell of the lesson in its order, or for genes a row per entry of its `Places`.
+def predict(model: Classifier, examples: Examples, tokens: int, collective: Collective) -> np.ndarray:
+    """Logits float32 (n, S): a row per cell of the examples in their order, or for genes a row per entry of its `Places`.
 
     tokens: places of a batch at most. Every rank calls it and gets all of them.
     """
     model.eval()
     device = next(model.parameters()).device
-    lengths = lesson.table.lengths
-    owner = lesson.rows if lesson.by_token is None else Places.of(lesson).row
-    first = np.searchsorted(owner, lesson.rows)  # the first prediction of each cell; rows rise
+    lengths = examples.table.lengths
+    owner = examples.rows if examples.by_token is None else Places.of(examples).row
+    first = np.searchsorted(owner, examples.rows)  # the first prediction of each cell; rows rise
     out = torch.zeros(len(owner), model.config.num_labels, device=device)
-    for rows in length_batches(lesson.rows, lengths, tokens, SEED)[peers.seat.rank :: peers.seat.world]:
+    for rows in length_batches(examples.rows, lengths, tokens, SEED)[collective.rank.number :: collective.rank.world]:
         rows = np.sort(rows)
-        batch = lesson.batch(rows).to(device)
-        at = first[np.searchsorted(lesson.rows, rows)]
-        if lesson.by_token is None:
-            out[torch.from_numpy(at).to(device)] = cell_logits(model, batch.ids, batch.real, lesson.table.frame).float()
+        batch = examples.batch(rows).to(device)
+        at = first[np.searchsorted(examples.rows, rows)]
+        if examples.by_token is None:
+            out[torch.from_numpy(at).to(device)] = cell_logits(
+                model, batch.ids, batch.real, examples.table.frame
+            ).float()
             continue
         logits: Tensor = model(input_ids=batch.ids, attention_mask=batch.real).logits
         judged = batch.labels >= 0
         count = judged.sum(dim=1).cpu().numpy()
         target = np.concatenate([np.arange(a, a + n) for a, n in zip(at, count, strict=True)])
         out[torch.from_numpy(target).to(device)] = logits[judged].float()
-    return peers.total(out).cpu().numpy()
+    return collective.total(out).cpu().numpy()
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.jobs.finetuning.evaluation import baseline
-from rankshift.jobs.finetuning.evaluation.metrics import Judged, across, scores
+from rankshift.jobs.finetuning.evaluation.metrics import Predictions, across, scores
 from rankshift.jobs.finetuning.evaluation.plots import plot_confusion, plot_numbers, plot_predictions, plot_roc
 from rankshift.jobs.finetuning.evaluation.predictions import Places, by_gene, probabilities
 from rankshift.jobs.finetuning.labels.gene_labels import GeneLabels
@@ -27,7 +27,7 @@ FINAL = "final"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Verdict:
+class TaskReport:
     """One task as one kind of judge sees it. folds: of the cross-validation; final: on the test part, if there is one.
 
     units: annotations of the judged units by their number, for the table.
@@ -35,8 +35,8 @@ class Verdict:
 
     name: str
     classes: tuple[str, ...]
-    folds: tuple[Judged, ...]
-    final: Judged | None
+    folds: tuple[Predictions, ...]
+    final: Predictions | None
     units: pa.Table
 
     def scores(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Verdict:
         return out
 
     @property
-    def shown(self) -> tuple[Judged, ...]:
+    def shown(self) -> tuple[Predictions, ...]:
         """What plots show: the folds if there are any, which hold every training unit, else the test part."""
         return self.folds or ((self.final,) if self.final else ())
 
@@ -76,40 +76,40 @@ class Verdict:
         return pa.concat_tables(parts)
 
 
-def verdicts(prepared: Prepared, logits: Mapping[str, np.ndarray]) -> list[Verdict]:
+def task_reports(prepared: Prepared, logits: Mapping[str, np.ndarray]) -> list[TaskReport]:
     """Judge every fold. logits: by the fold's name, on its judged units (see `predictions.predict`)."""
     if isinstance(prepared.labels, GeneLabels):
-        return _gene_verdicts(prepared, prepared.labels, logits)
+        return _gene_reports(prepared, prepared.labels, logits)
     ids = prepared.table.obs.select(["cell_id"]).take(pa.array(prepared.rows))
     out = []
     for t, (task, part) in enumerate(zip(prepared.head.tasks, prepared.head.slices, strict=True)):
 
-        def judge(fold: Fold, t: int = t, part: slice = part, numeric: bool = not task.classes) -> Judged:
+        def judge(fold: Fold, t: int = t, part: slice = part, numeric: bool = not task.classes) -> Predictions:
             truth, given = prepared.truths(fold.judged)[t], logits[fold.name][:, part]
             known = np.ones(len(truth), bool) if numeric else truth >= 0
             given = given.astype(np.float64) if numeric else probabilities(given)
-            return Judged(fold=fold.name, units=fold.judged[known], truth=truth[known], given=given[known])
+            return Predictions(fold=fold.name, units=fold.judged[known], truth=truth[known], given=given[known])
 
-        out.append(_verdict(prepared, task.name, task.classes, judge, ids))
+        out.append(_task_report(prepared, task.name, task.classes, judge, ids))
     return out
 
 
-def _gene_verdicts(prepared: Prepared, labels: GeneLabels, logits: Mapping[str, np.ndarray]) -> list[Verdict]:
+def _gene_reports(prepared: Prepared, labels: GeneLabels, logits: Mapping[str, np.ndarray]) -> list[TaskReport]:
     vocabulary = prepared.bundle.vocabulary
-    places = {fold.name: Places.of(prepared.exam(fold)) for fold in _judged_folds(prepared)}
+    places = {fold.name: Places.of(prepared.eval_set(fold)) for fold in _judged_folds(prepared)}
     starts = np.cumsum([0, *(len(p.row) for p in places.values())])
     start = dict(zip(places, starts, strict=False))
 
-    def judge_genes(fold: Fold) -> Judged:
+    def judge_genes(fold: Fold) -> Predictions:
         tokens = labels.tokens[fold.judged]
         given, _ = by_gene(places[fold.name].token, probabilities(logits[fold.name]), tokens)
-        return Judged(fold=fold.name, units=fold.judged, truth=labels.values[fold.judged], given=given)
+        return Predictions(fold=fold.name, units=fold.judged, truth=labels.values[fold.judged], given=given)
 
-    def judge_places(fold: Fold) -> Judged:
+    def judge_places(fold: Fold) -> Predictions:
         token = places[fold.name].token
         truth = labels.values[np.searchsorted(labels.tokens, token)]
         units = start[fold.name] + np.arange(len(token))
-        return Judged(fold=fold.name, units=units, truth=truth, given=probabilities(logits[fold.name]))
+        return Predictions(fold=fold.name, units=units, truth=truth, given=probabilities(logits[fold.name]))
 
     cells = np.zeros(len(labels.tokens), np.int64)
     for p in places.values():
@@ -127,14 +127,14 @@ def _gene_verdicts(prepared: Prepared, labels: GeneLabels, logits: Mapping[str, 
     each = each.append_column("place", pa.array(place, pa.int32()))
     classes = labels.task.classes
     return [
-        _verdict(prepared, "genes", classes, judge_genes, genes),
-        _verdict(prepared, "places", classes, judge_places, each),
+        _task_report(prepared, "genes", classes, judge_genes, genes),
+        _task_report(prepared, "places", classes, judge_places, each),
     ]
 
 
-def _verdict(prepared: Prepared, name: str, classes: tuple[str, ...], judge: Any, units: pa.Table) -> Verdict:
+def _task_report(prepared: Prepared, name: str, classes: tuple[str, ...], judge: Any, units: pa.Table) -> TaskReport:
     splits = prepared.splits
-    return Verdict(
+    return TaskReport(
         name=name,
         classes=classes,
         folds=tuple(judge(fold) for fold in splits.folds),
@@ -147,7 +147,7 @@ def _judged_folds(prepared: Prepared) -> list[Fold]:
     return [fold for fold in (*prepared.splits.folds, prepared.splits.final) if len(fold.judged)]
 
 
-def baselines(prepared: Prepared) -> list[Verdict]:
+def baselines(prepared: Prepared) -> list[TaskReport]:
     """A linear model on rank features in place of the fine-tuned one, on the same splits.
 
     Features of a cell are the ranks of its genes, features of a gene its ranks in the cells.
@@ -161,41 +161,41 @@ def baselines(prepared: Prepared) -> list[Verdict]:
     for t, task in enumerate(prepared.head.tasks):
         values = prepared.truths(np.arange(len(prepared.labels.values)))[t]
 
-        def judge(fold: Fold, values: np.ndarray = values, classes: int = len(task.classes)) -> Judged:
+        def judge(fold: Fold, values: np.ndarray = values, classes: int = len(task.classes)) -> Predictions:
             known = np.ones(len(values), bool) if not classes else values >= 0
             train, judged = fold.train[known[fold.train]], fold.judged[known[fold.judged]]
             if classes:
                 given = baseline.classify(features, values, train, judged, classes, balanced)
             else:
                 given = baseline.regress(features, values, train, judged)
-            return Judged(fold=fold.name, units=judged, truth=values[judged], given=given)
+            return Predictions(fold=fold.name, units=judged, truth=values[judged], given=given)
 
-        out.append(_verdict(prepared, task.name, task.classes, judge, none))
+        out.append(_task_report(prepared, task.name, task.classes, judge, none))
     return out
 
 
 def write(
-    folder: Path, judged: Sequence[Verdict], linear: Sequence[Verdict], facts: Mapping[str, Any]
+    folder: Path, judged: Sequence[TaskReport], linear: Sequence[TaskReport], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write metrics.json, and per task predictions and plots (in folders of their own where there are several).
 
     Returns what metrics.json holds: {tasks: {name: scores}, baseline: {name: scores}, and the facts}.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metrics: dict[str, Any] = {**facts, "tasks": {verdict.name: verdict.scores() for verdict in judged}}
+    metrics: dict[str, Any] = {**facts, "tasks": {report.name: report.scores() for report in judged}}
     if linear:
-        metrics["baseline"] = {verdict.name: verdict.scores() for verdict in linear}
-    for verdict in judged:
-        place = folder / re.sub(r"[^\w.-]", "_", verdict.name) if len(judged) > 1 else folder
+        metrics["baseline"] = {report.name: report.scores() for report in linear}
+    for report in judged:
+        place = folder / re.sub(r"[^\w.-]", "_", report.name) if len(judged) > 1 else folder
         place.mkdir(exist_ok=True)
         with replacing(place / "predictions.parquet") as temporary:
-            pq.write_table(verdict.table(), temporary, compression="zstd")
-        if verdict.classes:
-            plot_confusion(verdict.shown, verdict.classes, place / "confusion.png")
-            plot_roc(verdict.shown, verdict.classes, place / "roc.png")
-            plot_predictions(verdict.shown, verdict.classes, place / "predictions.png")
+            pq.write_table(report.table(), temporary, compression="zstd")
+        if report.classes:
+            plot_confusion(report.shown, report.classes, place / "confusion.png")
+            plot_roc(report.shown, report.classes, place / "roc.png")
+            plot_predictions(report.shown, report.classes, place / "predictions.png")
         else:
-            plot_numbers(verdict.shown, verdict.name, place / "predictions.png")
+            plot_numbers(report.shown, report.name, place / "predictions.png")
     with replacing(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     return metrics

@@ -50,7 +50,7 @@ def plot_effects_network(
     findings: Findings, *, hits: int = HITS, width: int | None = None, height: int = 560
 ) -> go.Figure:
     """The `hits` strongest perturbations and the genes they move most, drawn by forces; thick edges for a large excess."""
-    if findings.run.manifest["gene_shifts"] is None:
+    if findings.run.manifest.gene_shifts is None:
         return theme.empty(200, "no gene shifts: screen again with --gene-shifts to see which genes move")
     table = edges(findings, hits)
     if not len(table):

@@ -26,7 +26,7 @@ def plot_noise_floor(findings: Findings, *, width: int | None = None, height: in
     names = [f"{theme.plain(shortened(symbols[i]))}" for i in rows]
     small, large = np.minimum(np.abs(low), np.abs(high))[rows], np.maximum(np.abs(low), np.abs(high))[rows]
     across = (low < 0)[rows] & (high > 0)[rows]  # an interval that holds zero reaches down to nothing
-    least = min(float(v) for v in (*size[rows], findings.floor["median"]) if v > 0) / 3
+    least = min(float(v) for v in (*size[rows], findings.floor.median) if v > 0) / 3
     small = np.maximum(np.where(across, least, small), least)
     hit = findings.hit[rows]
     made.add_trace(
@@ -43,7 +43,7 @@ def plot_noise_floor(findings: Findings, *, width: int | None = None, height: in
                 "array": np.nan_to_num(large - size[rows]), "arrayminus": np.nan_to_num(size[rows] - small),
                 "thickness": 1.2, "width": 3, "color": theme.OTHER,
             },
-            customdata=[[name, _times(size[i], findings.floor["p99"])] for name, i in zip(names, rows, strict=True)],
+            customdata=[[name, _times(size[i], findings.floor.p99)] for name, i in zip(names, rows, strict=True)],
             hovertemplate="<b>%{customdata[0]}</b><br>size %{x:.3g}<br>%{customdata[1]}<extra></extra>",
         )
     )  # fmt: skip
@@ -52,7 +52,7 @@ def plot_noise_floor(findings: Findings, *, width: int | None = None, height: in
     )
     made.update_xaxes(type="log", title="size of the effect", nticks=5, tickangle=0)
     for level, (name, dash) in enumerate(LINES):
-        value = findings.floor[name]
+        value = getattr(findings.floor, name)
         if value > 0:
             made.add_vline(value, line={"color": theme.AWAY, "width": 1.5, "dash": dash})
             made.add_annotation(

@@ -51,19 +51,19 @@ def embed_states(run: Run, perturbations: list[int], bundle: Path | None = None,
     from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
     from rankshift.screen.engine.screener import Screener
 
-    recorded = run.manifest.get("bundle")
-    if recorded is None:
+    if run.manifest.screened is None:
         raise InputError(f"{run.path} was made without a model: there is nothing to embed with")
-    opened = Bundle.open(Path(bundle or recorded["path"]))
-    opened.check(recorded["weights_sha256"], "give its bundle with --bundle")
+    recorded = run.manifest.screened.bundle
+    opened = Bundle.open(Path(bundle or recorded.path))
+    opened.check(recorded.weights_sha256, "give its bundle with --bundle")
     screener = Screener.open(run.path, opened)
     measure, device = screener.measure, default_device()
     budget = _Budget.of(opened.sizes, measure.layers, float(screener.cells.lengths.mean()), BUDGET[device])
-    route = run.manifest.get("route")
-    drawn = budget.cells(PER_STATE, len(route) - 1 if route else 1)
+    route = run.manifest.route
+    drawn = budget.cells(PER_STATE, len(route.states) if route else 1)
     random = np.random.default_rng(SEED)
     own = np.sort(random.permutation(len(screener.cells))[:drawn])
-    groups = {route[1] if route else "screened": screener.cells.take(own)}
+    groups = {route.start if route else "screened": screener.cells.take(own)}
     notes: tuple[str, ...] = ()
     if route:
         others, notes = _other_states(run, cells, opened, drawn)
@@ -114,8 +114,10 @@ def _other_states(
     # start-up time: torch and the encoder are loaded only when a map embeds cells
     from rankshift.screen.cells.cells import Cells, select
 
-    key, _, *others = run.manifest["route"]
-    where = Path(path or run.manifest["cells"]["path"])
+    route, screened = run.manifest.route, run.screened
+    assert route is not None
+    others = route.states[1:]
+    where = Path(path or screened.cells.path)
     try:
         table = Cells.read(where, bundle)
     except (InputError, OSError):
@@ -125,7 +127,7 @@ def _other_states(
     found, notes = {}, []
     for state in others:
         try:
-            rows = select(table, where=run.manifest["cells"]["where"], state_key=key, start=state, max_cells=drawn)
+            rows = select(table, where=screened.cells.where, state_key=route.key, start=state, max_cells=drawn)
             found[state] = table.take(rows)
         except InputError:
             notes.append(f"{where.name} has no cells of {state}")
@@ -143,7 +145,7 @@ def _moved(
     from rankshift.screen.embed.cell_embeddings import original_lists
     from rankshift.screen.encoder.batches import join
     from rankshift.screen.encoder.pooling import Pooling
-    from rankshift.screen.perturb.edits import edits_of
+    from rankshift.screen.perturb.perturbation import edits_of
 
     cells, perturb, measure = screener.cells, screener.perturb, screener.measure
     wanted = dict.fromkeys(perturbations, per_gene)
@@ -154,7 +156,7 @@ def _moved(
         if not any(wanted.values()):
             break
         edits = edits_of(cells.ids_of(cell), perturb)
-        numbers = screener.perturbation_of[edits.perturbation]
+        numbers = screener.perturbation_of[edits.key]
         rows = np.flatnonzero([wanted.get(int(n), 0) > 0 for n in numbers])
         if not len(rows):
             continue

@@ -18,6 +18,7 @@ from rankshift.screen.report.plots import theme
 from rankshift.screen.report.plots.label_placement import places, text_size
 from rankshift.screen.report.plots.state_embedding import Embedded, embed_states
 from rankshift.screen.report.plots.volcano import shortened
+from rankshift.screen.runs.layout import cos_before_column, shift_column
 from rankshift.screen.runs.views import quoted
 
 ARROWS = 8
@@ -125,7 +126,7 @@ def _from_embeddings(findings: Findings, rows: Sequence[int], found: Embedded) -
     from sklearn.decomposition import PCA  # start-up time: most maps need no scikit-learn
 
     every = np.concatenate(list(found.states.values())).astype(np.float64)
-    states = {n: np.asarray(v, np.float64) for n, v in findings.run.manifest["states"].items()}
+    states = {n: np.asarray(v, np.float64) for n, v in findings.run.manifest.states.items()}
     if len(every) < 3 or every.shape[1] < 2:
         raise InputError("the run has fewer than three cells, which make no map")
     pca = PCA(n_components=2, svd_solver="full").fit(every)
@@ -161,23 +162,24 @@ def _spanned(counts: Sequence[int]) -> str:
 def _from_cosines(findings: Findings, rows: Sequence[int], why: str) -> StateMap:
     """Across: cosine to the goal minus to the start; up: the mean of both."""
     run = findings.run
-    states = run.manifest["route"][1:3] if run.manifest.get("route") else run.states[:2]
-    if len(states) < 2 or any(not run.manifest["states"][s] for s in states):
+    route, vectors = run.manifest.route, run.manifest.states
+    states = run.states[:2] if route is None else [route.start, route.goal]
+    if len(states) < 2 or any(not vectors[s] for s in states):
         raise InputError("a map without the model needs two states: screen with --states or --start and --goal")
     start, goal = states
-    a, b = (quoted(f"cos_before_{s}") for s in states)
+    a, b = (quoted(cos_before_column(s)) for s in states)
     points = run.sql(f"""SELECT any_value({a}) AS a, any_value({b}) AS b FROM shifts GROUP BY cell
         ORDER BY hash(cell) LIMIT {CELLS}""")
-    a, b = (quoted(f"shift_{s}") for s in states)
+    a, b = (quoted(shift_column(s)) for s in states)
     numbers = numbers_of(findings, rows)
     moved = run.sql(f"""SELECT perturbation, avg({a}) AS a, avg({b}) AS b FROM shifts
         WHERE perturbation IN ({", ".join(map(str, numbers))}) GROUP BY 1""").to_pylist()
     by_number = {m["perturbation"]: np.array([m["b"] - m["a"], (m["a"] + m["b"]) / 2]) for m in moved}
     symbols = findings.strings("symbols")
     first, second = points["a"].to_numpy().astype(np.float64), points["b"].to_numpy().astype(np.float64)
-    name = start if run.manifest.get("route") else "screened"
+    name = "screened" if route is None else start
     cells = {name: np.column_stack([second - first, (first + second) / 2])}
-    u, v = (np.asarray(run.manifest["states"][s], np.float64) for s in states)
+    u, v = (np.asarray(vectors[s], np.float64) for s in states)
     like = float(u @ v / (np.linalg.norm(u) * np.linalg.norm(v)))
     return StateMap(
         cells=cells,

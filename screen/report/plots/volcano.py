@@ -107,7 +107,7 @@ def _marks(made: go.Figure, findings: Findings, tested: bool) -> None:
             text=f"FDR {100 * SIGNIFICANT:.0f} %", x=1, xref="paper", xanchor="right", y=-np.log10(SIGNIFICANT),
             yanchor="bottom", showarrow=False, font={"size": 11, "color": theme.OTHER},
         )  # fmt: skip
-    if findings.floor is not None and (p99 := findings.floor["p99"]) > 0:
+    if findings.floor is not None and (p99 := findings.floor.p99) > 0:
         made.add_vrect(-p99, p99, fillcolor=theme.FLOOR, line_width=0, layer="below")
 
 

@@ -38,7 +38,8 @@ def _marks(run: Run, q: np.ndarray, column: str, size: np.ndarray, acts: np.ndar
     acts, bool [G]: is the difference in the direction of an effect (further towards the goal than the typical gene, say, not
     merely less far away)?
     """
-    floor = (run.manifest.get("noise_floor") or {}).get(column, {}).get("p99")
+    measured = (run.manifest.noise_floor or {}).get(column)
+    floor = None if measured is None else measured.p99
     below = np.zeros(len(q), bool) if floor is None else size < floor
     return {
         "below_noise_floor": pa.nulls(len(q), pa.bool_()) if floor is None else below,

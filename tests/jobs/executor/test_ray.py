@@ -8,38 +8,27 @@ from pathlib import Path
 import pytest
 import ray
 
-from rankshift.jobs.executor.ray import FanOut
-from rankshift.jobs.executor.shard_work import ShardWork, fan_out
-from rankshift.jobs.pool.cluster import lent
+from rankshift.jobs.executor.fan_out import FanOut
+from rankshift.jobs.executor.ray import OnRay, RayCrew
+from rankshift.jobs.executor.shard_work import ShardJob, ShardWork, fan_out
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.prepare import Options, prepare
-from rankshift.screen.engine.screener import Screener, run
+from rankshift.screen.engine.screener import Screener
 from rankshift.screen.runs.run import Run
-from support import GOLDEN
-
-ROWS = "FROM shifts ORDER BY cell, perturbation"
+from support import GOLDEN, ROWS, SCREEN
 
 
 def prepared(bundle: Path, out: Path) -> Screener:
     opened = Bundle.open(bundle)
-    options = Options(perturb="delete", embedding="cell", shard_tokens=600)
-    return Screener.open(prepare(GOLDEN / "v1/cells.parquet", opened, out, options).path, opened)
-
-
-@pytest.fixture(scope="module")
-def alone(bundles, tmp_path_factory):
-    """The rows of the same screen in process."""
-    out = tmp_path_factory.mktemp("alone") / "run"
-    options = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
-    return run(GOLDEN / "v1/cells.parquet", bundles["v1"], out, **options).sql(ROWS)
+    return Screener.open(prepare(GOLDEN / "v1/cells.parquet", opened, out, Options(**SCREEN)).path, opened)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_are_bit_identical_for_any_number_of_workers(workers, bundles, tmp_path, alone, ray_cluster):
     screener = prepared(bundles["v1"], tmp_path / "run")
     rows = []
-    with lent(workers) as lease:
-        fan_out(screener, bundles["v1"], lease, rows.append)
+    with OnRay(workers) as executor:
+        fan_out(screener, bundles["v1"], executor, rows.append)
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
     assert "noise_floor" in Run.open(tmp_path / "run").manifest
     assert 0 < sum(rows) <= alone.num_rows
@@ -48,10 +37,10 @@ def test_rows_are_bit_identical_for_any_number_of_workers(workers, bundles, tmp_
 def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(bundles, tmp_path, alone, ray_cluster):
     screener = prepared(bundles["v1"], tmp_path / "run")
     begun = threading.Event()
-    with lent(2) as lease:
+    with OnRay(2) as executor, executor.lease() as lease:
         grant = lease.wait()[0]
         victim = ray.get(grant.handle.status.remote())["process"]
-        lease.give(grant)
+        lease.release(grant)
 
         def kill() -> None:
             begun.wait(60)
@@ -59,7 +48,7 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(bundles, tmp_path, a
 
         killer = threading.Thread(target=kill)
         killer.start()
-        FanOut(lease, ShardWork(screener, bundles["v1"], lease)).drive(lambda rows: begun.set())
+        FanOut(RayCrew(lease), ShardWork(screener, bundles["v1"])).drive(lambda rows: begun.set())
         killer.join()
     with pytest.raises(ProcessLookupError):
         os.kill(victim, 0)
@@ -70,16 +59,15 @@ def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(bundles, tmp_path, a
 
 def test_a_run_whose_workers_and_driver_died_is_resumed(bundles, tmp_path, alone, ray_cluster):
     screener = prepared(bundles["v1"], tmp_path / "run")
-    path = str(tmp_path / "run")
-    with lent(1) as lease:
+    with OnRay(1) as executor, executor.lease() as lease:
         (grant,) = lease.wait()
-        ray.get(grant.handle.ready.remote(grant.epoch, path, str(bundles["v1"]), []))
-        ray.get([grant.handle.compute.remote(grant.epoch, path, shard.index) for shard in screener.shards[:3]])
-        grant.handle.compute.remote(grant.epoch, path, 3)
+        ray.get(grant.handle.open_job.remote(grant.epoch, "job", ShardJob(screener, bundles["v1"]), []))
+        ray.get([grant.handle.compute.remote(grant.epoch, "job", shard.index) for shard in screener.shards[:3]])
+        grant.handle.compute.remote(grant.epoch, "job", 3)
         ray.kill(grant.handle, no_restart=False)
     assert {s.name for s in screener.shards[:3]} <= set(screener.run.committed)
-    with lent(1) as lease:
-        fan_out(screener, bundles["v1"], lease)
+    with OnRay(1) as executor:
+        fan_out(screener, bundles["v1"], executor)
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
 
 
@@ -87,5 +75,5 @@ def test_an_error_of_a_shard_reaches_the_driver(bundles, tmp_path, ray_cluster):
     screener = prepared(bundles["v1"], tmp_path / "run")
     (tmp_path / "run/shifts").rename(tmp_path / "run/elsewhere")
     (tmp_path / "run/shifts").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="shifts"), lent(1) as lease:
-        fan_out(screener, bundles["v1"], lease)
+    with pytest.raises(OSError, match="shifts"), OnRay(1) as executor:
+        fan_out(screener, bundles["v1"], executor)

@@ -9,7 +9,7 @@ import torch
 from rankshift.jobs.finetuning.finetune import train
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
-from rankshift.jobs.training.gang import Seat
+from rankshift.jobs.training.gang import Rank
 
 
 class Deaf:
@@ -27,6 +27,6 @@ if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     options = Finetuning(**{**given["options"], "label": tuple(given["options"]["label"])})
     job = FinetuneJob(**{name: Path(path) for name, path in given["paths"].items()}, options=options)
-    learnt = train(Seat(rank=1, world=2, meeting=given["meeting"]), job, Deaf())
+    learnt = train(Rank(number=1, world=2, rendezvous=given["rendezvous"]), job, Deaf())
     assert "tasks" not in learnt  # rank 0 judges
     assert "classifier.weight" in learnt["weights"]

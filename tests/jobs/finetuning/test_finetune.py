@@ -25,13 +25,13 @@ from rankshift.jobs.cli import run_command
 from rankshift.jobs.finetuning.finetune import finetune
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, prepare
-from rankshift.jobs.training.gang import Seat
+from rankshift.jobs.training.gang import Rank
 from rankshift.screen import run as screen
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
 
@@ -304,10 +304,10 @@ def test_a_stopped_training_goes_on_to_the_same_weights(inputs, tmp_path):
     stops = (3, 8)  # within the first fold, and within the second
 
     def until(after: int):
-        return lambda run, job, total: run(Seat(), job, Stopping(after))
+        return lambda run, job, total: run(Rank(), job, Stopping(after))
 
     for after in stops:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             finetune(*inputs["v1"], tmp_path / "b", options, resume=True, launch=until(after), **QUIET)
     with pytest.raises(InputError, match=r"b.training is an unfinished training: continue it with --resume"):
         finetune(*inputs["v1"], tmp_path / "b", options, **QUIET)
@@ -326,14 +326,14 @@ def test_a_gang_of_two_learns_what_one_does(inputs, tmp_path):
     alone = finetune(*inputs["v1"], tmp_path / "alone", options, **QUIET)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        rendezvous = f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
     def launch(run, job, total):
         paths = {name: str(getattr(job, name)) for name in ("cells", "bundle", "out")}
-        told = json.dumps({"meeting": meeting, "paths": paths, "options": asdict(job.options)})
+        told = json.dumps({"rendezvous": rendezvous, "paths": paths, "options": asdict(job.options)})
         other = subprocess.Popen([sys.executable, str(Path(__file__).with_name("second.py")), told])
         try:
-            return run(Seat(rank=0, world=2, meeting=meeting), job, Stopping(10**6))
+            return run(Rank(number=0, world=2, rendezvous=rendezvous), job, Stopping(10**6))
         finally:
             assert other.wait(60) == 0
 

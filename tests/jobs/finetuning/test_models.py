@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rankshift.jobs.finetuning.adapters import add_adapters, carry_over, merge
 from rankshift.jobs.finetuning.evaluation.predictions import Places, by_gene, probabilities
-from rankshift.jobs.finetuning.examples import Lesson, padded, thinned
+from rankshift.jobs.finetuning.examples import Examples, padded, thinned
 from rankshift.jobs.finetuning.labels.labels import NONE, Task
 from rankshift.jobs.finetuning.models import Head, cell_logits, new_model, readout
 from rankshift.screen.bundle.bundle import Bundle
@@ -71,11 +71,11 @@ def test_the_loss_weighs_classes_and_tasks_and_skips_what_has_no_label(bundles):
     )
     by_row = np.array([[0, 1], [2, NONE], [1, 0]])
     weights = (torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 4.0]))
-    lesson = Lesson(table=cells, head=head, pad=0, rows=np.arange(3), by_row=by_row, weights=weights)
+    examples = Examples(table=cells, head=head, pad=0, rows=np.arange(3), by_row=by_row, weights=weights)
     torch.manual_seed(0)
     model = new_model(bundle, head).eval()
     with torch.no_grad():
-        summed, count = lesson.loss(model, lesson.batch(np.arange(3)))
+        summed, count = examples.loss(model, examples.batch(np.arange(3)))
         logits = [
             cell_logits(model, torch.from_numpy(cells.ids_of(i).astype(np.int64))[None], None, PLAIN)[0]
             for i in range(3)
@@ -132,10 +132,10 @@ def test_places_of_genes_and_their_mean(bundles):
     )
     by_token = np.full(10, NONE)
     by_token[[7, 9]] = [0, 1]
-    lesson = Lesson(
+    examples = Examples(
         table=cells, head=Head(tasks=(KIND,), per_row=True), pad=0, rows=np.array([0, 2]), by_token=by_token
     )
-    places = Places.of(lesson)
+    places = Places.of(examples)
     assert (places.row.tolist(), places.place.tolist(), places.token.tolist()) == (
         [0, 0, 2, 2],
         [1, 2, 0, 1],

@@ -1,15 +1,15 @@
-"""Leases without a cluster: shares, gangs, recalls, epochs; and whatever happens, no worker has two holders."""
+"""Ledger without a cluster: shares, gangs, recalls, epochs; and whatever happens, no worker has two holders."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankshift.jobs.pool.ledger import FREE, HELD, QUARANTINE, TURN, Leases, Slot
+from rankshift.jobs.pool.ledger import FREE, HELD, QUARANTINE, TURN, Ledger, Slot
 from rankshift.screen.errors import InputError
 
 
-def leases(workers: int, ttl: float = 10.0) -> Leases:
-    out = Leases(ttl)
+def leases(workers: int, ttl: float = 10.0) -> Ledger:
+    out = Ledger(ttl)
     out.slots = {f"w{i}": Slot(epoch=100 * i) for i in range(workers)}
     return out
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import ray
 
-from rankshift.jobs.executor.gang import train_on
-from rankshift.jobs.executor.ray import FanOut
+from rankshift.jobs.executor.fan_out import FanOut
+from rankshift.jobs.executor.ray import OnRay, RayCrew, train_on
 from rankshift.jobs.executor.shard_work import ShardWork, fan_out
 from rankshift.jobs.finetuning.finetune import finetune
 from rankshift.jobs.finetuning.options import Finetuning
@@ -30,13 +30,11 @@ from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.screener import Screener, run
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.runs.run import Run
-from support import GOLDEN
+from support import GOLDEN, ROWS, SCREEN, until
 
 V1 = GOLDEN / "v1"
-SCREEN = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
-ROWS = "FROM shifts ORDER BY cell, perturbation"
 TTL = 3.0
 TINY = {"layers": 1, "width": 32, "heads": 1, "inner": 32, "batch_tokens": 128, "save_every": 0, "dropout": 0.0}
 
@@ -72,28 +70,21 @@ class Telling:
         return self.stop.is_set()
 
 
-def until(true: Callable[[], bool], seconds: float = 600.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+def on(pool: Any, workers: int) -> OnRay:
+    """An executor whose workers are those of this pool."""
+    return OnRay(workers, what="screen", pool=pool)
 
 
 def state(pool: Any) -> dict[str, Any]:
     return dict(ray.get(pool.state.remote()))
 
 
-@pytest.fixture(scope="module")
-def alone(bundles, tmp_path_factory):
-    return run(V1 / "cells.parquet", bundles["v1"], tmp_path_factory.mktemp("alone") / "run", **SCREEN).sql(ROWS)
-
-
 def test_a_screen_and_a_fine_tuning_at_once_both_finish_with_the_numbers_of_a_run_alone(pool, bundles, tmp_path, alone):
     work, waited = screener(bundles["v1"], tmp_path / "run"), {}
 
     def screen() -> None:
-        with Lease(pool, 2, what="screen") as lease:
-            fan_out(work, bundles["v1"], lease)
+        with on(pool, 2) as executor:
+            fan_out(work, bundles["v1"], executor)
 
     driver = threading.Thread(target=screen)
     driver.start()
@@ -121,8 +112,8 @@ def test_weights_trained_on_the_pool_are_screened_without_the_disk(pool, bundles
     bundle = Path(result["bundle"])
     sha256 = Bundle.open(bundle).weights_sha256
     work = screener(bundle, tmp_path / "run")
-    with Lease(pool, 2, what="screen") as lease:
-        fan_out(work, bundle, lease)
+    with on(pool, 2) as executor:
+        fan_out(work, bundle, executor)
     loads = [load for worker in state(pool)["workers"].values() for load in worker["loads"] if load[0] == sha256]
     assert loads
     assert {source for _, _, source, _ in loads} <= {"memory", "peer"}
@@ -137,8 +128,8 @@ def test_cells_are_embedded_on_workers_in_their_order(pool, bundles, monkeypatch
     monkeypatch.setattr(embedding_work, "BLOCK", 5)
     bundle = Bundle.open(bundles["v1"])
     cells = Cells.read(V1 / "cells.parquet", bundle)
-    with Lease(pool, 2) as lease:
-        vectors = embedding_work.embed_on(lease, cells, bundles["v1"], level="cell", layer_count=2, dtype="float32")
+    with on(pool, 2) as executor:
+        vectors = embedding_work.embed_on(executor, cells, bundles["v1"], level="cell", layer_count=2, dtype="float32")
     here = embed(cells, Encoder(bundle), level="cell", layer_count=2, tokens=4096)
     np.testing.assert_allclose(vectors, here, atol=1e-6)
 
@@ -171,7 +162,7 @@ def test_a_stopped_gang_saves_itself_and_another_goes_on(pool, bundles, tmp_path
     with Lease(pool, 2, gang=True) as lease:
         stopper = threading.Thread(target=lambda: (until(lambda: telling.cells > 0), telling.stop.set()))
         stopper.start()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=10), telling)
         stopper.join()
     with Lease(pool, 1, gang=True) as lease:
@@ -183,9 +174,9 @@ def test_a_stopped_gang_saves_itself_and_another_goes_on(pool, bundles, tmp_path
 
 
 def train_here(work: PretrainJob) -> dict[str, Any]:
-    from rankshift.jobs.training.gang import Seat
+    from rankshift.jobs.training.gang import Rank
 
-    return train(Seat(), work, Telling())
+    return train(Rank(), work, Telling())
 
 
 DRIVER = """
@@ -213,8 +204,8 @@ def test_a_driver_that_dies_gives_its_workers_back_in_time(pool, bundles, tmp_pa
         doomed.kill()
         doomed.wait()
     work = screener(bundles["v1"], tmp_path / "run")
-    with Lease(pool, 2) as lease:
-        fan_out(work, bundles["v1"], lease)
+    with on(pool, 2) as executor:
+        fan_out(work, bundles["v1"], executor)
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
 
 
@@ -227,7 +218,7 @@ def test_a_pool_that_died_learns_again_who_holds_what(pool, bundles, tmp_path, a
             ray.kill(pool, no_restart=False)
 
     with Lease(pool, 2, what="screen") as lease:
-        FanOut(lease, ShardWork(work, bundles["v1"], lease)).drive(kill)
+        FanOut(RayCrew(lease), ShardWork(work, bundles["v1"])).drive(kill)
         assert killed.is_set()
         assert list(state(pool)["leases"]) == [lease.name]
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
@@ -239,7 +230,7 @@ def test_a_call_of_a_lease_that_is_over_is_refused(pool):
         (grant,) = lease.wait()
     until(lambda: all(w["state"] == "free" for w in state(pool)["workers"].values()))
     with pytest.raises(ray.exceptions.RayTaskError, match="was lent again"):
-        ray.get(grant.handle.noise_floor.remote(grant.epoch, "anything"))
+        ray.get(grant.handle.compute.remote(grant.epoch, "anything", 0))
 
 
 def test_code_of_another_version_is_refused(pool):

@@ -1,23 +1,27 @@
 """Verbs as jobs of a cluster with its dashboard: `rankshift pool` and `rankshift submit`, as a user types them."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import ray
 
-from rankshift.screen.engine.screener import run
+from rankshift.jobs.pool import submit
+from rankshift.screen.notebook import run
 from rankshift.screen.runs.run import Run
-from support import GOLDEN
+from support import GOLDEN, ROWS, until
 
 V1 = GOLDEN / "v1"
-ROWS = "FROM shifts ORDER BY cell, perturbation"
 PATIENCE = 300  # seconds for anything: a busy machine starts a job in half a minute
 
 
@@ -30,13 +34,6 @@ def free_port() -> int:
 def rankshift(*arguments: object, env: dict[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "rankshift.jobs.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=PATIENCE)
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +130,81 @@ def test_what_cannot_be_submitted_is_refused(head):
     nowhere = rankshift("submit", "--list", "--address", f"http://127.0.0.1:{free_port()}", env=head)
     assert nowhere.returncode == 2
     assert "no dashboard answers" in nowhere.stderr
+
+
+class Dashboard(ThreadingHTTPServer):
+    """What a client of jobs sees of a cluster: `answers` are given to the jobs sent, one by one, then all are taken."""
+
+    def __init__(self, answers: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers, self.sent = answers, []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Dashboard
+
+    def do_GET(self) -> None:
+        self._say(200, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ray.__commit__}))
+
+    def do_POST(self) -> None:
+        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.sent.append(job)
+        if self.server.answers:
+            self._say(500, self.server.answers.pop(0))
+        else:
+            self._say(200, json.dumps({"job_id": job["submission_id"], "submission_id": job["submission_id"]}))
+
+    def _say(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *parts: object) -> None:
+        """Nothing on the terminal."""
+
+
+@contextmanager
+def dashboard(answers: list[str]) -> Iterator[Dashboard]:
+    server = Dashboard(answers)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+NO_AGENT = "No available agent to submit job, please try again later."  # Ray's own words, while a cluster starts
+
+
+def test_a_cluster_that_was_just_started_is_asked_again_until_it_takes_the_job(monkeypatch, capsys):
+    monkeypatch.setattr(submit, "POLL", 0.01)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # connect sets it
+    with dashboard([NO_AGENT, NO_AGENT]) as server:
+        client = submit.connect(f"http://127.0.0.1:{server.server_port}")
+        assert submit.submit(client, ["stats", "run"], say=lambda line: None) == 0
+    job = capsys.readouterr().out.strip()
+    assert [sent["submission_id"] for sent in server.sent] == [job] * 3
+    assert server.sent[-1]["metadata"] == {"verb": "stats"}
+    assert server.sent[-1]["entrypoint"].endswith("exec python -m rankshift.jobs.cli stats run")
+
+
+def test_what_a_cluster_refuses_for_another_reason_is_not_sent_again(monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # connect sets it
+    with dashboard(["Traceback: the disk is full"]) as server:
+        client = submit.connect(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(RuntimeError, match="the disk is full"):
+            submit.submit(client, ["stats", "run"], say=lambda line: None)
+    assert len(server.sent) == 1
+
+
+def test_a_cluster_that_never_takes_jobs_is_given_up(monkeypatch):
+    monkeypatch.setattr(submit, "POLL", 0.01)
+    monkeypatch.setattr(submit, "FRESH", 0.0)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # connect sets it
+    with dashboard([NO_AGENT] * 10) as server:
+        client = submit.connect(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(RuntimeError, match="No available agent"):
+            submit.submit(client, ["stats", "run"], say=lambda line: None)

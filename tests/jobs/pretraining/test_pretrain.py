@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM
 
 from rankshift.jobs.cli import run_command
-from rankshift.jobs.pretraining.masking import hide, length_batches
+from rankshift.jobs.pretraining.masking import mask
 from rankshift.jobs.pretraining.objective import JUDGE, held_out_loss, masked_loss, new_model, split
 from rankshift.jobs.pretraining.options import Pretraining, model_config, read_config
 from rankshift.jobs.pretraining.pretrain import pretrain
 from rankshift.jobs.pretraining.unigram import unigram_entropy, unigram_loss
 from rankshift.jobs.training import trainer
+from rankshift.jobs.training.batching import length_batches
 from rankshift.jobs.training.metrics import read as read_metrics
 from rankshift.jobs.verbs.demo import MYOBLASTS
 from rankshift.jobs.verbs.demo import TINY as DEMO
@@ -29,7 +30,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
 from rankshift.screen.tokenizer.tokenize import tokenize
@@ -125,7 +126,7 @@ def test_transformers_opens_it_and_gives_the_recorded_loss(trained, files):
     _, judged = split(len(cells), TINY)
     assert held_out_loss(model, cells, judged, table, TINY) == trained.config["pretraining"]["held_out_loss"]
     # Its own loss, from logits at all places and labels of -100 where nothing is hidden, is ours.
-    batch = hide(cells, judged, table, TINY.hidden_share, (TINY.seed, JUDGE, 0))
+    batch = mask(cells, judged, table, TINY.hidden_share, (TINY.seed, JUDGE, 0))
     labels = torch.full_like(batch.shown, -100)
     labels[batch.hidden] = batch.genes
     with torch.no_grad():
@@ -171,7 +172,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(trained, files, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "save", save_and_press)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             pretrain(*files, out, replace(TINY, save_every=0.0), say=lambda line: None)
     assert saved == [*range(1, 31), 30]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle.training"]
@@ -315,7 +316,7 @@ def test_cells_taken_from_a_batch_keep_what_is_hidden():
     table = vocabulary()
     genes = np.flatnonzero(table.is_gene)
     cells = some_cells(table, [genes[:n] for n in (9, 4, 7, 4, 4)])
-    batch = hide(cells, np.arange(5), table, 0.5, (0,))
+    batch = mask(cells, np.arange(5), table, 0.5, (0,))
     for which, size, padded in (([0, 2], 9, True), ([1, 3, 4], 4, False), ([2, 4], 7, True)):
         part = batch.take(np.array(which))
         assert part.shown.shape == (len(which), size)
@@ -356,7 +357,7 @@ def test_only_genes_are_hidden_and_only_genes_replace_them(sizes, framed, share,
     genes = np.flatnonzero(table.is_gene)
     cells = some_cells(table, [rng.permutation(genes)[:n] for n in sizes])
     rows = np.arange(len(cells))
-    batch = hide(cells, rows, table, share, (seed, 0))
+    batch = mask(cells, rows, table, share, (seed, 0))
     shown, hidden = batch.shown.numpy(), batch.hidden.numpy()
     real = np.ones_like(hidden) if batch.real is None else batch.real.numpy()
     assert real.sum(1).tolist() == cells.lengths.tolist()
@@ -375,7 +376,7 @@ def test_shares_are_the_published_ones():
     table = vocabulary()
     genes = np.flatnonzero(table.is_gene)
     cells = some_cells(table, [genes] * 2000)  # 96,000 places
-    batch = hide(cells, np.arange(2000), table, 0.15, (3,))
+    batch = mask(cells, np.arange(2000), table, 0.15, (3,))
     shown = batch.shown[batch.hidden].numpy()
     assert batch.real is None
     assert float(batch.hidden.float().mean()) == pytest.approx(0.15, abs=0.005)
@@ -414,7 +415,7 @@ def test_padding_changes_no_loss():
     cells = some_cells(table, [np.arange(2, 32), np.arange(20, 30)])
     torch.manual_seed(0)
     model = new_model(QUICK, table, cells.ids, 30).eval()
-    batch = hide(cells, np.array([0, 1]), table, 0.5, (0,))
+    batch = mask(cells, np.array([0, 1]), table, 0.5, (0,))
     assert batch.real is not None
     with torch.no_grad():
         both = float(masked_loss(model, batch)[0])

@@ -13,7 +13,7 @@ import torch
 
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.pretrain import PretrainJob, train
-from rankshift.jobs.training.gang import Seat
+from rankshift.jobs.training.gang import Rank
 
 
 class Script:
@@ -36,10 +36,10 @@ def obey(command: dict) -> dict:
     job = PretrainJob(**{k: Path(v) for k, v in command["paths"].items()}, options=Pretraining(**command["options"]))
     report = Script(**command["script"])
     try:
-        result = train(Seat(**command["seat"]), job, report)
+        result = train(Rank(**command["rank"]), job, report)
         losses = {name: value for name, value in result.items() if name not in ("bundle", "weights")}
         return {"losses": losses, "cells": report.cells}
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         return {"error": type(error).__name__, "message": str(error)}
 
 

@@ -93,12 +93,12 @@ def gang(members: list[Member], files: tuple[Path, Path], out: Path, *scripts: d
     """Train on these members; `scripts`, by rank, say who stops or dies when."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        rendezvous = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     paths = {"cells": str(files[0]), "vocabulary": str(files[1]), "out": str(out)}
     for rank, member in enumerate(members):
-        seat = {"rank": rank, "world": len(members), "meeting": meeting if len(members) > 1 else None}
+        place = {"number": rank, "world": len(members), "rendezvous": rendezvous if len(members) > 1 else None}
         script = scripts[rank] if rank < len(scripts) else {}
-        member.tell({"seat": seat, "paths": paths, "options": {**asdict(OPTIONS), **options}, "script": script})
+        member.tell({"rank": place, "paths": paths, "options": {**asdict(OPTIONS), **options}, "script": script})
     return [member.answer() for member in members]
 
 
@@ -138,7 +138,7 @@ def test_passes_change_nothing(alone, members, files, tmp_path):
 def test_a_rank_that_stops_stops_all_and_fewer_can_go_on(alone, members, files, tmp_path):
     out = tmp_path / "bundle"
     answers = gang(members[:2], files, out, {}, {"stop_at": 7})
-    assert [answer["error"] for answer in answers] == ["KeyboardInterrupt"] * 2
+    assert [answer["error"] for answer in answers] == ["Stopped"] * 2
     assert read_record(tmp_path / "bundle.training")["step"] == 7
     (answer,) = gang(members[2:], files, out)
     assert answer["losses"]["held_out_loss"] == pytest.approx(alone.config["pretraining"]["held_out_loss"], abs=1e-6)
@@ -188,12 +188,12 @@ def test_ranks_that_see_different_folders_are_refused(members, files, tmp_path):
     gang(members[:1], files, tmp_path / "bundle", {"stop_at": 3})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        rendezvous = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     for rank, out in enumerate(("bundle", "elsewhere")):
         paths = {"cells": str(files[0]), "vocabulary": str(files[1]), "out": str(tmp_path / out)}
-        seat = {"rank": rank, "world": 2, "meeting": meeting}
-        members[rank].tell({"seat": seat, "paths": paths, "options": asdict(OPTIONS), "script": {}})
+        place = {"number": rank, "world": 2, "rendezvous": rendezvous}
+        members[rank].tell({"rank": place, "paths": paths, "options": asdict(OPTIONS), "script": {}})
     for member in members[:2]:
         answer = member.answer()
-        assert answer["error"] == "InputError"
+        assert answer["error"] == "TrainingFailed"
         assert "ranks are at steps 0 to 3" in answer["message"]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from rankshift.jobs.training import Recipe, Step, Trainer, shares
+from rankshift.jobs.training import Recipe, Step, Trainer, rank_slices
 from rankshift.jobs.training import metrics as curves
 from rankshift.jobs.training.checkpoint import STATE, read_record
-from rankshift.jobs.training.gang import Peers, Seat
+from rankshift.jobs.training.gang import Collective, Rank
 from rankshift.jobs.training.metrics import COLUMNS, Metrics, read
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Stopped, TrainingFailed
 
-ALONE = Peers(Seat())
+ALONE = Collective(Rank())
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32))
 Y = X @ torch.tensor([1.0, -2.0, 0.5, 0.0]) + 0.3
 
@@ -29,7 +29,9 @@ class Points:
 
     def step(self, epoch: int, index: int) -> Step:
         rows = np.random.default_rng((epoch,)).permutation(24)[index * 4 : index * 4 + 4]
-        return Step(cells=4, tokens=40, passes=[r if len(r) else None for r in shares(rows, ALONE, self.accumulate)])
+        return Step(
+            cells=4, tokens=40, passes=[r if len(r) else None for r in rank_slices(rows, ALONE, self.accumulate)]
+        )
 
 
 class Report:
@@ -55,9 +57,9 @@ def trainer(folder: Path, *, report: Report | None = None, identity: dict | None
     model[0].bias.requires_grad_(False)
     recipe = Recipe(**{"learning_rate": 0.05, "log_every": 2, **options})
     return Trainer(
-        model=model, loss=squares, source=Points(recipe.accumulate), recipe=recipe, peers=ALONE, folder=folder,
-        report=report or Report(), identity=identity or {"what": [1, "toy"]}, judged=("error",),
-        judge=lambda: {"error": float(squares(model, np.arange(24))[0]) / 24},
+        model=model, loss=squares, source=Points(recipe.accumulate), recipe=recipe, collective=ALONE, folder=folder,
+        report=report or Report(), identity=identity or {"what": [1, "toy"]}, evaluated=("error",),
+        evaluate=lambda: {"error": float(squares(model, np.arange(24))[0]) / 24},
     )  # fmt: skip
 
 
@@ -79,7 +81,7 @@ def test_first_step_is_plain_adamw_on_the_mean_loss(tmp_path):
     ((model(X[rows])[:, 0] - Y[rows]) ** 2).mean().backward()
     norm = torch.nn.utils.clip_grad_norm_([model[0].weight, *model[1].parameters()], 0.5)
     plain.step()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         ours.fit()
     for mine, theirs in zip(ours.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -104,7 +106,7 @@ def test_the_curve_is_the_same_after_a_stop_anywhere(tmp_path):
     assert float(curve[-1][3]) < 0.5 * float(curve[0][3])
     for stop in (1, 5, 6, 12):
         folder = tmp_path / str(stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             trainer(folder, report=Report(stop_at=stop)).fit()
         report = Report()
         again = trainer(folder, report=report)
@@ -116,7 +118,7 @@ def test_the_curve_is_the_same_after_a_stop_anywhere(tmp_path):
 
 
 def test_rows_after_the_saved_step_are_written_again(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         trainer(tmp_path, report=Report(stop_at=4)).fit()
     with (tmp_path / "metrics" / "metrics.csv").open("a") as file:
         file.write("6,1,9,9,9,9,9,9,\n")  # of a step that was never saved
@@ -161,14 +163,14 @@ def test_without_tensorboard_it_says_so_and_keeps_the_csv(tmp_path, monkeypatch)
 def test_saves_by_the_clock_hold_what_the_caller_adds(tmp_path):
     first = trainer(tmp_path, save_every=0.0, report=Report(stop_at=3))
     first.record["best"] = 0.5
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         first.fit()
     assert read_record(tmp_path)["step"] == 3
     assert trainer(tmp_path).record == {"best": 0.5}
 
 
 def test_another_training_does_not_go_on_from_it(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         trainer(tmp_path, report=Report(stop_at=2)).fit()
     with pytest.raises(InputError, match="is a training of other cells or options"):
         trainer(tmp_path, identity={"what": [2, "toy"]})
@@ -178,7 +180,7 @@ def test_another_training_does_not_go_on_from_it(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
-    with pytest.raises(InputError, match=r"loss is (nan|inf) at step \d+: lower the learning rate"):
+    with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step \d+: lower the learning rate"):
         trainer(tmp_path, learning_rate=1e30, warmup=0.0).fit()
 
 

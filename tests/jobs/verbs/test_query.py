@@ -15,8 +15,8 @@ import pytest
 
 from drawn_runs import Draw
 from rankshift.jobs.cli import run_command
+from rankshift.screen.runs.layout import STATISTICS
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.views import RECORDED
 
 
 def rankshift(*arguments: object) -> int:
@@ -194,10 +194,10 @@ def test_stats_leave_their_table_in_the_run(tmp_path, capfd):
     hits = pd.read_csv(pd.io.common.StringIO(capfd.readouterr().out))
     assert len(hits) > 3
     assert (hits.cells >= 20).all()
-    kept = (run.path / RECORDED).read_bytes()
+    kept = (run.path / STATISTICS).read_bytes()
     assert rankshift("stats", run.path, "--mode", "mixture", "--out", tmp_path / "mixture.csv") == 0
     assert rankshift("stats", run.path, "--mode", "goal", "--reference-names", "--out", tmp_path / "goal.csv") == 0
-    assert (run.path / RECORDED).read_bytes() == kept
+    assert (run.path / STATISTICS).read_bytes() == kept
     assert rankshift("stats", run.path, "--mode", "goal", "--out", tmp_path / "goal.parquet") == 0
-    assert pq.read_table(tmp_path / "goal.parquet").equals(pq.read_table(run.path / RECORDED))
-    assert pq.read_schema(run.path / RECORDED).field("fdr").metadata[b"unit"] == b"probability"
+    assert pq.read_table(tmp_path / "goal.parquet").equals(pq.read_table(run.path / STATISTICS))
+    assert pq.read_schema(run.path / STATISTICS).field("fdr").metadata[b"unit"] == b"probability"

@@ -3,8 +3,8 @@
 import os
 
 from rankshift.jobs.cli import run_command
+from rankshift.jobs.executor.ray import OnRay
 from rankshift.jobs.executor.shard_work import fan_out
-from rankshift.jobs.pool.cluster import lent
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.screener import Screener
@@ -22,8 +22,8 @@ def test_workers_write_into_the_bucket(bundles, bucket, alone, ray_cluster):
     place = f"s3://key:secret@{name}/runs/ray?scheme=http&endpoint_override={endpoint}&region=us-east-1"
     bundle = Bundle.open(bundles["v1"])
     screener = Screener.open(prepare(CELLS, bundle, place, Options(**SCREEN)).place, bundle)
-    with lent(2) as lease:
-        fan_out(screener, bundles["v1"], lease)
+    with OnRay(2) as executor:
+        fan_out(screener, bundles["v1"], executor)
     assert Run.open(f"{bucket}/runs/ray").sql(ROWS).equals(alone)
 
 

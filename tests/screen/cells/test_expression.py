@@ -7,9 +7,10 @@ import pytest
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.cells.expression import expression_path, scores, state_scores
+from rankshift.screen.cells.expression import scores, state_scores
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.genes.framing import Frame
+from rankshift.screen.runs.layout import EXPRESSION
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import statistics
 from rankshift.screen.stats.measures import MEASURES
@@ -51,7 +52,7 @@ def test_state_scores_are_those_of_the_token_table(name, runs, bundles):
     lists = [part.tolist() for part in np.split(cells.ids, cells.offsets[1:-1])]
     disease = np.array(cells.obs["disease"].to_pylist())
     table = score_table(lists, bool(cells.frame.size))
-    kept = pq.read_table(expression_path(runs[name].path)).to_pandas().set_index("token")
+    kept = pq.read_table(runs[name].path / EXPRESSION).to_pandas().set_index("token")
     assert set(kept.index) == set(np.flatnonzero(table[np.isin(disease, ["dcm", "nf"])].sum(0)))
     both = np.isin(disease, ["dcm", "nf"])
     for token, row in kept.iterrows():
@@ -64,9 +65,9 @@ def test_state_scores_are_those_of_the_token_table(name, runs, bundles):
 @pytest.mark.parametrize("name", ["v1", "v2"])
 def test_coexpression_leaves_the_gene_itself_out(name, runs):
     run = runs[name]
-    framed = run.manifest["perturb"]["framed"]
+    framed = bool(run.manifest.perturb.frame.size)
     table = score_table(pq.read_table(run.path / "cells.parquet")["input_ids"].to_pylist(), framed)
-    kept = pq.read_table(expression_path(run.path)).to_pandas().set_index("token")
+    kept = pq.read_table(run.path / EXPRESSION).to_pandas().set_index("token")
     weight = np.zeros(table.shape[1])
     weight[kept.index] = kept.goal_score - kept.start_score
     found = statistics(run, "goal").table().to_pandas().set_index("gene_ids")
@@ -95,7 +96,7 @@ def test_where_the_table_has_one_state_there_is_no_baseline(bundles, tmp_path):
     cells.take(starts).write(tmp_path / "cells.parquet")
     run = screen(tmp_path / "cells.parquet", bundles["v1"], tmp_path / "run", perturb="delete",
                  states=GOLDEN / "v1/state_embeddings.json", **ROUTE)  # fmt: skip
-    assert not expression_path(run.path).exists()
+    assert not (run.path / EXPRESSION).exists()
     columns = statistics(run, "goal").table().column_names
     assert "baseline_coexpression" not in columns
     assert "baseline_rank" in columns

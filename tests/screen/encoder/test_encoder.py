@@ -22,7 +22,8 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.bert import BERT
 from rankshift.screen.genes.framing import Frame
-from rankshift.screen.perturb.edits import Perturb, edits_of
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import edits_of
 
 GENES = 120
 SMALL = {
@@ -148,7 +149,7 @@ def test_first_rows_are_the_first_rows_of_all_rows(layers, tmp_path):
 def test_sharing_the_first_layer_changes_nothing(kind, genes, tmp_path):
     bundle = bundle_of(tmp_path, BertForMaskedLM(BertConfig(**SMALL)))
     ids, offsets = cells_of([90])
-    perturb = Perturb(kind=kind, how="each", genes=genes, frame=Frame(head=1, tail=1), limit=96)
+    perturb = asked(kind=kind, how="each", genes=genes, frame=Frame(head=1, tail=1), limit=96)
     edits = edits_of(ids.numpy(), perturb)
     arrays = join([edits], offsets[:1], np.array([90]), [np.zeros(len(edits), np.int64)])
     shared, plain = (

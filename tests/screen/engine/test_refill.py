@@ -19,11 +19,12 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.uncropped import Below, extended
 from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
-from rankshift.screen.engine.screener import run
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import make_vocabulary
-from rankshift.screen.perturb.edits import Perturb, edits_of
+from rankshift.screen.notebook import run
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 from rankshift.screen.tokenizer.tokenize import tokenize
 from support import GOLDEN
 
@@ -34,7 +35,7 @@ LIMIT = 24  # of the input, below what the cells of the golden files express
 def delete(
     how: str, genes: tuple[int, ...] | None, framed: bool, limit: int = 64, anchor: int | None = None
 ) -> Perturb:
-    return Perturb(
+    return asked(
         kind="delete", how=how, genes=genes, frame=Frame.of_record(framed), limit=limit, anchor=anchor, refill=True
     )
 

@@ -15,8 +15,8 @@ from transformers import BertForMaskedLM
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.engine.prepare import Options, prepare
-from rankshift.screen.engine.screener import run
 from rankshift.screen.errors import InputError
+from rankshift.screen.notebook import run
 from rankshift.screen.runs.run import Run
 from support import GOLDEN
 

@@ -9,11 +9,11 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.genes.framing import PLAIN
-from rankshift.screen.perturb.edits import Perturb
+from rankshift.screen.perturb.asked import asked
 from support import GOLDEN
 
 CELLS = GOLDEN / "v1/cells.parquet"
-DELETE = Perturb(kind="delete", how="each", genes=None, frame=PLAIN, limit=64)
+DELETE = asked(kind="delete", how="each", genes=None, frame=PLAIN, limit=64)
 MEASURE = Measure(level="cell", layers=2, states=None, tokens=3000)
 
 
@@ -45,7 +45,7 @@ def test_batches_are_halved_until_they_fit(error, cells, bundles):
     found = shifts_of(cells, np.arange(4), small, DELETE, MEASURE, done=counted.append)
     whole = shifts_of(cells, np.arange(4), Encoder(bundle), DELETE, MEASURE)
     np.testing.assert_allclose(found.similarity, whole.similarity, atol=1e-6)
-    np.testing.assert_array_equal(found.perturbation, whole.perturbation)
+    np.testing.assert_array_equal(found.key, whole.key)
     assert sum(counted) == len(whole.cell)
 
 
@@ -65,7 +65,7 @@ def test_other_errors_are_not_taken_for_memory(cells, bundles):
 
 def test_a_cell_without_the_gene_gets_no_row(cells, bundles):
     absent = next(t for t in range(2, 152) if t not in cells.ids_of(0))
-    perturb = Perturb(kind="delete", how="each", genes=(absent,), frame=PLAIN, limit=64)
+    perturb = asked(kind="delete", how="each", genes=(absent,), frame=PLAIN, limit=64)
     found = shifts_of(cells, np.arange(1), Encoder(Bundle.open(bundles["v1"])), perturb, MEASURE)
     assert len(found.cell) == 0
     assert found.before.shape == (0, 0)

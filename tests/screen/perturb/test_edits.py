@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
-from rankshift.screen.perturb.edits import Perturb, edits_of, eligible
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import Perturb, edits_of, eligible
 
 CLS, EOS = 2, 3
 
@@ -42,7 +43,7 @@ def plainly(cell: list[int], perturb: Perturb) -> list[list[int]]:
     room = perturb.limit - len(head) - len(tail)
     out = []
     if perturb.genes is None:
-        groups = [(g,) for g in genes[perturb.kind == "overexpress" :]]
+        groups = [(g,) for g in genes[perturb.kind.name == "overexpress" :]]
     elif perturb.how == "each":
         present = sorted((g for g in perturb.genes if g in genes), key=genes.index)
         groups = [(g,) for g in present] + [(g,) for g in perturb.genes if g not in genes]
@@ -50,7 +51,7 @@ def plainly(cell: list[int], perturb: Perturb) -> list[list[int]]:
         groups = [perturb.genes]
     for group in groups:
         rest = [g for g in genes if g not in group]
-        if perturb.kind == "overexpress":
+        if perturb.kind.name == "overexpress":
             out.append(head + (list(group) + rest)[:room] + tail)
         elif set(group) <= set(genes) and head + rest:
             out.append(head + rest + tail)
@@ -65,7 +66,7 @@ def test_a_quartile_shift_moves_one_gene_and_loses_none(n, kind, quartiles, fram
     genes = list(range(10, 10 + n))
     cell = [CLS, *genes, EOS] if framed else genes
     perturb = perturb_of(kind, framed=framed, limit=80, rank_shift=quartiles)
-    labels = edits_of(np.array(cell), perturb).perturbation.tolist()
+    labels = edits_of(np.array(cell), perturb).key.tolist()
     lists = lists_of(cell, perturb)
     for gene, moved in zip(labels, lists, strict=True):
         body = moved[1:-1] if framed else moved
@@ -91,7 +92,7 @@ def test_e11_anchor_pairs_keep_their_order_by_rank():
     cell = [2, 10, 11, 12, 13, 3]
     delete = perturb_of("delete", "pairs", None, True, anchor=12)
     assert lists_of(cell, delete) == [[2, 11, 13, 3], [2, 10, 13, 3], [2, 10, 11, 3]]
-    assert edits_of(np.array(cell), delete).perturbation.tolist() == [10, 11, 13]
+    assert edits_of(np.array(cell), delete).key.tolist() == [10, 11, 13]
     overexpress = perturb_of("overexpress", "pairs", None, True, anchor=12)
     assert lists_of(cell, overexpress) == [[2, 10, 12, 11, 13, 3], [2, 11, 12, 10, 13, 3], [2, 12, 13, 10, 11, 3]]
 
@@ -99,7 +100,7 @@ def test_e11_anchor_pairs_keep_their_order_by_rank():
 def perturb_of(
     kind: str, how: str = "each", genes: tuple[int, ...] | None = None, framed: bool = False, limit: int = 16, **more
 ):
-    return Perturb(kind=kind, how=how, genes=genes, frame=Frame.of_record(framed), limit=limit, **more)
+    return asked(kind=kind, how=how, genes=genes, frame=Frame.of_record(framed), limit=limit, **more)
 
 
 @st.composite
@@ -135,7 +136,7 @@ def test_together_of_one_gene_equals_each(case):
         return
     one = perturb.genes[:1]
     each, together = (
-        perturb_of(perturb.kind, how, one, perturb.frame.record, perturb.limit) for how in ("each", "together")
+        perturb_of(perturb.kind.name, how, one, perturb.frame.record, perturb.limit) for how in ("each", "together")
     )
     assert lists_of(cell, each) == lists_of(cell, together)
 

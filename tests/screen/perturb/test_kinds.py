@@ -14,7 +14,8 @@ from rankshift.screen.engine.prepare import Options, prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.genes.framing import PLAIN
-from rankshift.screen.perturb.edits import Perturb, edits_of
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import edits_of
 from rankshift.screen.stats import StatOptions
 from rankshift.screen.stats.statistics import statistics
 from support import GOLDEN
@@ -105,12 +106,10 @@ MEASURE = Measure(level="cell", layers=2, states=None, tokens=3000)
 def similarity_of(bundle: Bundle, **options) -> dict[tuple[int, tuple[int, ...]], float]:
     """Similarity by cell and genes, in the order of the list given."""
     cells = Cells.read(CELLS, bundle).take(range(4))
-    perturb = Perturb(frame=PLAIN, limit=bundle.input_size, **options)
+    perturb = asked(frame=PLAIN, limit=bundle.input_size, **options)
     found = shifts_of(cells, np.arange(4), Encoder(bundle), perturb, MEASURE)
     groups = perturb.groups
-    return {
-        (int(c), groups[p]): float(s) for c, p, s in zip(found.cell, found.perturbation, found.similarity, strict=True)
-    }
+    return {(int(c), groups[p]): float(s) for c, p, s in zip(found.cell, found.key, found.similarity, strict=True)}
 
 
 @pytest.mark.parametrize("kind", ["delete", "overexpress"])
@@ -165,7 +164,7 @@ def test_the_gene_in_front_is_not_activated_and_the_last_not_inhibited():
     cell = np.arange(10, 50)
     for kind, gene in (("activate", 10), ("inhibit", 49)):
         for quartiles in (1, 2, 3):
-            perturb = Perturb(kind=kind, how="each", genes=None, frame=PLAIN, limit=64, rank_shift=quartiles)
-            labels = edits_of(cell, perturb).perturbation
+            perturb = asked(kind=kind, how="each", genes=None, frame=PLAIN, limit=64, rank_shift=quartiles)
+            labels = edits_of(cell, perturb).key
             assert gene not in labels
             assert len(labels) > 20

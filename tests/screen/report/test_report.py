@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from drawn_runs import Draw
-from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
+from rankshift.screen.notebook import Run
+from rankshift.screen.notebook import run as screen
 from rankshift.screen.report import Findings, write_report
 from rankshift.screen.report.plots.network import edges
 from rankshift.screen.report.plots.state_embedding import embed_states
 from rankshift.screen.report.plots.state_map import state_map
-from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import StatOptions, statistics
 from support import GOLDEN
 

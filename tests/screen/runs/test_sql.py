@@ -13,9 +13,10 @@ import pytest
 from drawn_runs import Draw
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.layout import STATISTICS
+from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import setup
-from rankshift.screen.runs.views import RECORDED
 from rankshift.screen.stats import StatOptions, record, statistics
 from support import GOLDEN
 
@@ -68,7 +69,7 @@ def test_views_without_what_they_need_say_what_to_do(drawn, other, tmp_path):
     with pytest.raises(InputError, match="no view effects: screen with --gene-shifts"):
         drawn.sql("SELECT * FROM effects")
     damaged = copied(drawn, tmp_path / "damaged")
-    (damaged.path / RECORDED).write_bytes(b"PAR1")
+    (damaged.path / STATISTICS).write_bytes(b"PAR1")
     assert damaged.sql("SELECT count(*) AS n FROM shifts")["n"].to_pylist() == [60 * 40]
     with pytest.raises(InputError, match="no statistics yet"):
         damaged.sql("SELECT * FROM hits")
@@ -289,6 +290,6 @@ def test_progress_and_noise_of_a_screen(bundles, tmp_path):
     (noise,) = run.sql("SELECT * FROM noise").to_pylist()
     floor = run.manifest["noise_floor"]["similarity"]
     assert noise == {"measure": "similarity", **{name: floor[name] for name in ("n", "median", "p99", "max")}}
-    nan = run.record(noise_floor={"similarity": {**floor, "p99": float("nan")}})
+    nan = run.record(noise_floor={"similarity": NoiseFloor(**{**floor, "p99": float("nan")})})
     assert nan.sql("SELECT isnan(p99) AS nan, n FROM noise").to_pylist() == [{"nan": True, "n": floor["n"]}]
     assert run.record(noise_floor={}).sql("SELECT * FROM noise").num_rows == 0

@@ -1,6 +1,7 @@
 """Published statistics: every golden table from our own screens, the worked examples, and what is refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import false_discovery_control
 
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
@@ -59,8 +61,10 @@ def written(result: Statistics, folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "out.csv", index_col=0)
 
 
-def assert_same(got: pd.DataFrame, want: pd.DataFrame, *, but: tuple[str, ...] = ()) -> None:
-    """Columns, order and row numbers the same; p-values to 1e-9, means to 1e-6."""
+def assert_same(
+    got: pd.DataFrame, want: pd.DataFrame, *, but: tuple[str, ...] = (), slack: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Columns, order and row numbers the same; p-values to 1e-9 and what `slack` of their column allows, means to 1e-6."""
     assert list(got.columns) == list(want.columns)
     assert list(got.index) == list(want.index)
     for name in want.columns:
@@ -69,15 +73,43 @@ def assert_same(got: pd.DataFrame, want: pd.DataFrame, *, but: tuple[str, ...] =
         if want[name].dtype.kind != "f":
             assert list(got[name]) == list(want[name]), name
         else:
-            within = 1e-9 if "pval" in name or "FDR" in name else 1e-6
-            np.testing.assert_allclose(got[name], want[name], atol=within, rtol=0, err_msg=name)
+            within = (slack or {}).get(name, 0) + (1e-9 if "pval" in name or "FDR" in name else 1e-6)
+            off = np.abs(got[name] - want[name])
+            assert ((off <= within) | (got[name].isna() & want[name].isna())).all(), f"{name} off by {off.max()}"
+
+
+ULPS = 3 * 2.0**-24  # how far processors and batch shapes move a difference of two cosines in float32
+
+
+def rank_slack(run: Run, genes: pd.Series, column: str) -> np.ndarray:
+    """By how much the p-value of each gene may differ, because values nearer than ULPS change places in the ranks.
+
+    Each such pair moves the rank sum by one at most, that is z by 1 / sd; p is 2 (1 - Phi(|z|)), whose slope is below 0.8.
+    """
+    rows = run.frame(f"SELECT gene_ids, {column} AS value FROM shifts")
+    values = rows["value"].to_numpy(np.float64)
+    near = (np.abs(values[:, None] - values) <= ULPS).sum(1) - 1
+    pairs = pd.Series(near).groupby(rows["gene_ids"]).sum()[genes].to_numpy()
+    n = rows.groupby("gene_ids").size()[genes].to_numpy()
+    return 0.8 * pairs / np.sqrt(n * len(rows) * (n + len(rows) + 1) / 12)
 
 
 @pytest.mark.parametrize("kind", ["delete", "overexpress"])
 def test_goal_shifts_are_the_published_ones(kind, generation, screens, tmp_path):
     run = screens(generation, f"{kind}_goal", perturb=kind, states=True)
     got = written(statistics(run, "goal", reference_names=True), tmp_path)
-    assert_same(got, published(generation, f"{kind}_all_goal__goal_state_shift"))
+    ends = {"Goal_end": "nf", "Alt_end": "hcm"}
+    p = {
+        end: "Goal_end_vs_random_pval" if end == "Goal_end" else f"Alt_end_vs_random_pval_{s}"
+        for end, s in ends.items()
+    }
+    q = {end: "Goal_end_FDR" if end == "Goal_end" else f"Alt_end_FDR_{s}" for end, s in ends.items()}
+    slack = {p[end]: rank_slack(run, got["Ensembl_ID"], f"shift_{state}") for end, state in ends.items()}
+    for end in ends:
+        assert (slack[p[end]] > 0).mean() < 0.1  # nearly all are held to 1e-9
+        np.testing.assert_allclose(got[q[end]], false_discovery_control(got[p[end]]), rtol=1e-9)
+        slack[q[end]] = np.full(len(got), slack[p[end]].max() * len(got) * (slack[p[end]].max() > 0))
+    assert_same(got, published(generation, f"{kind}_all_goal__goal_state_shift"), slack=slack)
 
 
 def test_a_joint_goal_shift_is_one_row_without_a_test(generation, screens, tmp_path):

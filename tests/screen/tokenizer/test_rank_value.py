@@ -176,8 +176,8 @@ def installed_read_only(folder, cache):
     """Rank with a copy of the loop that cannot be cached beside its source, `cache` being the user's cache folder."""
     folder.mkdir()
     (folder / "__pycache__").touch()  # a file, in whose place no folder can be made, not even by root
-    copy = folder / "rank_loop.py"
-    copy.write_text((Path(rankshift.screen.__path__[0]) / "rank_loop.py").read_text())
+    copy = folder / "rank_value_loop.py"
+    copy.write_text((Path(rankshift.screen.__path__[0]) / "tokenizer" / "rank_value_loop.py").read_text())
     env = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
     env |= {"HOME": str(cache), "XDG_CACHE_HOME": str(cache)}
     done = subprocess.run([sys.executable, "-c", RANK_ONE_ROW, copy], env=env, capture_output=True, text=True)
@@ -187,7 +187,7 @@ def installed_read_only(folder, cache):
 def test_a_read_only_installation_keeps_the_loop_in_the_cache_of_the_user(tmp_path):
     cache = tmp_path / "cache"
     installed_read_only(tmp_path / "site", cache)
-    assert list(cache.rglob("rank_loop.rank_rows_loop*.nbc"))
+    assert list(cache.rglob("rank_value_loop.rank_rows_loop*.nbc"))
 
 
 def test_where_nothing_can_be_written_the_loop_is_compiled_for_the_process(tmp_path):

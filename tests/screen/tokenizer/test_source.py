@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import ClassVar
 
 import anndata
 import datasets
@@ -50,14 +51,41 @@ def test_a_view_of_an_anndata_and_several_files_work_as_well(adata, generation, 
 
 
 def test_what_cannot_be_tokenized_from_memory_is_refused(adata, generation, bundles):
-    backed = anndata.read_h5ad(GOLDEN / generation / "cells.h5ad", backed="r")
-    with pytest.raises(InputError, match=r"the AnnData is backed by .*cells\.h5ad: give that file"):
-        tokenize(backed, bundles[generation])
     adata.X = -adata.X
     with pytest.raises(InputError, match="AnnData: count of gene"):
         tokenize(adata, bundles[generation])
     with pytest.raises(InputError, match="the AnnData has no X"):
         tokenize(anndata.AnnData(obs=adata.obs, var=adata.var), bundles[generation])
+
+
+def test_an_anndata_that_is_backed_by_a_file_gives_the_lists_of_one_in_memory(adata, generation, bundles):
+    backed = anndata.read_h5ad(GOLDEN / generation / "cells.h5ad", backed="r")
+    found, expected = tokenize(backed, bundles[generation]), tokenize(adata, bundles[generation])
+    assert found.ids.tolist() == expected.ids.tolist()
+    part, some = tokenize(backed[3:7], bundles[generation]), tokenize(adata[3:7].copy(), bundles[generation])
+    assert part.obs["cell_id"].to_pylist() == some.obs["cell_id"].to_pylist()
+    assert part.ids.tolist() == some.ids.tolist()
+
+
+class MuData:
+    """What mudata's looks like from outside: it answers every index."""
+
+    mod: ClassVar = {"rna": None, "prot": None}
+
+    def __getitem__(self, key):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(MuData(), r"give the modality with the genes, as data\['rna'\]"), (7, "give a token table")]
+)
+def test_what_is_no_cells_is_refused_by_its_type(data, message, bundles, tmp_path):
+    for call in (
+        lambda: tokenize(data, bundles["v1"]),
+        lambda: run(data, bundles["v1"], tmp_path / "r", perturb="delete"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
 
 
 def test_a_screen_takes_an_anndata_cells_or_a_table_and_says_the_same(adata, generation, bundles, tmp_path):

@@ -16,7 +16,7 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.genes.vocabulary import make_vocabulary
-from rankshift.screen.tokenizer import counts
+from rankshift.screen.tokenizer import count_file, counts
 from rankshift.screen.tokenizer.tokenize import tokenize
 
 GENES = ["ENSG00000000001", "ENSG00000000002", "ENSG00000000003", "ENSG00000000004"]
@@ -104,8 +104,8 @@ def test_a_loom_file_is_genes_by_cells(tmp_path, text):
 
 
 def test_blocks_are_also_limited_by_what_they_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr(counts, "_STORED", 5)
-    with counts.CountFile(h5ad(tmp_path / "a.h5ad")) as file:
+    monkeypatch.setattr(count_file, "STORED", 5)
+    with count_file.CountFile(h5ad(tmp_path / "a.h5ad")) as file:
         assert [len(block) for block in file.blocks(100)] == [1, 2, 1]
         assert np.concatenate([b.data for b in file.blocks(100)]).tolist() == COUNTS[COUNTS > 0].tolist()
 
@@ -142,7 +142,7 @@ def test_totals_are_summed_over_all_genes_when_obs_has_none(tmp_path):
     assert "summed over all genes (obs has no n_counts)" in str(report)
     assert report.dropped["n_counts is 0"] == 0
     assert report.dropped["without a known gene"] == 1
-    with counts.CountFile(path) as file:
+    with count_file.CountFile(path) as file:
         (block,) = file.blocks()
         assert counts.row_sums(block, 4).tolist() == [7, 7, 5, 10]
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from rankshift.jobs.finetuning.evaluation.baseline import classify, rank_features, regress
-from rankshift.jobs.finetuning.evaluation.metrics import GRID, Judged, across, classification, mean_roc, regression
+from rankshift.jobs.finetuning.evaluation.metrics import GRID, Predictions, across, classification, mean_roc, regression
 from rankshift.jobs.finetuning.evaluation.plots import plot_confusion, plot_numbers, plot_predictions, plot_roc
 from rankshift.screen.cells.cells import Cells
 
@@ -16,10 +16,10 @@ def cells_of(lists: list[list[int]]) -> Cells:
     return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs)
 
 
-def judged(truth: list[int], predicted: list[int], classes: int, sure: float = 0.7) -> Judged:
+def judged(truth: list[int], predicted: list[int], classes: int, sure: float = 0.7) -> Predictions:
     given = np.full((len(truth), classes), (1 - sure) / (classes - 1))
     given[np.arange(len(truth)), predicted] = sure
-    return Judged(fold="final", units=np.arange(len(truth)), truth=np.array(truth), given=given)
+    return Predictions(fold="final", units=np.arange(len(truth)), truth=np.array(truth), given=given)
 
 
 def test_macro_f1_counts_every_class():
@@ -49,9 +49,9 @@ def test_folds_count_once_each():
 
 def test_regression_scores():
     truth = np.array([0.0, 1.0, 2.0, 3.0])
-    fold = Judged(fold="final", units=np.arange(4), truth=truth, given=(truth + 1)[:, None])
+    fold = Predictions(fold="final", units=np.arange(4), truth=truth, given=(truth + 1)[:, None])
     assert regression(fold) == {"n": 4, "r2": pytest.approx(1 - 4 / 5), "pearson": pytest.approx(1.0), "mae": 1.0}
-    flat = Judged(fold="final", units=np.arange(4), truth=truth, given=np.ones((4, 1)))
+    flat = Predictions(fold="final", units=np.arange(4), truth=truth, given=np.ones((4, 1)))
     assert regression(flat)["pearson"] is None
 
 
@@ -79,7 +79,7 @@ def test_plots_are_written_whole(tmp_path):
     plot_confusion(folds, ["a", "b", "c"], tmp_path / "confusion.png")
     plot_roc(folds, ["a", "b", "c"], tmp_path / "roc.png")
     plot_predictions(folds, ["a", "b", "c"], tmp_path / "predictions.png")
-    numbers = Judged(fold="final", units=np.arange(5), truth=np.arange(5.0), given=np.arange(5.0)[:, None] ** 2)
+    numbers = Predictions(fold="final", units=np.arange(5), truth=np.arange(5.0), given=np.arange(5.0)[:, None] ** 2)
     plot_numbers([numbers], "age", tmp_path / "numbers.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "confusion.png", "numbers.png", "predictions.png", "roc.png",

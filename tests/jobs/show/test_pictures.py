@@ -7,16 +7,10 @@ import pytest
 from matplotlib import image
 
 from rankshift.jobs.cli import run_command
-from rankshift.jobs.show.embedding_plots import (
-    PALETTE,
-    SHAPES,
-    Colouring,
-    Pictures,
-    draw_heat_map,
-    draw_map,
-    project,
-    sample,
-)
+from rankshift.jobs.show.colouring import PALETTE, SHAPES, Colouring
+from rankshift.jobs.show.embedding_map import draw_map, project
+from rankshift.jobs.show.heat_map import draw_heat_map, sample
+from rankshift.jobs.show.pictures import Pictures
 from rankshift.screen.errors import InputError
 
 

@@ -1,0 +1,112 @@
+"""The run folder: manifest, cells, perturbations, committed parts. Readers see committed parts only; nothing is asked of it
+in SQL here (module `run`).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.object_store import Mirror
+from rankshift.screen.runs.layout import COMMITS, EMPTY_PART, MANIFEST
+from rankshift.screen.runs.manifest import Manifest, Screened
+from rankshift.screen.runs.shards import committed, committed_names
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """A run on disk. `path` is the folder, `manifest` what run.json says; `mirror` is set where the folder mirrors a URL."""
+
+    path: Path
+    manifest: Manifest
+    mirror: Mirror | None = None
+
+    @classmethod
+    def open(cls, place: Path | str) -> Self:
+        """Open the run at a path or a URL; raises InputError when it is none or was written by another schema.
+
+        Of a URL, manifest, cells and perturbations are fetched at once, and parts when `committed` is asked.
+        """
+        mirror = Mirror.of(place)
+        if mirror is not None:
+            _fetch(mirror)
+        path = Path(place) if mirror is None else mirror.local
+        return cls(path, Manifest.read(path), mirror)
+
+    @property
+    def place(self) -> str:
+        """Where the run is, for any process of any machine: its URL, or its absolute path."""
+        return str(self.path.resolve()) if self.mirror is None else self.mirror.url
+
+    def share(self, *names: str) -> None:
+        """Put files just written to the run's folder where the run is, in this order; a path has them already."""
+        if self.mirror is not None:
+            for name in names:
+                self.mirror.push([name])
+
+    def record(self, **changes: Any) -> Self:
+        """The run with typed values of its manifest replaced, written at once."""
+        manifest = self.manifest.replace(**changes)
+        manifest.write(self.path)
+        self.share(MANIFEST)
+        return type(self)(self.path, manifest, self.mirror)
+
+    @property
+    def screened(self) -> Screened:
+        """What only a screen with a model has; raises InputError where there was none."""
+        if self.manifest.screened is None:
+            raise InputError(f"{self.path} was made without a model: give the --out of a screen")
+        return self.manifest.screened
+
+    @property
+    def states(self) -> list[str]:
+        """State names in the order of their columns."""
+        return list(self.manifest.states)
+
+    @property
+    def committed(self) -> dict[str, dict]:
+        """Marker of every committed shard by name; their parts are at hand."""
+        if self.mirror is not None:
+            objects = self.mirror.objects()
+            done = {Path(name).stem for name in objects if name.startswith(f"{COMMITS}/")}
+            self.mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem in done})
+            return {name: marker for name, marker in committed(self.path).items() if name in done}
+        return committed(self.path)
+
+    @property
+    def done(self) -> set[str]:
+        """Names of the committed shards, without reading them."""
+        if self.mirror is not None:
+            return {Path(name).stem for name in self.mirror.objects(COMMITS)}
+        return committed_names(self.path)
+
+    @property
+    def complete(self) -> bool:
+        """Are all shards committed?"""
+        return len(self.done) == self.manifest.shards
+
+    def holds(self, path: Path) -> bool:
+        """Would a file at `path` lie in the run folder, whatever links lead there?"""
+        own, there = self.path.resolve(), Path(path).resolve()
+        return own == there or own in there.parents
+
+
+def _fetch(mirror: Mirror) -> None:
+    """Bring manifest, cells and names of a run to its mirror; a mirror of another run that was there before is dropped."""
+    manifest, here = mirror.read(MANIFEST), mirror.local / MANIFEST
+    if manifest is None:
+        raise InputError(f"{mirror.url} is not a run (no {MANIFEST}): give the --out of a screen")
+    if here.exists() and _id(here.read_bytes()) != _id(manifest):
+        mirror.drop()
+    objects = mirror.objects()
+    mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem == EMPTY_PART})
+
+
+def _id(manifest: bytes) -> Any:
+    """The id in the text of a run.json; of a damaged one the text itself, so that it is like no other."""
+    try:
+        found = json.loads(manifest)
+    except (ValueError, RecursionError):
+        return manifest
+    return found.get("id") if isinstance(found, dict) else manifest
