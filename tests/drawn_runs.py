@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankshift.screen.cells.cells import writing
+from rankshift.screen.cells.writer import writing
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import (
     CELLS,

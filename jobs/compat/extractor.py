@@ -30,7 +30,8 @@ from rankshift.jobs.show.embedding_map import draw_map
 from rankshift.jobs.show.heat_map import draw_heat_map, sample
 from rankshift.jobs.verbs.export import write_pickle
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import select
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.embed.gene_embeddings import gene_medians, gene_sums
 from rankshift.screen.embed.states import summarise

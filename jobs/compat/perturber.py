@@ -29,7 +29,8 @@ from rankshift.compat.inputs import (
 from rankshift.jobs.verbs.export import SUFFIX, export
 from rankshift.jobs.verbs.screen import run_screen
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import select
 from rankshift.screen.embed.states import write_states
 from rankshift.screen.engine.prepare import Options
 from rankshift.screen.errors import InputError

@@ -22,7 +22,8 @@ from rankshift.jobs.finetuning.models import Head, readout
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.training.job import TrainingJob
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import select
 from rankshift.screen.errors import InputError
 
 FREE = ("accumulate", "judge_every", "log_every", "save_every", "baseline")  # may be others when a training goes on

@@ -20,7 +20,8 @@ from rankshift.jobs.show.pictures import Pictures
 from rankshift.jobs.show.progress import progress
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import resolve_genes
-from rankshift.screen.cells.cells import Cells, rows_where, select
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import rows_where, select
 from rankshift.screen.embed.cell_embeddings import check_level
 from rankshift.screen.embed.embedding_file import Embeddings, check_file, stamped, with_vectors
 from rankshift.screen.embed.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of

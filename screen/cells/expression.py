@@ -7,7 +7,9 @@ model is asked.
 import numpy as np
 import pyarrow as pa
 
-from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.ragged import places_of
+from rankshift.screen.cells.select import select
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 
@@ -31,7 +33,7 @@ def scores(ids: np.ndarray, size: np.ndarray, frame: Frame) -> tuple[np.ndarray,
     [1.0, 0.5, 1.0]
     """
     cell = np.repeat(np.arange(len(size)), size)
-    place = np.arange(len(ids)) - np.repeat(np.cumsum(size) - size, size)
+    place = places_of(size)
     if frame.size:
         gene = frame.holds_gene(place, size[cell])
         cell, place, ids = cell[gene], place[gene], ids[gene]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.foreign import first_line
 from rankshift.screen.genes.framing import PLAIN, Frame
@@ -198,7 +199,7 @@ class Check:
 def _repeats(ids: np.ndarray, size: np.ndarray, vocabulary: int) -> np.ndarray:
     """bool (n,): cells that hold a token more than once."""
     repeats = np.zeros(len(size), bool)
-    offsets = np.concatenate([[0], np.cumsum(size)])
+    offsets = offsets_of(size)
     for start in range(0, len(size), 64):  # 64 x vocabulary flags stay in the cache
         stop = min(start + 64, len(size))
         seen = np.zeros((stop - start, vocabulary), bool)

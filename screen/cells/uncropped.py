@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from rankshift.screen.cells.ragged import offsets_of, places_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import Vocabulary
@@ -47,13 +48,13 @@ class Below:
 
     def first(self, most: int) -> "Below":
         """At most the first `most` genes of every cell."""
-        place = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.counts)
-        return Below(self.ids[place < most], _offsets(np.minimum(self.counts, most)))
+        place = places_of(self.counts)
+        return Below(self.ids[place < most], offsets_of(np.minimum(self.counts, most)))
 
     @staticmethod
     def joined(parts: "Sequence[Below]") -> "Below":
         """Those of several tables behind each other."""
-        return Below(np.concatenate([p.ids for p in parts]), _offsets(np.concatenate([p.counts for p in parts])))
+        return Below(np.concatenate([p.ids for p in parts]), offsets_of(np.concatenate([p.counts for p in parts])))
 
 
 def split_off(
@@ -77,15 +78,14 @@ def split_off(
         raise InputError(
             f"{path}: {UNCROPPED} of row {at} has {whole_size[at]} genes, its list {genes[at]}: tokenize again"
         )
-    begin, whole_begin = np.cumsum(size) - size + frame.head, np.cumsum(whole_size) - whole_size
-    here = np.repeat(begin - (np.cumsum(genes) - genes), genes) + np.arange(genes.sum())
-    place = np.arange(len(whole)) - np.repeat(whole_begin, whole_size)
+    here = np.repeat(offsets_of(size)[:-1] + frame.head, genes) + places_of(genes)
+    place = places_of(whole_size)
     inside = place < np.repeat(genes, whole_size)
     different = whole[inside] != flat[here]
     if different.any():
         at = int(np.searchsorted(np.cumsum(genes), int(np.argmax(different)), side="right"))
         raise InputError(f"{path}: {UNCROPPED} of row {at} does not begin with the genes of its list: tokenize again")
-    return Below(whole[~inside], _offsets(whole_size - genes))
+    return Below(whole[~inside], offsets_of(whole_size - genes))
 
 
 def uncropped(cells: "Cells") -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ def extended(cells: "Cells") -> "Cells":
     if tail:
         closing = cells.ids[cells.offsets[1:, None] - tail + np.arange(tail)]
         ids = np.insert(ids, np.repeat(np.cumsum(size), tail), closing.ravel())
-    return replace(cells, ids=ids, offsets=_offsets(size + tail), below=None)
+    return replace(cells, ids=ids, offsets=offsets_of(size + tail), below=None)
 
 
 def _spliced(ids: np.ndarray, begin: np.ndarray, end: np.ndarray, below: Below) -> tuple[np.ndarray, np.ndarray]:
@@ -112,12 +112,8 @@ def _spliced(ids: np.ndarray, begin: np.ndarray, end: np.ndarray, below: Below) 
     own = end - begin
     size = own + below.counts
     out = np.empty(int(size.sum()), np.int32)
-    place = np.arange(len(out)) - np.repeat(np.cumsum(size) - size, size)
+    place = places_of(size)
     inside = place < np.repeat(own, size)
     out[inside] = ids[place[inside] + np.repeat(begin, size)[inside]]
     out[~inside] = below.ids
     return out, size
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

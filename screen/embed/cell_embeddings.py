@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.encoder.batches import ListArrays
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.encoder.pooling import Pooling
@@ -22,7 +23,7 @@ def original_lists(base: np.ndarray, lengths: np.ndarray, kept: np.ndarray, fram
     base, lengths, kept [P]: where each cell begins in the packed ids, its rows, the rows to keep.
     """
     steps = cut(lengths, kept, frame)
-    partner = np.concatenate([[0], np.cumsum(kept)[:-1]]).astype(np.int64)
+    partner = offsets_of(kept)[:-1]
     return ListArrays(
         base=base.astype(np.int64),
         base_length=lengths.astype(np.int32),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, batches
 from rankshift.screen.encoder.encoder import Encoder
@@ -150,7 +151,7 @@ def gene_medians(
     of_cell = np.zeros(len(cells), np.int64) if group is None else group
     key = slot[there] * groups + np.repeat(of_cell, cells.lengths)[there]  # by gene, then group
     count = np.bincount(key, minlength=len(genes) * groups)
-    free = np.concatenate([[0], np.cumsum(count)[:-1]])
+    free = offsets_of(count)[:-1]
     values = np.empty((len(key), encoder.hidden_size), np.float32)
     for token, of, hidden in _wanted(cells, encoder, genes, layer_count, tokens, group, done):
         key = np.searchsorted(genes, token) * groups + of

@@ -13,7 +13,8 @@ import pyarrow as pa
 import torch
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import SEED, Cells
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import SEED
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.engine.shifts import Measure, shifts_of

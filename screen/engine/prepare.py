@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes
-from rankshift.screen.cells.cells import SEED, Cells, select
+from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.expression import state_scores
+from rankshift.screen.cells.select import SEED, select
 from rankshift.screen.embed.cell_embeddings import check_level, embed
 from rankshift.screen.embed.states import check_route, read_states, summarise
 from rankshift.screen.encoder.cost import list_flops

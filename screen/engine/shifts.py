@@ -9,6 +9,7 @@ import torch
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
 from rankshift.kernels.perturbed_lists import trace
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
@@ -205,7 +206,7 @@ def _originals(some: Cells, runs: list[tuple[int, CellEdits]], frame: Frame) -> 
     originals = original_lists(
         np.repeat(some.offsets[:-1], counts), np.repeat(some.lengths, counts), np.concatenate(kept), frame
     )
-    first = np.concatenate([[0], np.cumsum(counts)])
+    first = offsets_of(np.array(counts))
     return originals, [originals.partner[first[i] + np.searchsorted(kept[i], e.base_length)] for i, e in runs]
 
 

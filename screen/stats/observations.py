@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, part_path
 from rankshift.screen.runs.run import Run
@@ -124,7 +125,7 @@ class Observations:
         count = np.bincount(gene, minlength=len(number))
         return Observations(
             perturbations=table,
-            offsets=np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+            offsets=offsets_of(count),
             gene=gene[order],
             cell=cell[order],
             values=values,

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
+from rankshift.screen.cells.ragged import places_of
 from rankshift.screen.runs import layout
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.observations import Observations
@@ -61,7 +62,7 @@ def in_cells(run: Run, seen: Observations, values: np.ndarray) -> InCells:
         place = np.full((len(size), len(token)), -1, np.int32)  # row of a gene in a cell
         place[seen.cell[rows] - first, seen.gene[rows]] = rows
         cell = np.repeat(np.arange(len(size), dtype=np.int32), size)
-        position = np.arange(len(ids)) - np.repeat(np.cumsum(size) - size, size)
+        position = places_of(size)
         gene = gene_of[np.minimum(ids, len(gene_of) - 1)]
         detected += np.bincount(gene[gene >= 0], minlength=len(token))
         row = np.where(gene >= 0, place[cell, gene], -1)

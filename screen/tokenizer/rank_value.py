@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from rankshift.screen.cells.ragged import offsets_of, places_of
 from rankshift.screen.genes.framing import FrameTokens
 
 SCALE = 10_000  # counts per 10,000, the unit of the medians
@@ -67,9 +68,8 @@ def rank_rows(
 
     token = np.append(genes.token, np.int32(-1))[genes.gene]  # (C,), the last for columns without a gene
     inverse_median = np.append(genes.inverse_median, 0.0)[genes.gene]
-    room = np.concatenate(
-        [[0], np.cumsum(np.minimum(end - begin + frame.frame.size, limit))]
-    )  # the latest place at which a row's list can begin
+    # The latest place at which a row's list can begin.
+    room = offsets_of(np.minimum(end - begin + frame.frame.size, limit))
     ids, length = np.empty(int(room[-1]), np.int32), np.empty(len(begin), np.int64)
 
     def part(rows: tuple[int, int]) -> int:
@@ -143,7 +143,7 @@ def rank_rows_plain(
 def cropped_lists(ids: np.ndarray, length: np.ndarray, limit: int, frame: FrameTokens) -> tuple[np.ndarray, np.ndarray]:
     """Rank lists without limit and frame (flat ids, lengths) cropped and framed as `rank_rows` does."""
     kept = np.minimum(length, frame.frame.room(limit))
-    place = np.arange(len(ids)) - np.repeat(np.cumsum(length) - length, length)
+    place = places_of(length)
     ids = ids[place < np.repeat(kept, length)]
     if not frame.frame.size:
         return ids, kept

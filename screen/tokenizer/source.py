@@ -13,6 +13,7 @@ import pyarrow as pa
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.obs import is_anndata
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.genes.token_space import Tokens
@@ -64,7 +65,7 @@ def tokenize(
     report = rank(source, opened, gather, keep=keep, keep_uncropped=keep_uncropped, **options)
     return Cells(
         ids=np.concatenate(lists),
-        offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
+        offsets=offsets_of(np.concatenate(lengths)),
         obs=pa.concat_tables(tables),
         frame=frame,
         notes=tuple(str(report).splitlines()[1:]),

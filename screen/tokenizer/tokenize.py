@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from rankshift.screen.cells.cells import Write, rows_where, writing
 from rankshift.screen.cells.obs import is_anndata, unified
+from rankshift.screen.cells.ragged import offsets_of
+from rankshift.screen.cells.select import rows_where
+from rankshift.screen.cells.writer import Write, writing
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.token_space import Tokens
@@ -164,7 +166,7 @@ def tokenize(
         written += len(rows)
         cropped += int((length == size).sum())
         if len(rows):
-            ends = np.concatenate([[0], np.cumsum(length)])
+            ends = offsets_of(length)
             write(ids, ends, source.obs.take(pa.array(rows + block.start)), whole)
 
     sink = nullcontext(out) if callable(out) else writing(Path(out), bundle.vocabulary.tokens_sha256)

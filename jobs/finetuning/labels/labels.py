@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankshift.screen.cells.cells import Cells, select
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import select
 from rankshift.screen.errors import InputError
 
 NONE = -100  # the label of what does not count: torch's cross-entropy ignores it

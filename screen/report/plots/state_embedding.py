@@ -112,7 +112,8 @@ def _other_states(
 ) -> tuple[dict[str, "Cells"], tuple[str, ...]]:
     """Cells of the states beside the start, from the table that was screened; what is missing is said."""
     # start-up time: torch and the encoder are loaded only when a map embeds cells
-    from rankshift.screen.cells.cells import Cells, select
+    from rankshift.screen.cells.cells import Cells
+    from rankshift.screen.cells.select import select
 
     route, screened = run.manifest.route, run.screened
     assert route is not None

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells, select, writing
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import select
+from rankshift.screen.cells.writer import writing
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import PLAIN
 

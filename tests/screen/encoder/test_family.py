@@ -14,7 +14,7 @@ import torch
 from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForMaskedLM, RobertaPreLayerNormModel
 
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
-from rankshift.screen.cells.cells import writing
+from rankshift.screen.cells.writer import writing
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.screener import run
 from rankshift.screen.errors import InputError

@@ -13,8 +13,9 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
-from rankshift.screen.cells.cells import Cells, writing
+from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.expression import state_scores
+from rankshift.screen.cells.writer import writing
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.embed.states import write_states
 from rankshift.screen.encoder.encoder import Encoder

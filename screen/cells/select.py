@@ -1,0 +1,96 @@
+"""Which cells are screened, and in which order, which matters: states, an SQL condition, genes they must have, a sample."""
+
+from collections.abc import Sequence
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.foreign import first_line
+
+SEED = 42  # the published code samples cells with it (PS 2.2)
+
+
+def select(
+    cells: Cells,
+    *,
+    where: str | None = None,
+    state_key: str | None = None,
+    start: str | None = None,
+    contains: Sequence[int] | None = None,
+    max_cells: int | None = None,
+) -> np.ndarray:
+    """Rows to process, in processing order (PS 2.2).
+
+    where: SQL condition over the obs columns and `length`. state_key, start: cells whose column equals this state.
+    contains: tokens a cell must all have. Then a sample of max_cells, then by falling length, stable.
+    Raises InputError naming the step that left nothing.
+    """
+    rows = np.arange(len(cells))
+    if where is not None:
+        rows = rows_where(cells.obs.append_column("length", pa.array(cells.lengths)), where)
+        _left(rows, f"--where {where!r}", len(cells))
+    if (state_key is None) != (start is None):
+        raise InputError("a state key and a start state belong together: give both or neither")
+    if state_key is not None and start is not None:
+        rows = _in_state(cells, rows, state_key, start)
+    if contains is not None:
+        for token in contains:
+            before = len(rows)
+            rows = rows[_containing(cells, token)[rows]]
+            _left(rows, f"keeping those that hold token {token}, a perturbed gene", before)
+    if max_cells is not None:
+        if max_cells < 1:
+            raise InputError(f"--max-cells is {max_cells}: give at least 1")
+        if max_cells < len(rows):
+            rows = rows[np.random.default_rng(SEED).permutation(len(rows))[:max_cells]]
+    return rows[np.argsort(-cells.lengths[rows], kind="stable")]
+
+
+def _left(rows: np.ndarray, step: str, before: int) -> None:
+    if len(rows) == 0:
+        raise InputError(f"no cell is left after {step} (0 of {before}): loosen it")
+
+
+def rows_where(table: pa.Table, where: str) -> np.ndarray:
+    """Row numbers, ascending, for which the SQL condition over the table's columns holds; it can reach nothing else."""
+    row = "row"
+    while row in table.column_names:
+        row += "_"
+    table = table.append_column(row, pa.array(np.arange(table.num_rows)))
+    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+        connection.register("cells", table)
+        try:
+            found = connection.execute(f'SELECT "{row}" FROM cells WHERE ({where}\n) ORDER BY 1').fetchnumpy()
+        except duckdb.Error as error:
+            columns = ", ".join(table.column_names[:-1])
+            raise InputError(f"--where {where!r}: {first_line(error)}; the columns are {columns}") from error
+    return np.asarray(found[row], dtype=np.int64)
+
+
+def _in_state(cells: Cells, rows: np.ndarray, key: str, start: str) -> np.ndarray:
+    if key not in cells.obs.column_names:
+        raise InputError(f"--state-key {key!r} is not a column: the columns are {', '.join(cells.obs.column_names)}")
+    try:
+        states = cells.obs.column(key).take(pa.array(rows)).cast(pa.string())
+    except pa.ArrowException as error:
+        raise InputError(
+            f"--state-key {key!r} is of type {cells.obs.column(key).type}: give a column of labels"
+        ) from error
+    label = str(start).lower() if pa.types.is_boolean(cells.obs.column(key).type) else str(start)
+    kept = rows[np.asarray(pc.fill_null(pc.equal(states, label), False))]
+    if len(kept) == 0:
+        counts = sorted(((c["values"], c["counts"]) for c in states.value_counts().to_pylist()), key=lambda c: -c[1])
+        there = ", ".join(f"{state} ({n})" for state, n in counts[:10]) + (", …" if len(counts) > 10 else "")
+        raise InputError(f"no cell has {key} = {start!r} (0 of {len(rows)}): the states are {there}")
+    return kept
+
+
+def _containing(cells: Cells, token: int) -> np.ndarray:
+    hits = np.flatnonzero(cells.ids == token)
+    mask = np.zeros(len(cells), bool)
+    mask[np.searchsorted(cells.offsets, hits, side="right") - 1] = True
+    return mask
