@@ -26,7 +26,9 @@ from rankshift.screen.encoder.encoder import Encoder, default_device
 from rankshift.screen.engine.adjoint import predict
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.families.family import measured_layers
-from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.edits import CellEdits
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 
 TOKENS = {"cpu": 32_768, "cuda": 131_072}  # of a batch
 KINDS: dict[str, dict[str, Any]] = {
@@ -47,7 +49,7 @@ def cost(folder: Path, tokens: int, kind: str, states: int, lists: int) -> str:
     encoder = Encoder(bundle, device=device)
     with tempfile.TemporaryDirectory(dir=folder) as here:
         cells = Cells.read(draw_cells(bundle, tokens, 1, Path(here) / "cells.parquet"), bundle)
-    perturb = Perturb(how="each", genes=None, frame=cells.frame, limit=bundle.input_size, **KINDS[kind])
+    perturb = asked(how="each", genes=None, frame=cells.frame, limit=bundle.input_size, **KINDS[kind])
     goals = np.random.default_rng(0).normal(size=(states, encoder.hidden_size)).astype(np.float32)
     layers = measured_layers(bundle.config, -1)
     measure = Measure(level="cell", layers=layers, states=goals, tokens=TOKENS[device])
@@ -116,7 +118,7 @@ def absent_agreement(encoder: Encoder, cells: Cells, some: np.ndarray, bundle: B
     found = []
     for number in some.tolist():
         genes = absent_genes(cells, bundle.vocabulary.size, bundle.vocabulary.is_gene, number, 200)
-        perturb = Perturb(kind="overexpress", how="each", genes=genes, frame=cells.frame, limit=bundle.input_size)
+        perturb = asked(kind="overexpress", how="each", genes=genes, frame=cells.frame, limit=bundle.input_size)
         measured = shifts_of(cells, np.array([number]), encoder, perturb, measure).measured[:, 1]
         predicted = predict(cells.ids_of(number), encoder, perturb, measure)[:, 1]
         found.append(np.corrcoef(measured, predicted)[0, 1])
@@ -135,7 +137,7 @@ def truth(demo: Path, count: int) -> Iterator[str]:
             layers = measured_layers(bundle.config, layer)
             measure = Measure(level="cell", layers=layers, states=goal[None], tokens=TOKENS["cpu"])
             for kind, options in KINDS.items():
-                perturb = Perturb(how="each", genes=None, frame=cells.frame, limit=bundle.input_size, **options)
+                perturb = asked(how="each", genes=None, frame=cells.frame, limit=bundle.input_size, **options)
                 similarity, shift = compare(encoder, cells, early, perturb, measure)
                 numbers = " | ".join(f"{x:.3f}" for x in (*shift, similarity[0]))
                 yield f"| {name} | {layers} | {kind} | {numbers} |"

@@ -32,7 +32,8 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.adjoint_rows import Forward, backward, first_row_changes, forward
 from rankshift.screen.engine.shifts import Measure
 from rankshift.screen.errors import InputError
-from rankshift.screen.perturb.edits import CellEdits, Perturb, edits_of
+from rankshift.screen.perturb.edits import CellEdits
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 
 CLS_AXES = (
     4  # directions in which the similarity of <cls> is followed through the layers; each is a way back of its own
@@ -81,8 +82,8 @@ class _Cell:
         self.front, self.stop = perturb.frame.head, len(ids) - perturb.frame.tail  # rows of genes
         source, target, token = (x[:, 0].astype(np.int64) for x in (lists.source, lists.destination, lists.token))
         self.inserts = token >= 0  # genes that the cell lacks
-        self.deletes = perturb.kind == "delete"
-        up = self.deletes or perturb.kind == "inhibit"  # the rows first..last-1 move up, or else down, by one
+        self.deletes = perturb.kind.name == "delete"
+        up = self.deletes or perturb.kind.name == "inhibit"  # the rows first..last-1 move up, or else down, by one
         self.first = source + 1 if up else target
         self.last = np.where(self.inserts | self.deletes, len(ids), target + 1 if up else source)
         self.source = np.where(self.inserts, len(ids), source)

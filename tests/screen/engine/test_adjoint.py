@@ -17,7 +17,8 @@ from rankshift.screen.engine.adjoint import predict
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import PLAIN, Frame
-from rankshift.screen.perturb.edits import Perturb, edits_of
+from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 from support import GOLDEN
 
 CLS, EOS = 2, 3
@@ -35,7 +36,7 @@ PERTURBATIONS = {
 
 
 def perturb_of(generation: str, limit: int = 64, **options) -> Perturb:
-    return Perturb(**{"how": "each", "genes": None, "frame": FRAMES[generation], "limit": limit} | options)
+    return asked(**{"how": "each", "genes": None, "frame": FRAMES[generation], "limit": limit} | options)
 
 
 def cell_of(generation: str) -> np.ndarray:
@@ -349,7 +350,7 @@ def test_predictions_of_the_golden_models(encoders, cells):
 def test_lists_come_in_the_order_of_the_screen(wide):
     encoder, perturb = wide["v1"], perturb_of("v1", kind="overexpress", genes=ABSENT)
     whole = predict(cell_of("v1"), encoder, perturb, measure_of(encoder))
-    order = edits_of(cell_of("v1"), perturb).perturbation
+    order = edits_of(cell_of("v1"), perturb).key
     for row, number in zip(whole, order, strict=True):
         alone = perturb_of("v1", kind="overexpress", genes=(ABSENT[number],))
         np.testing.assert_allclose(predict(cell_of("v1"), encoder, alone, measure_of(encoder))[0], row, atol=1e-6)
