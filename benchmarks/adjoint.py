@@ -22,7 +22,8 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.states import read_states
 from rankshift.screen.encoder.cost import list_flops, prediction_flops
-from rankshift.screen.encoder.encoder import Encoder, default_device
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.adjoint import predict
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.families.family import measured_layers

@@ -10,8 +10,10 @@ from typing import Any
 
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.speed import peak_memory
-from rankshift.screen.encoder.encoder import Encoder, default_device
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.encoder import Encoder
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.speed import TimedEncoder, peak_memory
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.encoder import default_device
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener, finish
 
 

@@ -22,8 +22,10 @@ from benchmarks.cases import Case
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.roofline import SHAPES, screen_flops
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.encoder import Encoder, default_device
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.encoder import Encoder
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.families.operators import DTYPES
 

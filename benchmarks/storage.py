@@ -17,7 +17,8 @@ import scipy.sparse as sp
 
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.tokenizer import draw, loop_over_cells
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.runs.layout import EMPTY_PART, part_path
 from rankshift.screen.runs.shards import commit

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rankshift.jobs.pretraining.pretrain import Pretraining, pretrain
 from rankshift.jobs.verbs.screen import run_screen
-from rankshift.screen.engine.prepare import Options
+from rankshift.screen.engine.options import Options
 from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import StatOptions, statistics

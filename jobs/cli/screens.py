@@ -65,8 +65,8 @@ def screen(
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
     # Late: --help and a wrong option must not wait for what computes.
-    from rankshift.jobs.verbs.screen import run_screen
-    from rankshift.screen.engine.prepare import Options
+    from rankshift.jobs.verbs.screen import run_screen, say_cost
+    from rankshift.screen.engine.options import Options
 
     options = Options(
         perturb=perturb,
@@ -93,7 +93,10 @@ def screen(
         by=by,
         per_cell=per_cell,
     )
-    run_screen(cells, bundle, out, options, workers=workers, resume=resume, dry_run=dry_run, say=say)
+    if dry_run:
+        say_cost(cells, bundle, options, say)
+    else:
+        run_screen(cells, bundle, out, options, workers=workers, resume=resume, say=say)
 
 
 @app.command()

@@ -35,8 +35,8 @@ from rankshift.screen.cells.select import select
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.embed.gene_embeddings import gene_medians, gene_sums
 from rankshift.screen.embed.states import summarise
-from rankshift.screen.encoder.encoder import Encoder, default_device
-from rankshift.screen.engine.prepare import TOKEN_BUDGET
+from rankshift.screen.encoder.device import TOKEN_BUDGET, default_device
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.files.atomic import replacing

@@ -32,7 +32,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.select import select
 from rankshift.screen.embed.states import write_states
-from rankshift.screen.engine.prepare import Options
+from rankshift.screen.engine.options import Options
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
 from rankshift.screen.perturb.kinds import KINDS

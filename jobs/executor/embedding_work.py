@@ -12,7 +12,7 @@ from rankshift.jobs.pool.worker import Compute, Count, Fetch
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
-from rankshift.screen.engine.prepare import TOKEN_BUDGET
+from rankshift.screen.encoder.device import TOKEN_BUDGET
 from rankshift.screen.files.object_store import everywhere, fetched
 
 BLOCK = 256  # cells of a block: a second or two of a GPU, some of a CPU

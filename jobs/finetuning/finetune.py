@@ -34,7 +34,7 @@ from rankshift.jobs.training.gang import Collective, Rank, Report, group
 from rankshift.jobs.training.job import Launch
 from rankshift.jobs.training.trainer import METRICS
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
-from rankshift.screen.encoder.encoder import default_device
+from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing
 

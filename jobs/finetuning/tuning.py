@@ -16,7 +16,7 @@ import pyarrow as pa
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
 from rankshift.jobs.show.progress import Step
-from rankshift.screen.encoder.encoder import default_device
+from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped, TrainingFailed
 
 TRIALS = "trials.parquet"

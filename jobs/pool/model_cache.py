@@ -8,7 +8,8 @@ from time import perf_counter
 from torch import Tensor
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.encoder import Encoder, default_device
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.families.family import encoder_weights
 
 KEPT = 2  # encoders, and as many sets of weights: a screen and the one before it

@@ -27,7 +27,7 @@ from rankshift.jobs.training.job import Launch, TrainingJob
 from rankshift.jobs.training.trainer import METRICS, check_identity
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.encoder.encoder import default_device
+from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import Stopped
 from rankshift.screen.genes.token_space import Draft
 

@@ -14,7 +14,8 @@ from rankshift.jobs.verbs.embed import Say, chosen_cells, chosen_genes
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.embed.attention import Choice, Heads, check_size, edges, frequent, pair_sums
 from rankshift.screen.embed.embedding_file import stamped
-from rankshift.screen.encoder.encoder import Encoder, default_device
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 

@@ -26,7 +26,7 @@ from rankshift.jobs.verbs.screen import run_screen
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.states import read_states
-from rankshift.screen.engine.prepare import Options
+from rankshift.screen.engine.options import Options
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.token_space import Draft

@@ -26,8 +26,8 @@ from rankshift.screen.embed.cell_embeddings import check_level
 from rankshift.screen.embed.embedding_file import Embeddings, check_file, stamped, with_vectors
 from rankshift.screen.embed.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
 from rankshift.screen.embed.states import check_summary, summarise, write_states
-from rankshift.screen.encoder.encoder import Encoder, default_device
-from rankshift.screen.engine.prepare import TOKEN_BUDGET
+from rankshift.screen.encoder.device import TOKEN_BUDGET, default_device
+from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.files.atomic import replacing

@@ -1,6 +1,7 @@
 """A screen from the command line or a driver: prepare, give the shards to this process or to Ray workers, say how it went."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,11 +12,14 @@ from rankshift.jobs.show.progress import progress
 from rankshift.screen import notebook
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
-from rankshift.screen.encoder.encoder import default_device
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.encoder.device import Device
+from rankshift.screen.engine.decide import Decision, Request, decide, shard_tokens
+from rankshift.screen.engine.noise import TRIAL_LISTS
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.families.operators import DTYPES
-from rankshift.screen.files.object_store import fetched
+from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.source import CellSource
 
@@ -49,27 +53,28 @@ def run_screen(
     *,
     workers: int | None = None,
     resume: bool = False,
-    dry_run: bool = False,
     say: Say = print,
 ) -> Run:
     """Screen a token table and return the run. workers: Ray workers; 0: this process; None: what the machine has.
 
-    With `dry_run` the cost is said and nothing is written. Stopped or crashed, it goes on with `resume`.
+    What depends on a device is decided where the workers are. Stopped or crashed, it goes on with `resume`.
     """
     opened = Bundle.open(fetched(bundle))
-    run = prepare(cells, opened, out, options, resume=resume, say=say, dry=dry_run)
-    if dry_run:
-        _say_cost(opened, run, say)
-        return run
-    screener = Screener.open(run.place, opened)
-    left = list(missing(screener))
-    rows = run.manifest.lists or 0
-    already = rows - sum(shard.lists for shard in left)
-    began = perf_counter()
-    if left or run.manifest.noise_floor is None:
-        what = f"screen {Path(out).name}"
-        with progress("perturbations", rows, already) as done, executor(workers, what=what, say=say) as there:
-            fan_out(screener, bundle, there, done)
+    with executor(workers, what=f"screen {Path(out).name}", say=say) as there:
+
+        def decide_there(request: Request) -> Decision:
+            """The decision of a worker, which finds the bundle where the driver was told it is."""
+            return there.call(decide, replace(request, bundle=everywhere(bundle)))
+
+        run = prepare(cells, opened, out, options, resume=resume, say=say, decide=decide_there)
+        screener = Screener.open(run.place, opened)
+        left = list(missing(screener))
+        rows = run.manifest.lists or 0
+        already = rows - sum(shard.lists for shard in left)
+        began = perf_counter()
+        if left or run.manifest.noise_floor is None:
+            with progress("perturbations", rows, already) as done:
+                fan_out(screener, bundle, there, done)
     run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already
@@ -86,20 +91,27 @@ def run_screen(
     return run
 
 
-def _say_cost(bundle: Bundle, run: Run, say: Say) -> None:
-    m = run.screened
-    lists, layers = run.manifest.lists or 0, m.layers
-    flops = m.flops or 0.0
-    device = default_device()
-    rate = product_rate(device, DTYPES.get(m.dtype, DTYPES["bfloat16"]))
-    memory = memory_bytes(bundle.sizes, m.token_budget, m.longest or 0)
-    say(f"cells             {m.cells.count:,}")
-    say(f"encoder passes    {lists:,} perturbed + {m.cells.count:,} original, {layers} layers each")
-    say(f"shards            {run.manifest.shards:,}")
-    say(f"operations        {flops:.3g} FLOP")
+def say_cost(cells: CellSource, bundle: Path | str, options: Options, say: Say = print) -> None:
+    """Say what a screen would cost on this machine's device, and what only its start decides. Nothing is embedded."""
+    selected = count(cells, Bundle.open(fetched(bundle)), options, say=say)
+    asked, chosen, device = selected.asked, selected.cells, Device.here()
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = device.dtype or ("float32" if selected.lists < TRIAL_LISTS else "auto")
+    rows = options.shard_tokens or shard_tokens(
+        asked.bundle, asked.layers, float(chosen.lengths.mean()), selected.longest, options.gene_shifts, device
+    )
+    rate = product_rate(device.kind, DTYPES.get(dtype, DTYPES["bfloat16"]))
+    memory = memory_bytes(asked.bundle.sizes, options.token_budget or device.token_budget, selected.longest)
+    seconds = selected.flops / (rate * EFFICIENCY)
+    say(f"cells             {len(chosen):,}")
+    say(f"encoder passes    {selected.lists:,} perturbed + {len(chosen):,} original, {asked.layers} layers each")
+    say(f"shards            {selected.shards(rows):,}")
+    say(f"operations        {selected.flops:.3g} FLOP")
     say(f"memory            about {memory / 2**30:.1f} GiB a worker")
-    seconds = flops / (rate * EFFICIENCY)
     say(f"time              about {duration(seconds)} on one worker (measured product rate {rate / 1e9:.0f} GFLOP/s)")
+    if dtype == "auto":
+        say("dtype auto: decided when the run starts")
 
 
 def duration(seconds: float) -> str:

@@ -25,11 +25,6 @@ from rankshift.screen.families.operators import Operators
 BLOCK_TOKENS = 2400  # rows that run through a layer together on a CPU: its activations stay in the second-level cache
 
 
-def default_device() -> str:
-    """cuda where there is one, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Operators on one thread each, because the encoder brings its own threads; what was set before comes back."""

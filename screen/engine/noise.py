@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.select import SEED
+from rankshift.screen.encoder.device import Device
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.engine.shifts import Measure, shifts_of
@@ -34,12 +34,13 @@ TOLERANCE = 0.1  # 16 bits are taken when their noise is below this share of the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Some perturbed lists of a screen, drawn with a fixed seed: numbers of lists by cell."""
+    """Some perturbed lists of a screen, drawn with a fixed seed: numbers of lists by cell. total: lists of the whole screen."""
 
     cells: Cells
     perturb: Perturb
     measure: Measure
     lists: Mapping[int, np.ndarray]
+    total: int
 
     @staticmethod
     def draw(cells: Cells, perturb: Perturb, measure: Measure) -> "Sample":
@@ -52,7 +53,13 @@ class Sample:
         number = np.concatenate([np.arange(c) for c in counts[chosen_cells]])
         chosen = np.sort(random.permutation(len(owner))[:wanted])
         lists = {int(c): number[chosen][owner[chosen] == c] for c in np.unique(owner[chosen])}
-        return Sample(cells=cells, perturb=perturb, measure=measure, lists=lists)
+        return Sample(cells=cells, perturb=perturb, measure=measure, lists=lists, total=int(counts.sum()))
+
+    def small(self) -> "Sample":
+        """The same lists without any other cell, to travel."""
+        numbers = list(self.lists)
+        renumbered = {i: self.lists[number] for i, number in enumerate(numbers)}
+        return replace(self, cells=self.cells.take(np.array(numbers)), lists=renumbered)
 
     def shifts(self, encoder: Encoder, *, alone: bool = False) -> Shifts:
         """Compute the sampled lists; `alone`: in batches of one list each."""
@@ -61,14 +68,18 @@ class Sample:
             return shifts_of(self.cells, np.array(list(self.lists)), encoder, self.perturb, measure, self.lists)
 
 
-def choose_dtype(sample: Sample, bundle: Bundle) -> tuple[str, dict[str, Any]]:
-    """bfloat16 on a CPU that multiplies it natively, if its noise is small beside the shifts; else float32. And why.
+def choose_dtype(sample: Sample, bundle: Bundle, device: Device | None = None) -> tuple[str, dict[str, Any]]:
+    """What `dtype auto` means on a device, by default that of this process, and why.
+
+    float16 on a GPU; bfloat16 on a CPU that multiplies it natively, if its noise is small beside the shifts; else float32.
 
     noise: root mean square of the difference, spread: standard deviation in float32, of the worst measured column.
     """
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return "float32", {"reason": "this processor has no 16-bit products"}
-    if eligible(sample.cells.ids, sample.cells.offsets, sample.perturb).sum() < TRIAL_LISTS:
+    device = device or Device.here()
+    if device.dtype is not None:
+        reason = {"reason": "this processor has no 16-bit products"}
+        return device.dtype, reason if device.dtype == "float32" else {}
+    if sample.total < TRIAL_LISTS:
         return "float32", {"reason": f"fewer than {TRIAL_LISTS} lists"}
     exact, rough = (
         sample.shifts(Encoder(bundle, dtype=d)).measured.astype(np.float64) for d in ("float32", "bfloat16")

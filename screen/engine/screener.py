@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
+from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.noise import Sample, noise_floor
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.engine.shifts import Done, Measure, shifts_of
 from rankshift.screen.files.object_store import fetched

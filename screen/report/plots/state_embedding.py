@@ -48,7 +48,8 @@ def embed_states(run: Run, perturbations: list[int], bundle: Path | None = None,
     # start-up time: torch and the encoder are loaded only when a map embeds cells
     from rankshift.screen.bundle.bundle import Bundle
     from rankshift.screen.embed.cell_embeddings import embed
-    from rankshift.screen.encoder.encoder import Encoder, default_device, one_thread
+    from rankshift.screen.encoder.device import default_device
+    from rankshift.screen.encoder.encoder import Encoder, one_thread
     from rankshift.screen.engine.screener import Screener
 
     if run.manifest.screened is None:

@@ -12,7 +12,8 @@ from rankshift.jobs.executor.shard_work import fan_out
 from rankshift.jobs.pool.worker import StaleLease, WorkerDied
 from rankshift.jobs.training.gang import Rank
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener, run
 from rankshift.screen.errors import InputError, Interrupted
 from rankshift.screen.runs.run import Run

@@ -12,7 +12,8 @@ from rankshift.jobs.executor.fan_out import FanOut
 from rankshift.jobs.executor.ray import OnRay, RayCrew
 from rankshift.jobs.executor.shard_work import ShardJob, ShardWork, fan_out
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.runs.run import Run
 from support import GOLDEN, ROWS, SCREEN

@@ -6,7 +6,8 @@ from rankshift.jobs.cli import run_command
 from rankshift.jobs.executor.ray import OnRay
 from rankshift.jobs.executor.shard_work import fan_out
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.runs.run import Run

@@ -52,4 +52,4 @@ def test_small_screens_are_not_tried_in_sixteen_bits(bundles, tmp_path):
 def test_rank_correlation_is_spearmans_with_ties():
     draw = np.random.default_rng(3)
     a, b = draw.integers(0, 9, 50) / 10, draw.integers(0, 9, 50) / 10
-    assert _compare(a, b, True)["rank_correlation"] == pytest.approx(spearmanr(a, b).statistic)
+    assert _compare(a, b, True).rank_correlation == pytest.approx(spearmanr(a, b).statistic)

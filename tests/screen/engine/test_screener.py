@@ -14,7 +14,8 @@ from transformers import BertForMaskedLM
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import count
 from rankshift.screen.errors import InputError
 from rankshift.screen.notebook import run
 from rankshift.screen.runs.run import Run
@@ -319,9 +320,9 @@ def test_an_existing_run_is_never_replaced_and_resumes_only_as_itself(bundles, t
 
 def test_a_dry_run_writes_nothing(bundles, tmp_path):
     bundle = Bundle.open(bundles["v1"])
-    planned = prepare(GOLDEN / "v1/cells.parquet", bundle, tmp_path / "run", Options(perturb="delete"), dry=True)
-    assert planned.manifest["lists"] == 551
-    assert planned.manifest["flops"] > 0
+    planned = count(GOLDEN / "v1/cells.parquet", bundle, Options(perturb="delete"))
+    assert planned.lists == 551
+    assert planned.flops > 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -341,7 +342,7 @@ def test_cells_of_one_gene_are_reported_and_leave_no_nan(bundles, tmp_path):
     pq.write_table(table, tmp_path / "cells.parquet")
     bundle = Bundle.open(bundles["v1"])
     said = []
-    prepare(tmp_path / "cells.parquet", bundle, tmp_path / "dry", Options(perturb="delete"), say=said.append, dry=True)
+    count(tmp_path / "cells.parquet", bundle, Options(perturb="delete"), say=said.append)
     assert "1 of 3 cells have nothing to delete and get no row" in said
     gene = bundle.vocabulary.gene_of[40]
     done = run(tmp_path / "cells.parquet", bundles["v1"], tmp_path / "run", perturb="overexpress", genes=[gene])

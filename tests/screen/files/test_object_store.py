@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener, missing, run
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import fetched, url_of

@@ -10,7 +10,8 @@ import torch
 from rankshift.kernels.perturbed_lists import trace
 from rankshift.screen import Bundle, Cells, InputError, Run, run
 from rankshift.screen.encoder.encoder import Encoder
-from rankshift.screen.engine.prepare import Options, prepare
+from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.genes.framing import PLAIN

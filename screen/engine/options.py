@@ -1,0 +1,63 @@
+"""What the user asks of a screen. Options are checked against each other here, against cells and bundle in module `ask`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankshift.screen.embed.states import check_route
+from rankshift.screen.errors import InputError
+from rankshift.screen.families.operators import PRECISIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asks of a screen; the fields are the options of `rankshift screen`.
+
+    genes: "all", or Ensembl ids or symbols, or files of them (module `gene_lists`). states: a states.json. token_budget: rows
+    of a batch, None for the device's default. `start` selects cells whose `state_key` equals it; without `states` the state
+    vectors are computed here.
+    """
+
+    perturb: str
+    genes: str | Sequence[str] = "all"
+    how: str = "each"
+    embedding: str = "auto"
+    layer: int = -1
+    states: Path | None = None
+    state_key: str | None = None
+    start: str | None = None
+    goal: str | None = None
+    alt: Sequence[str] = ()
+    where: str | None = None
+    max_cells: int | None = None
+    dtype: str = "auto"
+    token_budget: int | None = None
+    shard_tokens: int | None = None
+    reference_overflow: bool = False
+    refill: bool = False
+    anchor: str | None = None
+    rank_shift: int | None = None
+    to: float | None = None
+    gene_shifts: bool = False
+    by: str | None = None
+    per_cell: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.by is not None or self.per_cell) and not self.gene_shifts:
+            raise InputError("--by and --per-cell say how gene shifts are kept: add --gene-shifts")
+        for name in ("max_cells", "token_budget", "shard_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, at least 1 is needed: give a positive number")
+        if self.dtype not in ("auto", *PRECISIONS):
+            raise InputError(f"dtype {self.dtype!r} is unknown: use one of auto, {', '.join(PRECISIONS)}")
+        route = (self.state_key, self.start, self.goal)
+        if any(x is None for x in route) and any(x is not None for x in (*route, *self.alt)):
+            raise InputError("--state-key, --start and --goal belong together: give all three")
+        if self.start is not None and self.goal is not None:
+            check_route(self.start, self.goal, self.alt)
+
+    @property
+    def route(self) -> list[str] | None:
+        """The states from start to goal and the alternatives, None of a screen without."""
+        return None if self.start is None or self.goal is None else [self.start, self.goal, *self.alt]

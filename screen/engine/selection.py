@@ -1,0 +1,116 @@
+"""The cells that a screen takes, and what they come to: lists, their lengths, operations. Nothing is computed by a model."""
+
+import json
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.select import select
+from rankshift.screen.encoder.cost import list_flops
+from rankshift.screen.engine.ask import Asked, Say
+from rankshift.screen.errors import InputError
+from rankshift.screen.perturb.perturbation import eligible
+from rankshift.screen.runs.shards import plan
+
+STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (PS 3.7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """Cells in the order in which they are screened, and the number of perturbed lists of each, int [n].
+
+    state_cells, state_labels: cells to make state vectors from, and the state of each, where no file gives the vectors.
+    """
+
+    asked: Asked
+    cells: Cells
+    counts: np.ndarray
+    state_cells: Cells | None
+    state_labels: tuple[str, ...]
+
+    @property
+    def lists(self) -> int:
+        """Perturbed lists, and so rows of the complete run."""
+        return int(self.counts.sum())
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest list."""
+        return int(self.cells.lengths.max())
+
+    @property
+    def flops(self) -> float:
+        """Operations of all lists and the originals."""
+        each = list_flops(self.asked.bundle.sizes, self.asked.layers, self.cells.lengths)
+        return float((each * (self.counts + 1)).sum())
+
+    def shards(self, tokens: int) -> int:
+        """How many shards of about `tokens` rows they are cut into."""
+        return sum(1 for _ in plan(self.counts, self.cells.lengths, tokens))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of their lists and ids."""
+        digest = sha256(self.cells.ids.tobytes())
+        digest.update(self.cells.offsets.tobytes())
+        if self.cells.below is not None:
+            digest.update(self.cells.below.ids.tobytes())
+        digest.update(json.dumps(self.cells.obs.column("cell_id").to_pylist()).encode())
+        return digest.hexdigest()
+
+
+def select_cells(asked: Asked, say: Say) -> Selected:
+    """Choose the cells and count their lists; raises InputError when there are none."""
+    options, perturb = asked.options, asked.perturb
+    rows = select(
+        asked.table,
+        where=options.where,
+        state_key=options.state_key,
+        start=options.start,
+        contains=perturb.required or None,
+        max_cells=options.max_cells,
+    )
+    cells = _refilled(asked, asked.table.take(rows), say)
+    counts = eligible(cells.ids, cells.offsets, perturb)
+    idle = int((counts == 0).sum())
+    if idle and counts.sum():
+        say(f"{idle} of {len(cells)} cells have nothing to {perturb.kind.name} and get no row")
+    if not counts.sum():
+        raise InputError(
+            f"none of the {len(cells)} cells has a gene to {perturb.kind.name}: choose other genes or cells"
+        )
+    over = int((cells.lengths < asked.bundle.input_size).sum()) if perturb.reference_overflow else 0
+    if over:
+        say(
+            f"--reference-overflow: originals among {over} cells below the input limit may be cut as the published code does"
+        )
+    state_cells, labels = _of_states(asked)
+    return Selected(asked=asked, cells=cells, counts=counts, state_cells=state_cells, state_labels=labels)
+
+
+def _of_states(asked: Asked) -> tuple[Cells | None, tuple[str, ...]]:
+    """Cells of every state of the route, one state after the other."""
+    options, route = asked.options, asked.options.route
+    if route is None or options.states is not None:
+        return None, ()
+    rows = [
+        select(asked.table, where=options.where, state_key=options.state_key, start=state, max_cells=STATE_CELLS)
+        for state in route
+    ]
+    return asked.table.take(np.concatenate(rows)), tuple(np.repeat(route, [len(r) for r in rows]).tolist())
+
+
+def _refilled(asked: Asked, cells: Cells, say: Say) -> Cells:
+    """The cells with the genes that may move up into their lists, and no more of them than a perturbation deletes."""
+    if not asked.perturb.refill:
+        return cells
+    if cells.below is None:
+        raise InputError(
+            f"--refill needs the genes below the input limit, {asked.source} has none: "
+            "tokenize again with --keep-uncropped"
+        )
+    below = cells.below.first(asked.perturb.most)
+    say(f"{int((below.counts > 0).sum())} of {len(cells)} cells refill from below the input limit")
+    return replace(cells, below=below)
