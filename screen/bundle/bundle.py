@@ -149,7 +149,7 @@ def make_bundle(
     """Make the bundle folder `out` from a Hugging Face checkpoint and a vocabulary (forms: `genes.read_vocabulary`).
 
     checkpoint holds config.json and model.safetensors, sharded safetensors with their index, or pytorch_model.bin. With
-    `base`, which is such a checkpoint, `checkpoint` is a LoRA adapter that is merged into its weights (module `adapter`).
+    `base`, which is such a checkpoint, `checkpoint` is a LoRA adapter that is merged into its weights (module `lora`).
     aliases is {alias: Ensembl id}. Making the same bundle again returns the one there; another `out` is never replaced.
     """
     checkpoint, out = Path(checkpoint), Path(out)

@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _alone() -> None:
-    torch.set_num_threads(1)  # of this thread of ours; oneDNN and OpenMP count per thread, MKL for the process
+    torch.set_num_threads(1)  # for this thread of ours; oneDNN and OpenMP count per thread, MKL for the process
 
 
 class Encoder:
@@ -175,7 +175,10 @@ class Encoder:
         first, n = int(a.base[0]), int(a.base_length[0])
         if not sharing_pays(n, split.at.tolist(), self.device.type):
             return None
-        ids, at = batch.ids[first : first + n], torch.from_numpy(split.at)  # on the CPU: nothing here waits for a GPU
+        ids, at = (
+            batch.ids[first : first + n],
+            torch.from_numpy(split.at),
+        )  # stays on the CPU, so that nothing here waits for a GPU
         place = torch.arange(n)
         if split.front is None:
             below, above, extra = place, (place - 1).clamp_(min=0), None
@@ -184,7 +187,7 @@ class Encoder:
             token = torch.where(token >= 0, token, ids[at.clamp(max=n - 1)])
             below, above = place + (place >= split.front), place
             extra = self._first_qkv(token, torch.full_like(token, split.front))
-        below = below.clamp_(max=self.sizes.positions - 1)  # the last place of a full cell is below no split
+        below = below.clamp_(max=self.sizes.positions - 1)  # a full cell has no position behind its last one
         keys = self._first_qkv(ids, below), self._first_qkv(ids, above)
         return first_layer(*keys, extra, at, front=split.front or 0, heads=self.heads).flatten(0, 1)
 

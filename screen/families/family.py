@@ -103,7 +103,7 @@ def encoder_weights(found: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
 def measured_layers(config: Mapping[str, Any], layer: int) -> int:
     """How many encoder layers run for the hidden states of `layer`, counted back from the last layer's output.
 
-    0 is that of the last layer, -1 of the second to last (PS 3.1), -L for L layers the embeddings below the first.
+    0 is the output of the last layer, -1 of the second to last (PS 3.1), -L of L layers the embeddings below the first.
     """
     count = family_of(config).sizes(config).layers
     if not -count <= layer <= 0:
