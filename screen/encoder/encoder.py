@@ -178,7 +178,7 @@ class Encoder:
         ids, at = (
             batch.ids[first : first + n],
             torch.from_numpy(split.at),
-        )  # stays on the CPU, so that nothing here waits for a GPU
+        )  # stay on the CPU, so nothing waits for a GPU
         place = torch.arange(n)
         if split.front is None:
             below, above, extra = place, (place - 1).clamp_(min=0), None

@@ -48,9 +48,7 @@ class Operators:
 
     def float(self, tensor: Tensor) -> Tensor:
         """A float32 copy on the device, of what stays at full precision."""
-        return tensor.to(
-            self.device, torch.float32, copy=True
-        ).contiguous()  # without a copy the tensor keeps the whole file mapped
+        return tensor.to(self.device, torch.float32, copy=True).contiguous()  # uncopied, it keeps the whole file mapped
 
     def matrix(self, weight: Tensor) -> Weight:
         """A weight as files hold it, [out, in], turned to [in, out] so that a batch is multiplied from the left."""
