@@ -46,12 +46,7 @@ BY_STRING = {
 NOT_YET: dict[str, set[str]] = {
     "upward": set(),
     "lines": set(),
-    "late": {
-        "jobs/finetuning/adapters.py",
-        "screen/embed/embedding_file.py",
-        "screen/embed/states.py",
-        "screen/tokenizer/source.py",
-    },
+    "late": set(),
 }
 
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}  # where the import has another name

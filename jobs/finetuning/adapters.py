@@ -42,7 +42,7 @@ def add_adapters(model: Classifier, rank: int, frozen: int) -> Any:
 
     The model is changed in place; the object returned is what `merge` takes.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model  # an extra: only who adapts needs it
 
     layers = list(range(frozen, model.config.num_hidden_layers))
     if not layers:
@@ -73,6 +73,7 @@ def merge(adapted: Any) -> Classifier:
 
 def quantized(model: Classifier) -> Classifier:
     """A copy of the model with its encoder in 4 bits on the GPU; head and pooler keep their precision."""
+    # Extras that need a GPU: only who quantizes has them.
     from peft import prepare_model_for_kbit_training
     from transformers import BitsAndBytesConfig
 

@@ -57,7 +57,7 @@ class Embeddings:
         Rows are named by their key, joined by "@"; a key of one column is not in `obs` again. Empty whole numbers and
         truth values stay empty (pandas' nullable types); what h5ad has no type for, dates say, becomes text.
         """
-        from anndata import AnnData
+        from anndata import AnnData  # start-up time: most embeddings go to Parquet
 
         parts = zip(*(self.rows[name].to_pylist() for name in self.key), strict=True)
         names = ["@".join(str(part) for part in row if part is not None) for row in parts]

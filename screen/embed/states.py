@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.atomic import replacing
 
 
 def read_states(path: Path, width: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -47,8 +48,6 @@ def read_states(path: Path, width: int, names: Sequence[str] | None = None) -> d
 
 def write_states(states: Mapping[str, np.ndarray], path: Path) -> None:
     """Write {state: [numbers]} as JSON; float32 values survive the round trip exactly."""
-    from rankshift.screen.files.atomic import replacing
-
     with replacing(Path(path)) as temporary:
         temporary.write_text(json.dumps({name: [float(x) for x in vector] for name, vector in states.items()}))
 

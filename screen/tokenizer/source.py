@@ -40,6 +40,7 @@ def tokenize(
 
     >>> tokenize(adata, "bundle", where="tissue = 'heart'").write("cells.parquet")  # doctest: +SKIP
     """
+    # Start-up time: a screen of a token table must not wait for anndata and scipy.
     from rankshift.screen.cells.uncropped import Below, split_off
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
 
