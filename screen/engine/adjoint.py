@@ -27,11 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rankshift.kernels.cosine_shift import TINY
+from rankshift.kernels.perturbed_lists import NOWHERE
 from rankshift.screen.embed.cell_embeddings import check_level
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.adjoint_rows import Forward, backward, first_row_changes, forward
 from rankshift.screen.engine.shifts import Measure
 from rankshift.screen.errors import InputError
+from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import CellEdits
 from rankshift.screen.perturb.perturbation import Perturb, edits_of
 
@@ -55,11 +57,12 @@ def predict(ids: np.ndarray, encoder: Encoder, perturb: Perturb, measure: Measur
         )
     states = 0 if measure.states is None else len(measure.states)
     out = np.empty((len(lists), 1 + states), np.float32)
-    for kept in np.unique(lists.base_length).tolist():
-        same = np.flatnonzero(lists.base_length == kept)
+    ups = lists.destination[:, 0] > lists.source[:, 0]  # the rows between move up, by one; a deletion goes to NOWHERE
+    for kept, up in sorted(set(zip(lists.base_length.tolist(), ups.tolist(), strict=True))):
+        same = np.flatnonzero((lists.base_length == kept) & (ups == up))
         original = np.concatenate([ids[: kept - perturb.frame.tail], ids[len(ids) - perturb.frame.tail :]])
         for some in np.split(same, range(MOST_LISTS, len(same), MOST_LISTS)):
-            out[some] = _Cell(original, lists.part(some), encoder, perturb, measure).predicted()
+            out[some] = _Cell(original, lists.part(some), up, encoder, perturb.frame, measure).predicted()
     return out
 
 
@@ -77,15 +80,19 @@ def check(perturb: Perturb, encoder: Encoder, measure: Measure) -> None:
 class _Cell:
     """Lists of one cell that share their original. In each, a run of rows moves by one and one row moves far or leaves."""
 
-    def __init__(self, ids: np.ndarray, lists: CellEdits, encoder: Encoder, perturb: Perturb, measure: Measure) -> None:
+    def __init__(
+        self, ids: np.ndarray, lists: CellEdits, up: bool, encoder: Encoder, frame: Frame, measure: Measure
+    ) -> None:
         self.encoder, self.measure = encoder, measure
-        self.front, self.stop = perturb.frame.head, len(ids) - perturb.frame.tail  # rows of genes
+        self.front, self.stop = frame.head, len(ids) - frame.tail  # rows of genes
         source, target, token = (x[:, 0].astype(np.int64) for x in (lists.source, lists.destination, lists.token))
         self.inserts = token >= 0  # genes that the cell lacks
-        self.deletes = perturb.kind.name == "delete"
-        up = self.deletes or perturb.kind.name == "inhibit"  # the rows first..last-1 move up, or else down, by one
-        self.first = source + 1 if up else target
-        self.last = np.where(self.inserts | self.deletes, len(ids), target + 1 if up else source)
+        gone = target == NOWHERE
+        if gone.any() and not gone.all():
+            raise ValueError("deletions and moves in one list of perturbations")
+        self.deletes = bool(gone.all())
+        self.first = source + 1 if up else target  # the rows first..last-1 move up, or else down, by one
+        self.last = np.where(self.inserts | gone, len(ids), target + 1 if up else source)
         self.source = np.where(self.inserts, len(ids), source)
         self.low = int(self.first.min(initial=len(ids)))
         rows = np.arange(self.low, max(int(self.last.max(initial=0)), self.low))
