@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rankshift.screen.errors import redacted
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -27,8 +29,8 @@ LayerOption = Annotated[
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the data."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for the user, beside the data; keys of URLs are left out."""
+    print(redacted(line), file=sys.stderr, flush=True)
 
 
 def launch(workers: int | None) -> Any:

@@ -18,6 +18,7 @@ from rankshift.screen.encoder.device import default_device
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.object_store import fetched
 
 NORMALISE = ("none", "length")
 MEMORY = 4.0  # GiB of sums over pairs: what a laptop has beside the model
@@ -50,7 +51,7 @@ def embed_attention(
         raise InputError(f"--out {out} does not fit: edges go to a .parquet")
     if normalise not in NORMALISE:
         raise InputError(f"--normalise {normalise!r} is unknown: use one of {', '.join(NORMALISE)}")
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(fetched(bundle))
     last = int(opened.config["num_hidden_layers"]) - 1
     full_length = opened.input_size if normalise == "length" else None
     heads = Heads(layers=attention_layers(layer, last), per_head=per_head, full_length=full_length)

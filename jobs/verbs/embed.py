@@ -31,6 +31,7 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.object_store import fetched
 
 Say = Callable[[str], None]
 STATE = "state"  # column of the rows of genes with `by`: null where the row is of all cells
@@ -64,7 +65,7 @@ def embed(
     embed cells, 0: none, None: what there is; genes are always done in this process, because their sums would have to travel.
     """
     pictures = pictures or Pictures()
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(fetched(bundle))
     if not isinstance(layer, int):
         raise InputError(f"layer {layer} is for attention: name one, or add --level attention")
     layers = measured_layers(opened.config, layer)
@@ -149,7 +150,7 @@ def chosen_cells(
     path: Path, bundle: Bundle, *, where: str | None, by: str | None, max_cells: int | None, say: Say
 ) -> Cells:
     """The cells to embed: in input order; with `by` state after state, at most `max_cells` of each, none without state."""
-    table = Cells.read(path, bundle)
+    table = Cells.read(fetched(path), bundle)
     for note in table.notes:
         say(note)
     if where is not None:

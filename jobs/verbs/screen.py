@@ -1,5 +1,6 @@
 """A screen from the command line or a driver: prepare, give the shards to this process or to Ray workers, say how it went."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from rankshift.screen.engine.noise import TRIAL_LISTS
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
+from rankshift.screen.errors import redacted
 from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.runs.run import Run
@@ -60,7 +62,7 @@ def run_screen(
     What depends on a device is decided where the workers are. Stopped or crashed, it goes on with `resume`.
     """
     opened = Bundle.open(fetched(bundle))
-    with executor(workers, what=f"screen {Path(out).name}", say=say) as there:
+    with executor(workers, what=f"screen {Path(redacted(out)).name}", say=say) as there:
 
         def decide_there(request: Request) -> Decision:
             """The decision of a worker, which finds the bundle where the driver was told it is."""
@@ -87,7 +89,7 @@ def run_screen(
             f"over {floor.n} lists, beside a spread of {floor.spread:.1e}"
         )
     ask = "SELECT symbols, avg(similarity) AS s FROM shifts GROUP BY ALL ORDER BY s LIMIT 10"
-    say(f'next: rankshift query {out} "{ask}"')
+    say(f'next: rankshift query {shlex.quote(redacted(out))} "{ask}"')
     return run
 
 

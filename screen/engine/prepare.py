@@ -72,7 +72,7 @@ def _exists(out: Path | str) -> bool:
 
 def _shown(out: Path | str) -> str:
     mirror = Mirror.of(out)
-    return f"{Path(out)}" if mirror is None else mirror.url
+    return f"{Path(out)}" if mirror is None else mirror.shown
 
 
 def _request(selected: Selected) -> Request:

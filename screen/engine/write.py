@@ -16,6 +16,7 @@ from rankshift.screen.engine.decide import Decision
 from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.selection import Selected
 from rankshift.screen.engine.shift_rows import Shifts
+from rankshift.screen.errors import redacted
 from rankshift.screen.files.atomic import replacing, sync
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.files.versions import versions
@@ -91,7 +92,7 @@ def manifest_of(selected: Selected, decision: Decision) -> Manifest:
             flops=selected.flops,
             id=uuid.uuid4().hex,
             dtype_choice=decision.dtype_choice,
-            command=" ".join(sys.argv),
+            command=redacted(" ".join(sys.argv)),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
             unknown_genes=asked.unknown,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rankshift.screen.errors import redacted
 from rankshift.screen.perturb.kinds import doing
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.runs.manifest import Manifest
@@ -221,4 +222,4 @@ def provenance(findings: Findings) -> dict[str, str]:
         "token budget": m.token_budget,
         **m.versions,
     }
-    return {name: f"{value}" for name, value in rows.items() if value is not None}
+    return {name: redacted(value) for name, value in rows.items() if value is not None}

@@ -96,7 +96,7 @@ def _fetch(mirror: Mirror) -> None:
     """Bring manifest, cells and names of a run to its mirror; a mirror of another run that was there before is dropped."""
     manifest, here = mirror.read(MANIFEST), mirror.local / MANIFEST
     if manifest is None:
-        raise InputError(f"{mirror.url} is not a run (no {MANIFEST}): give the --out of a screen")
+        raise InputError(f"{mirror.shown} is not a run (no {MANIFEST}): give the --out of a screen")
     if here.exists() and _id(here.read_bytes()) != _id(manifest):
         mirror.drop()
     objects = mirror.objects()

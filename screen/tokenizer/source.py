@@ -14,7 +14,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.obs import is_anndata
 from rankshift.screen.cells.ragged import offsets_of
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.genes.token_space import Tokens
 
@@ -95,5 +95,7 @@ def _way_out(cells: Any) -> str:
 def name_of(cells: CellSource) -> str:
     """Where cells come from, for a manifest and for messages."""
     if isinstance(cells, str | Path):
-        return str(cells)
-    return ", ".join(map(str, cells)) if isinstance(cells, list | tuple) else f"{type(cells).__name__} in memory"
+        return redacted(cells)
+    return (
+        redacted(", ".join(map(str, cells))) if isinstance(cells, list | tuple) else f"{type(cells).__name__} in memory"
+    )

@@ -1,5 +1,6 @@
 """`rankshift.jobs.screen` and the command into an object store: workers write there, and every input may be a URL."""
 
+import json
 import os
 
 from rankshift.jobs.cli import run_command
@@ -47,3 +48,32 @@ def test_the_command_takes_urls_for_cells_bundle_and_run(bundles, bucket, capfd,
     assert "551" in capfd.readouterr().out
     assert run_command(["screen", f"{bucket}/data/cells.parquet", *where]) == 2
     assert "exists: continue it with --resume" in capfd.readouterr().err
+
+
+def test_keys_in_urls_are_written_nowhere(bundles, bucket, capfd, tmp_path, monkeypatch):
+    """The keys stand in the URLs of bundle, cells and run: manifest, terminal, report and refusals leave them out."""
+    import boto3
+
+    name = bucket.removeprefix("s3://")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    for path in (path for path in bundles["v1"].rglob("*") if path.is_file()):
+        client.put_object(Bucket=name, Key=f"bundle/{path.relative_to(bundles['v1'])}", Body=path.read_bytes())
+    client.put_object(Bucket=name, Key="cells.parquet", Body=CELLS.read_bytes())
+    own = f"s3://AKIAKEY:SEC%2FRET@{name}"
+    command = ["screen", f"{own}/cells.parquet", "--bundle", f"{own}/bundle", "--out", f"{own}/run"]
+    command += ["--perturb", "delete", "--max-cells", "1", "--workers", "0"]
+    monkeypatch.setattr("sys.argv", ["rankshift", *command])
+    assert run_command(command) == 0
+    assert run_command(command) == 2  # the run exists
+    assert run_command(["report", f"{own}/run", "--out", str(tmp_path / "report.html"), "--no-embed"]) == 0
+    assert run_command(["query", f"{own}/nothing", "SELECT 1"]) == 2
+    out, err = capfd.readouterr()
+    assert f"next: rankshift query 's3://***@{name}/run'" in err.replace("s3:/*", "s3://*")
+    written = [client.get_object(Bucket=name, Key="run/run.json")["Body"].read().decode(), out, err]
+    written.append((tmp_path / "report.html").read_text())
+    for text in written:
+        assert "AKIAKEY" not in text
+        assert "SEC%2FRET" not in text
+        assert "SEC/RET" not in text
+    assert json.loads(written[0])["cells"]["path"].endswith(f"***@{name}/cells.parquet")
+    assert f"***@{name}/bundle" in json.loads(written[0])["command"]

@@ -1,16 +1,19 @@
 """Runs in an object store: a real S3 interface on the loopback, where nothing can be renamed."""
 
 import os
+import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener, missing, run
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.object_store import fetched, url_of
+from rankshift.screen.files.object_store import Mirror, fetched, mirrors, url_of
 from rankshift.screen.runs.run import Run
 from support import GOLDEN, ROWS, SCREEN
 
@@ -72,3 +75,118 @@ def test_what_is_not_there_is_said_in_one_line(bucket):
         Run.open(f"{bucket}/nothing")
     with pytest.raises(InputError, match="holds nothing: check the address"):
         fetched(f"{bucket}/nothing")
+
+
+@pytest.fixture
+def local_store(tmp_path, monkeypatch):
+    """A mirror whose store is a folder of this machine: any key that a path can spell, and no network."""
+    monkeypatch.setenv("RANKSHIFT_MIRRORS", str(tmp_path / "mirrors"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    mirror = Mirror.of("s3://lab/run")
+    assert mirror is not None
+    (tmp_path / "store").mkdir()
+    return replace(mirror, store=fs.LocalFileSystem(), base=str(tmp_path / "store"))
+
+
+class Keys:
+    """A store that lists keys as a bucket may hold them; a folder of this machine cannot hold `..`."""
+
+    def __init__(self, *keys):
+        self._infos = [fs.FileInfo(f"lab/run/{key}", type=fs.FileType.File, size=1, mtime=1.0) for key in keys]
+
+    def get_file_info(self, selector):
+        return self._infos
+
+
+@pytest.mark.parametrize("key", ["../../PWNED", "a/../../PWNED", "..", "/etc/passwd", "shifts/../../../x", "a\0b"])
+def test_a_key_that_leaves_the_mirror_is_refused(key, local_store):
+    bad = replace(local_store, store=Keys("run.json", key), base="lab/run")
+    with pytest.raises(InputError, match=r"s3://lab/run holds an object named .*: rename or remove it"):
+        bad.objects()
+    with pytest.raises(InputError, match="no folder can hold"):
+        local_store.pull({key: fs.FileInfo("x", type=fs.FileType.File, size=1, mtime=1.0)})
+    with pytest.raises(InputError, match="no folder can hold"):
+        local_store.push([key])
+
+
+def test_names_with_dots_in_them_are_kept(local_store):
+    good = replace(local_store, store=Keys("..data/part..parquet", "a...b"), base="lab/run")
+    assert set(good.objects()) == {"..data/part..parquet", "a...b"}
+
+
+def test_a_mirror_is_closed_to_others_and_its_bytes_are_those_fetched(local_store, tmp_path):
+    (tmp_path / "store/run.json").write_text("GOOD!")
+    infos = local_store.objects()
+    local_store.pull(infos)
+    here = local_store.local / "run.json"
+    assert here.read_text() == "GOOD!"
+    root = tmp_path / "mirrors" / f"rankshift-mirrors-{os.getuid()}"
+    assert root in here.parents
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    here.write_text("EVIL!")
+    os.utime(here, ns=(infos["run.json"].mtime_ns, infos["run.json"].mtime_ns))
+    local_store.pull(local_store.objects())
+    assert here.read_text() == "GOOD!"
+
+
+def test_what_is_here_unchanged_is_not_fetched_again(local_store, tmp_path):
+    (tmp_path / "store/run.json").write_text("GOOD!")
+    local_store.pull(local_store.objects())
+    before = (local_store.local / "run.json").stat().st_ino
+    local_store.pull(local_store.objects())
+    assert (local_store.local / "run.json").stat().st_ino == before
+    (tmp_path / "store/run.json").write_text("OTHER")
+    local_store.pull(local_store.objects())
+    assert (local_store.local / "run.json").read_text() == "OTHER"
+
+
+def test_a_folder_of_mirrors_that_others_may_write_to_or_that_is_a_link_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKSHIFT_MIRRORS", str(tmp_path))
+    folder = tmp_path / f"rankshift-mirrors-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(InputError, match=r"only you can write to.*mode 0777: remove it, or set RANKSHIFT_MIRRORS"):
+        mirrors()
+    folder.chmod(0o755)  # as earlier versions made it
+    assert stat.S_IMODE(mirrors().stat().st_mode) == 0o700
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="only you can write to"):
+        mirrors()
+
+
+def test_stores_at_different_addresses_do_not_share_a_mirror(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKSHIFT_MIRRORS", str(tmp_path))
+    folders = set()
+    for address in ("http://127.0.0.1:9", "http://127.0.0.1:10"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        for url in ("s3://lab/run", "s3://KEY:SECRET@lab/run", "s3://OTHER:KEYS@lab/run"):
+            folders.add(Mirror.of(url).local)
+    assert len(folders) == 2
+
+
+def test_a_url_may_hold_options_behind_a_question_mark(bucket, tmp_path):
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    client.put_object(Bucket=bucket.removeprefix("s3://"), Key="data/cells.parquet", Body=CELLS.read_bytes())
+    for url in (f"{bucket}/data/cells.parquet", f"s3://key:secret@{bucket.removeprefix('s3://')}/data/cells.parquet"):
+        assert fetched(f"{url}?region=us-east-1").read_bytes() == CELLS.read_bytes()
+    assert (fetched(f"{bucket}/data?region=us-east-1") / "cells.parquet").read_bytes() == CELLS.read_bytes()
+    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    own = f"s3://key:secret@{bucket.removeprefix('s3://')}/data/cells.parquet?scheme=http&endpoint_override={endpoint}"
+    assert fetched(own).read_bytes() == CELLS.read_bytes()
+
+
+def test_keys_of_a_url_stand_in_no_refusal(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKSHIFT_MIRRORS", str(tmp_path))
+    for url in (
+        "s3://KEYID:SE/CR+ET@lab/a b?region=x",
+        "s3://KEYID:SECRET@lab/run?nonsense=1",
+        "gs://KEYID:SECRET@lab",
+    ):
+        with pytest.raises(InputError) as refused:
+            Mirror.of(url)
+        assert "KEYID" not in str(refused.value)
+        assert "SE" not in str(refused.value).replace("SET", "")
