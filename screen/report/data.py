@@ -13,7 +13,7 @@ from rankshift.screen.runs.views import quoted
 from rankshift.screen.stats import measures
 from rankshift.screen.stats.measure import Column
 
-BYTES = 4_900_000  # limit of the table and the cells' values; with plotly's script the file stays below 10 MB
+BYTES = 4_900_000  # limit of the table and the cells' values; with plotly's script the file stays below 7 MB
 PER_ROW, PER_COLUMN, PER_VALUE = 156, 13, 21  # bytes that a perturbation, a statistic of it and a single value take
 
 

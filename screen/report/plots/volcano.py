@@ -17,7 +17,6 @@ MARGIN = {"l": 64, "r": 16, "t": 40, "b": 52}
 KEPT_CLEAR = 200  # hits that no name is written over
 NAMED = 16  # as many of the strongest perturbations have their name shown
 LEAST = 1e-300  # an FDR below the smallest number there is is drawn there
-MANY = 3000  # points beyond which they are drawn by the graphics card
 SHOWN = ("symbols", "gene_ids", "cells", "effect", "low", "high", "fdr", "note")  # columns of customdata
 
 
@@ -36,13 +35,12 @@ def plot_volcano(findings: Findings, *, width: int | None = None, height: int = 
     made.update_yaxes(title=f"−log<sub>10</sub> {_name(findings)}" if tested else "cells")
     _marks(made, findings, tested)
     rows = customdata(findings)
-    kind = go.Scattergl if drawn.sum() > MANY else go.Scatter
     for name, those, colour, symbol, size in _classes(findings):
         some = np.flatnonzero(those & drawn)
         if not len(some):
             continue
         made.add_trace(
-            kind(
+            go.Scatter(
                 x=effect[some],
                 y=heights[some],
                 mode="markers",

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -19,6 +21,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from drawn_runs import Draw
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.report import write_report
+from rankshift.screen.report.plots import theme
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import StatOptions
 from support import ROOT
@@ -77,6 +80,15 @@ def tiny(bundles, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Report of a drawn run of a genome's size: 20,000 genes, of which more than 15,000 can be tested."""
+    folder = tmp_path_factory.mktemp("page")
+    run, _ = Draw(cells=100, genes=20_000, per_cell=4000, shifted=40, effect=3e-3, abundance_sd=0.4).run(folder / "run")
+    write_report(run, folder / "whole.html", judging=StatOptions(bootstrap=0))
+    return folder / "whole.html"
+
+
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Any]:
     downloads = tmp_path_factory.mktemp("downloads")
     with docs.chromium(docs.LAPTOP, downloads=downloads) as driver:
@@ -120,6 +132,31 @@ def test_it_loads_nothing_and_the_console_is_silent(name, size, browser, request
     assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= size[0]  # nothing sticks out to the side
+
+
+def test_the_volcano_of_a_whole_genome_is_drawn(whole, browser):
+    browser.get_log("browser")
+    shown(browser, whole)
+    table = json.loads(browser.execute_script("return document.getElementById('data').textContent"))["table"]
+    tested = sum(value is not None for value in table["fdr"])
+    assert tested > 15_000
+    points = browser.execute_script(
+        """const places = [...document.querySelectorAll('#plot-volcano .point')].map((p) => p.getBoundingClientRect());
+        return [places.length, places.filter((r) => r.width > 0 && r.left >= 0 && r.right <= innerWidth).length]"""
+    )
+    assert points == [tested, tested]
+    plot = browser.find_element(By.ID, "plot-volcano")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    picture = Image.open(BytesIO(plot.screenshot_as_png)).convert("RGB")
+    towards = tuple(int(theme.TOWARDS[i : i + 2], 16) for i in (1, 3, 5))
+    near = np.abs(np.asarray(picture, int) - towards).max(2) < 40
+    assert near.sum() > 500, "the hits are seen in their colour"
+    assert browser.get_log("browser") == []
+
+
+def test_a_small_report_is_a_small_file(planted, tiny):
+    assert tiny.stat().st_size < 2_000_000
+    assert planted.stat().st_size < 3_000_000
 
 
 def test_headers_sort_numbers_as_numbers(planted, browser):
