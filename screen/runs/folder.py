@@ -11,7 +11,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.runs.layout import COMMITS, EMPTY_PART, MANIFEST
 from rankshift.screen.runs.manifest import Manifest, Screened
-from rankshift.screen.runs.shards import committed, committed_names
+from rankshift.screen.runs.markers import committed, committed_names
 
 
 @dataclass(frozen=True, eq=False)

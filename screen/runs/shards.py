@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.runs.layout import COMMITS, genes_path, marker_path, part_path
+from rankshift.screen.runs.layout import genes_path, marker_path, part_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +93,3 @@ def _write(table: pa.Table, path: Path) -> None:
             use_dictionary=False,
             column_encoding={**dict.fromkeys(floats, "BYTE_STREAM_SPLIT"), **dict.fromkeys(ids, "DELTA_BINARY_PACKED")},
         )
-
-
-def committed(run: Path) -> dict[str, dict]:
-    """Marker of every committed shard, by shard name. Temporary files of writers that died do not match."""
-    folder = run / COMMITS
-    return {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("shard-*.json"))} if folder.exists() else {}
-
-
-def committed_names(run: Path) -> set[str]:
-    """Names of the committed shards, without reading their markers."""
-    return {path.stem for path in (run / COMMITS).glob("shard-*.json")}

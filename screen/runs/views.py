@@ -5,7 +5,8 @@ The text names files by absolute paths and lists what is committed now. Nothing 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -96,11 +97,10 @@ def statistics_summary(run: RunFolder) -> dict[str, Any] | None:
 
 def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, str]]:
     """Name and SELECT of every view, in an order in which each finds what it needs."""
-    parts = [part_path(run.path, name) for name in (EMPTY_PART, *markers)]
-    files = ", ".join(literal(str(p.resolve())) for p in parts)
+    files = _files(part_path, run, markers)
     cells = literal(str((run.path / CELLS).resolve()))
     perturbations = literal(str((run.path / PERTURBATIONS).resolve()))
-    measures = [n for n in pq.read_schema(parts[0]).names if n not in (CELL, PERTURBATION)]
+    measures = [n for n in pq.read_schema(part_path(run.path, EMPTY_PART)).names if n not in (CELL, PERTURBATION)]
     named = ["cell_id", "cell", "perturbation", "kind", "gene_ids", "symbols"]
     taken = {*named, *measures, "input_ids", "file_row_number"}
     held = pq.read_schema(run.path / CELLS).names
@@ -133,9 +133,19 @@ def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: s
         yield "hits", f"SELECT * EXCLUDE (hit, enough_cells) FROM {prefix}statistics WHERE hit"
 
 
+def _files(path: Callable[[Path, str], Path], run: RunFolder, markers: Iterable[str]) -> str:
+    """The committed parts as a list of SQL literals; of a run without any, the empty part.
+
+    DuckDB takes every file to be as long as the first. An empty part in front made it believe that shifts is the smallest
+    table of its joins, hold all of it and push nothing down.
+    """
+    whole = run.path.resolve()
+    return ", ".join(literal(str(path(whole, name))) for name in markers) or literal(str(path(whole, EMPTY_PART)))
+
+
 def _gene_selects(run: RunFolder, markers: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """`genes`, the partial aggregates with names; `effects`, them added up: n, mean, sd (population), min of the cosine."""
-    files = ", ".join(literal(str(genes_path(run.path, n).resolve())) for n in (EMPTY_PART, *markers))
+    files = _files(genes_path, run, markers)
     names = literal(str((run.path / VOCABULARY).resolve()))
     apart = [n for n in ("cell", "cells") if n in pq.read_schema(genes_path(run.path, EMPTY_PART)).names]
     keys = ["perturbation", "kind", "gene_ids", "symbols", "affected_gene", "affected_symbol", *apart]

@@ -114,10 +114,9 @@ def adjust(cell: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, 
 
 
 def by_cell(seen: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Rows sorted by cell, then gene: int32 [N]; and where each cell begins in them, [C + 1]."""
-    rows = csr_matrix(
-        (np.arange(len(seen), dtype=np.int32), seen.cell, seen.offsets), shape=(len(seen.count), seen.cells)
-    )
+    """Rows sorted by cell, then gene: int32 [N], int64 of more than 2**31; and where each cell begins in them, [C + 1]."""
+    number = np.arange(len(seen), dtype=np.int32 if len(seen) <= 1 << 31 else np.int64)
+    rows = csr_matrix((number, seen.cell, seen.offsets), shape=(len(seen.count), seen.cells))
     columns = rows.tocsc()  # counts cells instead of comparing them
     return columns.data, columns.indptr
 

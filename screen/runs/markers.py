@@ -1,0 +1,74 @@
+"""Markers of committed shards as readers see them. A process reads each marker once, and again only where its file has changed.
+
+What is committed now is asked of the folder every time: only what the markers say is remembered.
+"""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rankshift.screen.runs.layout import COMMITS
+
+Marker: TypeAlias = dict[str, Any]
+Stamp: TypeAlias = tuple[int, int, int]  # inode, time of the last change, size: a marker written again has another one
+
+FOLDERS = 8  # runs whose markers are remembered; 100,000 markers take some 50 MB
+_remembered: OrderedDict[str, dict[str, tuple[Stamp, Marker]]] = OrderedDict()
+
+
+def committed(run: Path) -> dict[str, Marker]:
+    """Marker of every committed shard, by shard name, in the order of the shards."""
+    folder = os.path.realpath(run / COMMITS)
+    known = _remembered.pop(folder, {})
+    found: dict[str, tuple[Stamp, Marker]] = {}
+    for name, path, stamp in _listed(folder):
+        before = known.get(name)
+        found[name] = before if before is not None and before[0] == stamp else (stamp, _read(path))
+    _remembered[folder] = found
+    while len(_remembered) > FOLDERS:
+        _remembered.popitem(last=False)
+    return {name: found[name][1] for name in in_order(found)}
+
+
+def committed_names(run: Path) -> set[str]:
+    """Names of the committed shards, without reading their markers. Temporary files of writers that died do not match."""
+    try:
+        with os.scandir(run / COMMITS) as entries:
+            return {entry.name.removesuffix(".json") for entry in entries if _is_marker(entry.name)}
+    except FileNotFoundError:
+        return set()
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of shards in the order of the shards: a number of seven digits comes after all of six.
+
+    >>> in_order({"shard-1000000", "shard-999999", "shard-100001"})
+    ['shard-100001', 'shard-999999', 'shard-1000000']
+    """
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def _is_marker(name: str) -> bool:
+    return name.startswith("shard-") and name.endswith(".json")
+
+
+def _listed(folder: str) -> Iterator[tuple[str, str, Stamp]]:
+    """Name, path and stamp of every marker there is."""
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if _is_marker(entry.name):
+                state = entry.stat()
+                yield entry.name.removesuffix(".json"), entry.path, (state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+def _read(path: str) -> Marker:
+    with open(path, "rb") as file:
+        marker: Marker = json.loads(file.read())
+    return marker
