@@ -27,7 +27,7 @@ def page_data(findings: Findings, figures: dict[str, dict]) -> dict[str, Any]:
     others = distribution.other_values(run)
     gene = distribution.draw(run, values[first], [values[first].symbols] * len(values[first].cell), others)
     stored = judged_column(run)
-    stored = stored if stored.isidentifier() else quoted(stored).replace('"', '\\"')
+    stored = stored if stored.isidentifier() else quoted(stored)
     return {
         "name": out_name(run),
         "run": shlex.quote(str(run.path)),

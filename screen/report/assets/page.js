@@ -23,6 +23,11 @@ function short(value) {
   return rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential().replace("e+", "e") : String(rounded);
 }
 
+// A text as one word of a POSIX shell. Double quotes read better around SQL, where nothing in it means something to a shell.
+function shellWord(text) {
+  return /^[\w .,()'=+-]*$/.test(text) ? `"${text}"` : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 // --- theme -------------------------------------------------------------------------------------------------------------
 
 const drawn = new Map(); // name of a plot: its data and layout
@@ -200,7 +205,8 @@ function pick(i, jump) {
 function showGene() {
   const values = DATA.genes[picked];
   const name = rows.symbols[picked];
-  const ask = `rankshift query ${DATA.run} "SELECT cell_id, ${DATA.effect} AS effect FROM shifts WHERE gene_ids = '${rows.gene_ids[picked]}'"`;
+  const gene = rows.gene_ids[picked].replaceAll("'", "''");
+  const ask = `rankshift query ${DATA.run} ${shellWord(`SELECT cell_id, ${DATA.effect} AS effect FROM shifts WHERE gene_ids = '${gene}'`)}`;
   const all = rows.cells[picked].toLocaleString("en");
   $("plot-gene").hidden = !values;
   $("ask").hidden = Boolean(values) && values.effect.length === values.total;

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -157,6 +158,32 @@ def test_the_volcano_of_a_whole_genome_is_drawn(whole, browser):
 def test_a_small_report_is_a_small_file(planted, tiny):
     assert tiny.stat().st_size < 2_000_000
     assert planted.stat().st_size < 3_000_000
+
+
+def test_the_command_to_paste_gives_the_shell_one_query_whatever_a_gene_is_called(planted, browser, tmp_path):
+    """The words a shell makes of it are those meant, and nothing in a name runs."""
+    shown(browser, planted)
+    data = json.loads(browser.execute_script("return document.getElementById('data').textContent"))
+    for name in (
+        "ENSG9",
+        "ENSG$(touch F)",
+        "ENSG`touch F`",
+        "x'; touch F; '",
+        'x"; touch F; "',
+        "a\\",
+        "a!b",
+        "é\u001b[2J",
+    ):
+        browser.execute_script("rows.gene_ids[DATA.first] = arguments[0]; pick(DATA.first, false)", name)
+        command = browser.find_element(By.ID, "ask").get_attribute("textContent")
+        assert command.startswith("rankshift query ")
+        listing = f"rankshift() {{ printf '%s\\0' \"$@\"; }}; {command}"
+        done = subprocess.run(["sh", "-c", listing], cwd=tmp_path, capture_output=True, text=True, check=True)
+        literal = name.replace("'", "''")
+        query = f"SELECT cell_id, {data['effect']} AS effect FROM shifts WHERE gene_ids = '{literal}'"
+        assert done.stdout.split("\0")[0] == "query"
+        assert done.stdout.split("\0")[2:] == [query, ""]
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_headers_sort_numbers_as_numbers(planted, browser):
