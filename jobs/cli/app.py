@@ -1,6 +1,7 @@
 """The command's application object, and what several verbs share."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,9 @@ from rankshift.screen.errors import redacted
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="In-silico perturbation screens with Geneformer-type models.",
 )
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder made by `rankshift bundle`.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
@@ -26,6 +26,21 @@ GangOption = Annotated[
 LayerOption = Annotated[
     int, typer.Option("--layer", help="Hidden states to measure: 0 of the last layer, -1 of the one before, and so on.")
 ]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rankshift {version('rankshift')}")
+        raise typer.Exit
+
+
+@app.callback()
+def command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """In-silico perturbation screens with Geneformer-type models. `rankshift VERB --help` says more of a verb."""
 
 
 def say(line: str) -> None:

@@ -16,7 +16,7 @@ app.add_typer(pool, name="pool")
 @pool.command()
 def start(
     workers: Annotated[int | None, typer.Option(help="Default: one a GPU, else one for two CPUs.")] = None,
-    ttl: Annotated[float | None, typer.Option(help="Seconds a silent driver keeps its workers. 15.")] = None,
+    ttl: Annotated[float | None, typer.Option(help="Seconds a silent driver keeps its workers. Default: 15.")] = None,
 ) -> None:
     """Start the pool on the cluster at RAY_ADDRESS, or on this machine."""
     # Late: --help and a wrong option must not wait for what computes.

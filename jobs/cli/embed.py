@@ -36,13 +36,17 @@ def embed(
     normalise: Annotated[
         str | None, typer.Option(help="--level attention: none, or length: times length over the model's limit.")
     ] = None,
-    top: Annotated[int | None, typer.Option(help="--level attention: edges of a source gene at most. 20.")] = None,
+    top: Annotated[
+        int | None, typer.Option(help="--level attention: edges of a source gene at most. Default: 20.")
+    ] = None,
     overall: Annotated[bool, typer.Option("--overall", help="--level attention: --top counts them all.")] = False,
     rank_by: Annotated[
         str | None, typer.Option(help="--level attention: mean, max, mean_both or max_both decides --top.")
     ] = None,
-    min_cells: Annotated[int | None, typer.Option(help="--level attention: cells that share a pair. 10.")] = None,
-    memory: Annotated[float | None, typer.Option(help="--level attention: GiB of sums at most. 4.")] = None,
+    min_cells: Annotated[
+        int | None, typer.Option(help="--level attention: cells that share a pair. Default: 10.")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(help="--level attention: GiB of sums at most. Default: 4.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a map of the rows to a .png, .pdf or .svg.")] = None,
     heat_map: Annotated[Path | None, typer.Option(help="Draw a clustered heat map of the rows, likewise.")] = None,
     color: Annotated[str | None, typer.Option(help="Column that colours the pictures.")] = None,

@@ -34,8 +34,10 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line and turn what happened into an exit code; unexpected errors are raised."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     try:
-        code = app(arguments, standalone_mode=False) or 0
+        code = app(arguments, prog_name="rankshift", standalone_mode=False) or 0
         return _fail(STOPPED, 3) if code == INTERRUPTED else code
     except InputError as e:
         return _fail(str(e), 2)
@@ -54,6 +56,9 @@ def run_command(arguments: list[str]) -> int:
     except Exception as e:
         if not hasattr(e, "exit_code"):
             raise
+        if type(e).__name__ == "NoArgsIsHelpError":  # of click, which typer may carry under another name
+            print(e.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+            return e.exit_code
         return _fail(e.format_message(), e.exit_code)  # type: ignore[attr-defined]  # a usage error of the command line itself
 
 

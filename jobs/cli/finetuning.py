@@ -43,16 +43,24 @@ def finetune(
     ] = 0.0,
     baseline: Annotated[bool, typer.Option("--baseline", help="Judge a linear model on ranks beside it.")] = False,
     tune: Annotated[int | None, typer.Option(help="Search settings first, with so many trials on Ray Tune.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen. Default: 10, of genes 1.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Places of a step at most, padding included.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Passes that a step is cut into, to save memory.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At the peak of the schedule. Default: 5e-5.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="linear, cosine or constant.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Share of the steps until the peak; from 1 on, steps.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of the matrices.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen. Default: 10, of --task gene 1.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a step over all workers, padding counted. Default: 24576.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Passes that a step is cut into, to save memory. Default: 1.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At the peak of the schedule. Default: 5e-05.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="linear, cosine or constant. Default: linear.")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps until the peak; from 1 on, steps. Default: 0.1.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of the matrices. Default: 0.001.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Default: as the encoder was pretrained.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products. Default: auto.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: 0.")] = None,
     workers: GangOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:

@@ -26,31 +26,45 @@ def pretrain(
         Path | None, typer.Option(help="config.json of any BERT model; tokens are those of the vocabulary.")
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Encoder layers. Defaults are the published V1-10M model's.")
+        int | None, typer.Option(help="Encoder layers, as all of the shape those of V1-10M. Default: 6.")
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
-    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-    inner: Annotated[int | None, typer.Option(help="Inner size of a layer.")] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden size. Default: 256.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads. Default: 4.")] = None,
+    inner: Annotated[int | None, typer.Option(help="Inner size of a layer. Default: 512.")] = None,
     input_size: Annotated[int | None, typer.Option(help="Positions. Default: the longest list.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Hidden and attention.")] = None,
-    initializer: Annotated[float | None, typer.Option(help="Standard deviation of new weights.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Hidden and attention. Default: 0.02.")] = None,
+    initializer: Annotated[float | None, typer.Option(help="Standard deviation of new weights. Default: 0.02.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen. Default: 3.")] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(help="Places of a step at most, padding included, whoever computes it.")
+        int | None, typer.Option(help="Tokens of a step over all workers, padding counted. Default: 24576.")
     ] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Passes a step is cut into, to need less memory.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At the peak of the schedule.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="linear, cosine or constant, after the warm-up.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Until the peak: a share below 1, or a number of steps.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of the matrices.")] = None,
-    hidden_share: Annotated[float | None, typer.Option(help="Share of the genes to hide and name.")] = None,
-    held_out: Annotated[float | None, typer.Option(help="Share of the cells that is never trained on.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Passes a step is cut into, to need less memory. Default: 1.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At the peak of the schedule. Default: 0.001.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="linear, cosine or constant, after the warm-up. Default: linear.")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Until the peak: a share below 1, or a number of steps. Default: 0.02.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of the matrices. Default: 0.001.")] = None,
+    hidden_share: Annotated[
+        float | None, typer.Option(help="Share of the genes to hide and name. Default: 0.15.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of the cells that is never trained on. Default: 0.05.")
+    ] = None,
     judge_every: Annotated[
         int | None, typer.Option(help="Steps between two looks at the held-out cells. Default: an epoch.")
     ] = None,
-    log_every: Annotated[int | None, typer.Option(help="Steps a row of metrics.csv is the mean of.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    log_every: Annotated[
+        int | None, typer.Option(help="Steps a row of metrics.csv is the mean of. Default: 10.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto, float32 or bfloat16 for matrix products. Default: auto.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: 0.")] = None,
     workers: GangOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:

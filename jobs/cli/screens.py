@@ -52,8 +52,10 @@ def screen(
         int | None,
         typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
     ] = None,
-    token_budget: Annotated[int | None, typer.Option(help="Rows of a batch at most.")] = None,
-    shard_tokens: Annotated[int | None, typer.Option(help="Rows of a shard, about.")] = None,
+    token_budget: Annotated[int | None, typer.Option(help="Rows of a batch at most. Default: the device's.")] = None,
+    shard_tokens: Annotated[
+        int | None, typer.Option(help="Rows of a shard, about. Default: what the device does in a while.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, compute nothing.")] = False,
     reference_overflow: Annotated[
@@ -100,6 +102,22 @@ def screen(
 
 
 @app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="Run folder that a screen was writing.")],
+    bundle: Annotated[Path | None, typer.Option(help="Where the run's bundle is now. Default: where it was.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
+    ] = None,
+) -> None:
+    """Go on with a screen that was stopped; what to do stands in its folder."""
+    # Late: --help and a wrong option must not wait for what computes.
+    from rankshift.jobs.verbs.screen import resume_screen
+
+    resume_screen(run, bundle, workers=workers, say=say)
+
+
+@app.command()
 def query(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     sql: Annotated[
@@ -130,18 +148,23 @@ def query(
 @app.command()
 def stats(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    mode: Annotated[str, typer.Option(help="goal, null, mixture, aggregate or genes.")],
     out: Annotated[
         Path | None, typer.Option(help="A .csv or .parquet. Without, the run keeps the table for its view hits.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="goal, null, mixture, aggregate or genes. Default: null with --null, else the run's own."),
     ] = None,
     null: Annotated[Path | None, typer.Option(help="Run to compare with, of --mode null.")] = None,
     reference_names: Annotated[
         bool, typer.Option("--reference-names", help="Columns, order and numbers as published.")
     ] = False,
     by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
-    min_cells: Annotated[int | None, typer.Option(help="Perturbations in fewer cells are not tested. 10.")] = None,
-    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. 200.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
+    min_cells: Annotated[
+        int | None, typer.Option(help="Perturbations in fewer cells are not tested. Default: 10.")
+    ] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. Default: 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: 0.")] = None,
 ) -> None:
     """Statistics of a run, one row per perturbation (docs/stats.md)."""
     # Late: --help and a wrong option must not wait for what computes.
@@ -165,9 +188,11 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: OutOption,
     by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
-    min_cells: Annotated[int | None, typer.Option(help="Perturbations in fewer cells are not tested. 10.")] = None,
-    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. 200.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything drawn. 0.")] = None,
+    min_cells: Annotated[
+        int | None, typer.Option(help="Perturbations in fewer cells are not tested. Default: 10.")
+    ] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Resamples of the intervals, 0 for none. Default: 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: 0.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Where the run's bundle is now, for the map of states.")] = None,
     cells: Annotated[Path | None, typer.Option(help="Where the screened token table is now, for that map.")] = None,
     no_embed: Annotated[

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rankshift.jobs.executor.executor import Executor
 from rankshift.jobs.executor.registry import executor
 from rankshift.jobs.executor.shard_work import fan_out
 from rankshift.jobs.show.progress import progress
@@ -19,7 +20,7 @@ from rankshift.screen.engine.noise import TRIAL_LISTS
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
-from rankshift.screen.errors import redacted
+from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.runs.run import Run
@@ -69,14 +70,37 @@ def run_screen(
             return there.call(decide, replace(request, bundle=everywhere(bundle)))
 
         run = prepare(cells, opened, out, options, resume=resume, say=say, decide=decide_there)
-        screener = Screener.open(run.place, opened)
-        left = list(missing(screener))
-        rows = run.manifest.lists or 0
-        already = rows - sum(shard.lists for shard in left)
-        began = perf_counter()
-        if left or run.manifest.noise_floor is None:
-            with progress("perturbations", rows, already) as done:
-                fan_out(screener, bundle, there, done)
+        return _compute(run, opened, bundle, there, str(out), say)
+
+
+def resume_screen(
+    run: Path | str, bundle: Path | str | None = None, *, workers: int | None = None, say: Say = print
+) -> Run:
+    """Go on with a screen from what its folder holds: cells, perturbations and what was decided; without it being asked again.
+
+    bundle: where the run's is now, by default where it was. Raises InputError where it is not, or is another.
+    """
+    found = Run.open(run)
+    used = found.screened.bundle
+    place = used.path if bundle is None else bundle
+    if bundle is None and not Path(place).exists():
+        raise InputError(f"the bundle of {found.path} is no longer at {place}: say where it is with --bundle")
+    opened = Bundle.open(fetched(place))
+    opened.check(used.weights_sha256)
+    with executor(workers, what=f"screen {Path(redacted(run)).name}", say=say) as there:
+        return _compute(found, opened, place, there, str(run), say)
+
+
+def _compute(run: Run, opened: Bundle, bundle: Path | str, there: Executor, out: str, say: Say) -> Run:
+    """Compute what is missing of a prepared run, and say how it went. out: the run as the user wrote it."""
+    screener = Screener.open(run.place, opened)
+    left = list(missing(screener))
+    rows = run.manifest.lists or 0
+    already = rows - sum(shard.lists for shard in left)
+    began = perf_counter()
+    if left or run.manifest.noise_floor is None:
+        with progress("perturbations", rows, already) as done:
+            fan_out(screener, bundle, there, done)
     run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already

@@ -16,7 +16,7 @@ def stats(
     run: Path,
     out: Path | None,
     *,
-    mode: str,
+    mode: str | None = None,
     null: Path | None = None,
     reference_names: bool = False,
     judging: StatOptions | None = None,
@@ -28,6 +28,8 @@ def stats(
     """
     opened = Run.open(run)
     other = None if null is None else Run.open(null)
+    if mode is None:
+        mode = own_mode(opened) if other is None else "null"
     keeps = mode == own_mode(opened) and not reference_names
     if out is not None:
         check_out(out)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.executor.ray import OnRay
@@ -77,3 +78,31 @@ def test_keys_in_urls_are_written_nowhere(bundles, bucket, capfd, tmp_path, monk
         assert "SEC/RET" not in text
     assert json.loads(written[0])["cells"]["path"].endswith(f"***@{name}/cells.parquet")
     assert f"***@{name}/bundle" in json.loads(written[0])["command"]
+
+
+def test_a_run_is_resumed_from_its_folder_alone(bundles, tmp_path, capfd):
+    """The token table is gone, the bundle has moved: the folder says the rest. What was committed stays as it was."""
+    cells, bundle, run = tmp_path / "cells.parquet", tmp_path / "bundle", tmp_path / "run"
+    shutil.copyfile(CELLS, cells)
+    shutil.copytree(bundles["v1"], bundle)
+    options = ["--perturb", "delete", "--shard-tokens", "400", "--workers", "0"]
+    assert run_command(["screen", str(cells), "--bundle", str(bundle), "--out", str(run), *options]) == 0
+    whole = Run.open(run).sql(ROWS)
+    markers = sorted((run / "commits").iterdir())
+    assert len(markers) > 3
+    for marker in markers[2:]:
+        marker.unlink()
+    kept = {marker: marker.stat().st_mtime_ns for marker in markers[:2]}
+    cells.unlink()
+    bundle.rename(tmp_path / "moved")
+    capfd.readouterr()
+    assert run_command(["resume", str(run), "--workers", "0"]) == 2
+    assert f"no longer at {bundle}: say where it is with --bundle" in capfd.readouterr().err
+    assert run_command(["resume", str(run), "--bundle", str(bundles["v2"]), "--workers", "0"]) == 2
+    assert "has weights" in capfd.readouterr().err
+    assert run_command(["resume", str(run), "--bundle", str(tmp_path / "moved"), "--workers", "0"]) == 0
+    assert " were there" in capfd.readouterr().err
+    assert Run.open(run).sql(ROWS).equals(whole)
+    assert {marker: marker.stat().st_mtime_ns for marker in markers[:2]} == kept
+    assert run_command(["resume", str(run), "--bundle", str(tmp_path / "moved"), "--workers", "0"]) == 0
+    assert "0 perturbations of 12 cells" in capfd.readouterr().err

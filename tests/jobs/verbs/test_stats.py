@@ -54,3 +54,13 @@ def test_the_command(drawn, tmp_path, capfd):
     assert run_command(["stats", str(run.path), "--mode", "goal", "--out", str(inside)]) == 2
     assert not inside.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["effects.csv"]
+
+
+def test_a_run_is_judged_in_its_own_mode_where_none_is_named(drawn, tmp_path, capfd):
+    run, _ = drawn
+    for name, words in (("named", ["--mode", "goal"]), ("own", [])):
+        assert run_command(["stats", str(run.path), "--out", str(tmp_path / f"{name}.csv"), *words]) == 0
+    assert (tmp_path / "own.csv").read_bytes() == (tmp_path / "named.csv").read_bytes()
+    assert run_command(["stats", str(run.path), "--null", str(run.path), "--out", str(tmp_path / "null.csv")]) == 0
+    assert "null" in (tmp_path / "null.csv").read_text().splitlines()[0]
+    capfd.readouterr()
