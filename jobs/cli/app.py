@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankshift.jobs.show.escapes import printable
 from rankshift.screen.errors import redacted
 
 app = typer.Typer(
@@ -44,8 +45,8 @@ def command(
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the data; keys of URLs are left out."""
-    print(redacted(line), file=sys.stderr, flush=True)
+    """A line for the user, beside the data; keys of URLs are left out, and what would control the terminal is shown."""
+    print(printable(redacted(line), keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def launch(workers: int | None) -> Any:

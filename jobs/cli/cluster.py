@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rankshift.jobs.cli.app import app, say
+from rankshift.screen.errors import InputError
 
 pool = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The workers that commands share (docs/cluster.md)."
@@ -63,11 +64,12 @@ def submit(
     """Run any verb as a job of the cluster (docs/cluster.md)."""
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool import submit as jobs
-    from rankshift.screen.errors import InputError
 
     asked = [x for x in (command, status, stop, logs, list_ or None) if x]
     if len(asked) != 1:
         raise InputError("give one of: -- VERB …, --status ID, --stop ID, --logs ID, --list")
+    if command:
+        _check_verb(command[0])
     client = jobs.connect(address)
     if command:
         code = jobs.submit(client, command, folder=folder, follow=follow, say=say)
@@ -76,3 +78,10 @@ def submit(
     else:
         code = jobs.stop(client, stop, say=say) if stop is not None else jobs.show(client, status)
     raise typer.Exit(code)
+
+
+def _check_verb(verb: str) -> None:
+    """Refuse what no command of ours is called, before a job is sent: a cluster would keep it waiting."""
+    verbs = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # of a group
+    if verb not in verbs:
+        raise InputError(f"{verb!r} is no verb: use one of {', '.join(verbs)}")

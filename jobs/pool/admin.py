@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rankshift.jobs.pool.cluster import (
     TTL,
@@ -21,6 +22,7 @@ from rankshift.jobs.pool.cluster import (
 )
 from rankshift.jobs.pool.code_version import code_version
 from rankshift.jobs.pool.names import POOL
+from rankshift.jobs.show.escapes import printable
 from rankshift.screen.errors import InputError
 
 Say = Callable[[str], None]
@@ -74,8 +76,9 @@ def show_pool() -> None:
     for name, worker in state["workers"].items():
         models = " ".join(sha[:8] for sha in worker.get("models", ()))
         what = worker["fault"] or (worker["state"] if "process" in worker else "does not answer")
-        table.add_row(name, worker.get("node", "?"), worker.get("device", "?"), what, worker["holder"] or "", models)
+        row = (name, worker.get("node", "?"), worker.get("device", "?"), what, worker["holder"] or "", models)
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     console.print(table)
     for name, lease in state["leases"].items():
         kind = "gang" if lease["gang"] else "screen"
-        console.print(f"{name}: {kind}, holds {len(lease['held'])} of {lease['want']}")
+        console.print(Text(printable(f"{name}: {kind}, holds {len(lease['held'])} of {lease['want']}")))

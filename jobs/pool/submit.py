@@ -13,8 +13,10 @@ from pathlib import Path
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from rankshift.screen.errors import InputError
+from rankshift.jobs.show.escapes import printable
+from rankshift.screen.errors import InputError, redacted
 
 Say = Callable[[str], None]
 HERE = "http://127.0.0.1:8265"  # where `ray start --head` puts the dashboard
@@ -54,6 +56,11 @@ def submit(
         raise InputError(f"a job cannot {command[0]}: give a verb that computes, as screen or finetune")
     where = shlex.quote(str(folder or Path.cwd()))
     entry = f"cd {where} && exec python -m rankshift.jobs.cli {shlex.join(command)}"
+    if redacted(entry) != entry:
+        raise InputError(
+            f"{redacted(shlex.join(command))}: a cluster keeps and shows the command of a job, with the keys in its URLs: "
+            "leave them out, and set AWS_ACCESS_KEY_ID and the like on every node"
+        )
     job = f"{PREFIX}{command[0]}-{int(time.time() * 1000):x}"
     _send(client, entry, job, command[0])
     print(job, flush=True)
@@ -104,7 +111,8 @@ def show(client: JobSubmissionClient, job: str | None = None) -> int:
         began = f"{datetime.fromtimestamp(one.start_time / 1000):%Y-%m-%d %H:%M:%S}" if one.start_time else ""
         code = "" if one.status not in OVER else str(exit_code(one))
         command = one.entrypoint.split("rankshift.jobs.cli ", 1)[-1]
-        table.add_row(one.submission_id, one.status.value.lower(), code, began, command)
+        row = (one.submission_id, one.status.value.lower(), code, began, redacted(command))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0
 
@@ -121,7 +129,7 @@ def exit_code(job: JobDetails) -> int:
 def _follow(client: JobSubmissionClient, job: str, say: Say) -> int:
     async def tail() -> None:
         async for lines in client.tail_job_logs(job):
-            print(lines, end="", flush=True)
+            print(printable(lines, keep="\n\t\r"), end="", flush=True)
 
     asyncio.run(tail())
     while (details := _details(client, job)).status not in OVER:

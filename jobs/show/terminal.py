@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rankshift.jobs.show.escapes import printable
+
 SHOWN = 200  # rows of a table
 RECORDS = 20  # rows shown as records
 NARROWEST = 12  # columns that a text is cut to at least
@@ -25,7 +27,7 @@ def show(reader: pa.RecordBatchReader, say: Callable[[str], None]) -> None:
             columns = [[_text(v) for v in column.to_pylist()] for column in batch.slice(0, SHOWN - total).columns]
             rows += map(list, zip(*columns, strict=True))
         total += batch.num_rows
-    names = reader.schema.names
+    names = [printable(name) for name in reader.schema.names]
     numbers = [_number(field.type) for field in reader.schema]
     wide = [_width([name, *(row[i] for row in rows)]) for i, name in enumerate(names)]
     console = Console(highlight=False)
@@ -88,5 +90,4 @@ def _text(value: Any) -> str:
         return "NULL"
     if isinstance(value, bool):
         return str(value).lower()
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(f"{value:.6g}" if isinstance(value, float) else str(value))

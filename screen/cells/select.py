@@ -56,14 +56,23 @@ def _left(rows: np.ndarray, step: str, before: int) -> None:
 
 
 def rows_where(table: pa.Table, where: str) -> np.ndarray:
-    """Row numbers, ascending, for which the SQL condition over the table's columns holds; it can reach nothing else."""
+    """Row numbers, ascending, for which the SQL condition over the table's columns holds; it can reach nothing else.
+
+    Exactly one condition is taken: what DuckDB's own parser reads as one expression, by itself and within its parentheses.
+    """
     row = "row"
     while row in table.column_names:
         row += "_"
     table = table.append_column(row, pa.array(np.arange(table.num_rows)))
-    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+    alone: dict[str, str | bool | int | float | list[str]] = {
+        "enable_external_access": False,
+        "python_enable_replacements": False,
+    }
+    with duckdb.connect(":memory:", config=alone) as connection:
         connection.register("cells", table)
         try:
+            duckdb.SQLExpression(where)
+            duckdb.SQLExpression(f"({where}\n)")
             found = connection.execute(f'SELECT "{row}" FROM cells WHERE ({where}\n) ORDER BY 1').fetchnumpy()
         except duckdb.Error as error:
             columns = ", ".join(table.column_names[:-1])

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from rankshift.jobs.cli import run_command
 from rankshift.jobs.pool import submit
+from rankshift.screen.errors import InputError
 from rankshift.screen.notebook import run
 from rankshift.screen.runs.run import Run
 from support import GOLDEN, ROWS, until
@@ -34,6 +36,24 @@ def free_port() -> int:
 def rankshift(*arguments: object, env: dict[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "rankshift.jobs.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("verb", ["../../x", "scren", "--help", "a\x1b[2J"])
+def test_what_is_no_verb_is_refused_before_a_job_is_sent(verb, capfd):
+    """At an address where nobody listens: that would be said next."""
+    assert run_command(["submit", "--address", "http://127.0.0.1:9", "--", verb]) == 2
+    said = capfd.readouterr().err
+    assert "is no verb: use one of " in said
+    assert "screen" in said
+    assert "\x1b" not in said
+
+
+def test_keys_in_a_url_do_not_become_the_command_of_a_job():
+    """The cluster would keep it and show it to whoever lists jobs. There is no client: none is asked."""
+    command = ["screen", "s3://AKIAKEY:SECRET@lab/cells.parquet", "--out", "run"]
+    with pytest.raises(InputError, match=r"s3://\*\*\*@lab/cells.parquet --out run: .* leave them out") as refused:
+        submit.submit(None, command)
+    assert "AKIAKEY" not in str(refused.value)
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,21 @@ def test_a_terminal_shows_whole_numbers_however_narrow(runs):
     ]  # fmt: skip
 
 
+def test_nothing_in_a_name_or_a_value_controls_the_terminal(runs, capfd):
+    """A sequence that would clear the screen, in a header, in a value, in a refusal, also among records and rewritten lines."""
+    names = '1 AS "up\x1b[2J\x07", 3 AS "bidi\u202e", 4 AS "two\nlines"'
+    query = f"SELECT {names}, '\x1b]0;title\x07' AS state FROM cells LIMIT 1"
+    for width in (200, 30):
+        shown = on_terminal(width, "query", runs / "down", query)
+        assert not set(shown) & set("\x1b\x07\u202e")
+        assert "up\\x1b[2J\\x07" in shown
+        assert "\\x1b]0;title\\x07" in shown
+        assert "bidi\\u202e" in shown
+        assert "two\\nlines" in shown
+    assert rankshift("query", runs / "down", 'SELECT "no\x1b[2J" FROM cells') == 2
+    assert "\x1b" not in capfd.readouterr().err
+
+
 def test_more_rows_than_are_shown_are_counted(runs, capfd):
     assert rankshift("query", runs / "down", "SELECT * FROM shifts") == 0
     shown = capfd.readouterr()

@@ -342,6 +342,13 @@ def test_the_sample_is_drawn_from_cells_that_already_qualify():
         ({"where": "age > 99"}, r"no cell is left after --where 'age > 99' \(0 of 5\)"),
         ({"where": "tissue ="}, "syntax error"),
         ({"where": "true); DROP TABLE cells; --"}, "--where"),
+        ({"where": "true) UNION ALL SELECT 4 WHERE (true"}, "--where .*syntax error"),
+        ({"where": "true UNION SELECT 4"}, "--where"),
+        ({"where": "true; SELECT 4"}, "--where"),
+        ({"where": "true) ORDER BY (1"}, "--where"),
+        ({"where": "true) FROM (SELECT 1"}, "--where"),
+        ({"where": "true FROM cells"}, "--where"),
+        ({"where": "age > 1, age > 2"}, "--where"),
         ({"where": "donor IN (SELECT 1 FROM read_csv('/etc/hostname'))"}, "disabled by configuration"),
         (
             {"state_key": "colour", "start": "red"},
