@@ -6,7 +6,6 @@ bundle it came from.
 
 import json
 import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from rankshift.jobs.training.trainer import METRICS
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped
-from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.atomic import replacing, scratch
 
 LOGITS = "logits.npy"  # in the folder of a stage that is done
 
@@ -190,12 +189,11 @@ def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray])
     if options.task == "regression":
         record["target_mean"], record["target_sd"] = prepared.scale(prepared.splits.final)
     model.config.finetuning = record
-    checkpoint = job.out.with_name(f".{job.out.name}.{uuid.uuid4().hex[:8]}.model")
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one small file needs no bar
     try:
-        model.cpu().save_pretrained(checkpoint)
-        with replacing(job.out) as making:
+        with scratch(job.out) as checkpoint, replacing(job.out) as making:
+            model.cpu().save_pretrained(checkpoint)
             aliases = checkpoint / "aliases.json"
             aliases.write_text(json.dumps(prepared.bundle.aliases))
             vocabulary = prepared.bundle.path / "vocabulary.parquet"
@@ -209,7 +207,6 @@ def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray])
     finally:
         if bars:
             logging.enable_progress_bar()
-        shutil.rmtree(checkpoint, ignore_errors=True)
     shutil.rmtree(job.unfinished)
     return metrics
 

@@ -19,6 +19,7 @@ from rankshift.jobs.pool.auth import use_token
 from rankshift.jobs.pool.code_version import code_version
 from rankshift.jobs.pool.names import NAMESPACE, POOL
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import one_line
 
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
 OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
@@ -83,7 +84,7 @@ def _join() -> bool:
         if where == "auto":
             return False
         raise InputError(
-            f"no Ray cluster answers at RAY_ADDRESS={where} ({_line(error)}): start it, or unset"
+            f"no Ray cluster answers at RAY_ADDRESS={where} ({one_line(error)}): start it, or unset"
         ) from error
     return True
 
@@ -194,8 +195,6 @@ def start_head() -> None:
         text=True,
     )
     if done.returncode:
-        raise InputError(f"Ray could not be started here ({_line(done.stderr or done.stdout)}): try `ray start --head`")
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
+        raise InputError(
+            f"Ray could not be started here ({one_line(done.stderr or done.stdout)}): try `ray start --head`"
+        )

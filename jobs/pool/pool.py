@@ -22,6 +22,7 @@ from rankshift.jobs.pool.actor import WorkerActor
 from rankshift.jobs.pool.ledger import FREE, HELD, QUARANTINE, Ledger, Slot
 from rankshift.jobs.pool.names import NAMESPACE, POOL
 from rankshift.screen.errors import InputError, Interrupted
+from rankshift.screen.files.one_line import one_line
 
 POLL = 2.0  # seconds an answer to `acquire` waits for a worker, so that a driver's death never blocks the pool
 PATIENCE = 600.0  # seconds a worker may take to end what it does before it is restarted: longer than any shard
@@ -199,7 +200,7 @@ class Pool:
             except RayActorError as error:
                 deaths += 1
                 if deaths == BROKEN:
-                    self._faults[worker] = " ".join(str(error).split())[:200]
+                    self._faults[worker] = one_line(error)
                     self._wake()
                 await asyncio.sleep(min(0.25 * deaths, 5))
         self._faults.pop(worker, None)

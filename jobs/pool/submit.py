@@ -17,6 +17,7 @@ from rich.text import Text
 
 from rankshift.jobs.show.escapes import printable
 from rankshift.screen.errors import InputError, redacted
+from rankshift.screen.files.one_line import one_line
 
 Say = Callable[[str], None]
 HERE = "http://127.0.0.1:8265"  # where `ray start --head` puts the dashboard
@@ -36,7 +37,7 @@ def connect(address: str | None = None) -> JobSubmissionClient:
         return JobSubmissionClient(where)
     except (ConnectionError, RuntimeError) as error:
         raise InputError(
-            f"no dashboard answers at {where} ({_line(error)}): start one (rankshift pool start), or give --address"
+            f"no dashboard answers at {where} ({one_line(error)}): start one (rankshift pool start), or give --address"
         ) from error
 
 
@@ -145,7 +146,3 @@ def _details(client: JobSubmissionClient, job: str) -> JobDetails:
         return client.get_job_info(job)
     except RuntimeError as error:
         raise InputError(f"job {job} is unknown to the cluster: rankshift submit --list names them") from error
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

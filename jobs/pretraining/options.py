@@ -10,7 +10,7 @@ from rankshift.jobs.training.recipe import Recipe
 from rankshift.screen.bundle.bundle import read_object
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import FAMILIES, PUBLISHED
-from rankshift.screen.files.foreign import first_line
+from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.vocabulary import Vocabulary
 
 # Shapes of the published models (TS 1) and, where it is known, how they were trained (TS 2.5). The recipes

@@ -5,7 +5,6 @@ It trains in this process or on a gang of workers, and reads token tables, never
 
 import hashlib
 import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import Stopped
+from rankshift.screen.files.atomic import scratch
 from rankshift.screen.genes.token_space import Draft
 
 NO_LIMIT = 2**31 - 1
@@ -163,16 +163,14 @@ def _train(rank: Rank, job: PretrainJob, data: _Data, report: Report) -> tuple[d
 def _write(model: PreTrainedModel, job: PretrainJob) -> None:
     """Write the bundle, with the curve of its training, in place of the unfinished training."""
     out = job.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.model")
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one small file needs no bar
     try:
-        model.save_pretrained(making)
-        make_bundle(making, job.vocabulary, out)
+        with scratch(out) as checkpoint:
+            model.save_pretrained(checkpoint)
+            make_bundle(checkpoint, job.vocabulary, out)
     finally:
         if bars:
             logging.enable_progress_bar()
-        shutil.rmtree(making, ignore_errors=True)
     (job.unfinished / METRICS).rename(out / METRICS)
     shutil.rmtree(job.unfinished)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.one_line import one_line
 
 STATE = "state.safetensors"  # lies in the folder of an unfinished training
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -70,7 +71,7 @@ def _opened(folder: Path) -> Any:
         raise _damaged(folder, error) from error
     except OSError as error:
         raise InputError(
-            f"{folder / STATE} cannot be read ({_line(error)}): mend that and go on with --resume, nothing needs removing"
+            f"{folder / STATE} cannot be read ({one_line(error)}): mend that and go on with --resume, nothing needs removing"
         ) from error
 
 
@@ -94,10 +95,6 @@ def _shape(shape: list[int] | None) -> str:
 
 def _damaged(folder: Path, error: Exception) -> InputError:
     return InputError(
-        f"{folder} is not an unfinished training of this model: its {STATE} is damaged ({_line(error)}); "
+        f"{folder} is not an unfinished training of this model: its {STATE} is damaged ({one_line(error)}); "
         "remove the folder and train again"
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,8 +8,6 @@ import hashlib
 import math
 import os
 import pickle
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.atomic import replacing, sync
+from rankshift.screen.files.atomic import replacing, scratch, sync
 from rankshift.screen.runs.layout import PERTURBATIONS, genes_path, part_path, shift_column
 from rankshift.screen.runs.run import Run
 
@@ -78,10 +76,7 @@ def write_pickle(content: Any, path: Path) -> None:
 
 def write_folder(contents: Iterator[tuple[str, Any]], out: Path) -> list[Path]:
     """Pickle (file name, object) pairs into the folder `out`: all files appear when all are written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name[:64]}.{uuid.uuid4().hex[:8]}.tmp")
-    making.mkdir()
-    try:
+    with scratch(out) as making:
         names = []
         for name, content in contents:
             with (making / name).open("wb") as file:
@@ -93,8 +88,6 @@ def write_folder(contents: Iterator[tuple[str, Any]], out: Path) -> list[Path]:
         for name in names:
             os.replace(making / name, out / name)
         sync(out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return [out / name for name in names]
 
 

@@ -7,7 +7,6 @@ together, and renames the finished folder into place; pickled weights are read t
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,9 @@ from rankshift.screen.bundle.lora import is_adapter, merge
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family, family_of
 from rankshift.screen.families.sizes import Sizes
-from rankshift.screen.files.atomic import sync
-from rankshift.screen.files.foreign import first_line, read_mapping, readable
+from rankshift.screen.files.atomic import scratch, sync
+from rankshift.screen.files.foreign import read_mapping, readable
+from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
 
@@ -167,10 +167,7 @@ def make_bundle(
     sources = checkpoint_files(checkpoint)
     targets = None if aliases is None else _alias_targets(read_mapping(aliases), table, Path(aliases))
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    making.mkdir()
-    try:
+    with scratch(out) as making:
         (making / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if sources.pickled:
             convert_pickled(sources.weights, making / "model.safetensors")
@@ -207,8 +204,6 @@ def make_bundle(
         except OSError:
             return _same_bundle(out, record)
         sync(out.parent)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return Bundle.open(out)
 
 

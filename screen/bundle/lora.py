@@ -21,7 +21,7 @@ from rankshift.screen.bundle.checkpoint import read_header
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.files.foreign import first_line
+from rankshift.screen.files.one_line import first_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")  # others change the base weights, too

@@ -5,8 +5,6 @@ One Arrow stream, state.json and dataset_info.json, written without the `dataset
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.cells.token_table import ROWS
 from rankshift.screen.cells.uncropped import LENGTH_UNCROPPED, UNCROPPED
-from rankshift.screen.files.atomic import sync
+from rankshift.screen.files.atomic import replacing, sync
 
 STREAM = "data-00000-of-00001.arrow"
 _TYPES = {"double": "float64", "float": "float32", "halffloat": "float16"}  # what `datasets` calls them
@@ -32,24 +30,9 @@ def write_dataset(table: Path, folder: Path, columns: Mapping[str, str] | None =
     if columns is None:
         own = ("input_ids", "length", UNCROPPED)
         columns = {name: name for name in pq.read_schema(table).names if name not in own}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unique = uuid.uuid4().hex[:8]
-    making, old = (folder.with_name(f".{folder.name}.{unique}.{what}") for what in ("tmp", "old"))
-    making.mkdir()
-    try:
+    with replacing(folder, folders=True) as making:
+        making.mkdir()
         cells = _fill(making, pq.ParquetFile(table), columns)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            making.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-        sync(folder.parent)
-    finally:
-        for path in (making, old):
-            shutil.rmtree(path, ignore_errors=True)
     return cells
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import pyarrow as pa
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import first_line
+from rankshift.screen.files.one_line import first_line
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import first_line
+from rankshift.screen.files.one_line import first_line
 
 SEED = 42  # the published code samples cells with it (PS 2.2)
 

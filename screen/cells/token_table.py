@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import first_line
+from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.framing import PLAIN, Frame
 from rankshift.screen.genes.token_space import Tokens
 

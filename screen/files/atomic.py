@@ -18,17 +18,20 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, folders: bool = False) -> Iterator[Path]:
     """A temporary path in the folder of `path`; what was written there becomes `path` when the block ends well.
 
-    On an exception nothing is left behind and an older `path` stays as it was.
+    On an exception nothing is left behind and an older `path` stays as it was. folders: a folder may take the place of one
+    that holds something; without it that is an error, because two may be writing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _beside(path, "tmp")
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        if folders and temporary.is_dir() and path.exists():
+            _swap(temporary, path)
+        else:
+            os.replace(temporary, path)
         sync(path.parent)
     except BaseException:
         if temporary.is_dir():
@@ -36,3 +39,31 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """An empty folder in the folder of `beside`, on its disk, that is gone when the block ends."""
+    folder = _beside(beside, "scratch")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex[:8]}.{ending}")
+
+
+def _swap(folder: Path, path: Path) -> None:
+    """Put `folder` where the folder `path` is, which comes back where that fails."""
+    old = _beside(path, "old")
+    path.rename(old)
+    try:
+        folder.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import first_line
 from rankshift.screen.files.plain_pickle import read_pickle
 
 
@@ -112,9 +113,3 @@ def _number(text: str) -> int | float | str:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def first_line(error: BaseException) -> str:
-    """The message of another library's error, in one line."""
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -23,6 +23,7 @@ from pyarrow import fs
 
 from rankshift.screen.errors import HIDDEN, InputError, redacted
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.one_line import one_line
 
 _URL = re.compile(r"^(s3|gs|gcs|abfs|abfss):/+(.*)$")  # Path() makes one slash of two
 CONNECTIONS = 16  # transfers at a time, because a store takes tens of milliseconds to answer
@@ -85,7 +86,7 @@ class Mirror:
             store, base = _store(url)
         except (ValueError, OSError, NotImplementedError) as error:
             raise InputError(
-                f"{url} cannot be opened ({_line(error)}): check the address and the credentials"
+                f"{url} cannot be opened ({one_line(error)}): check the address and the credentials"
             ) from error
         return Mirror(url=url, store=store, base=base, local=_folder(url))
 
@@ -109,7 +110,7 @@ class Mirror:
             found = self.store.get_file_info(selector)
         except OSError as error:
             raise InputError(
-                f"{self.shown} cannot be listed ({_line(error)}): check the bucket and the credentials"
+                f"{self.shown} cannot be listed ({one_line(error)}): check the bucket and the credentials"
             ) from error
         files = {info.path.removeprefix(f"{self.base}/"): info for info in found if info.type == fs.FileType.File}
         for name in files:
@@ -125,7 +126,7 @@ class Mirror:
             return None
         except OSError as error:
             raise InputError(
-                f"{name} of {self.shown} cannot be read ({_line(error)}): check the credentials"
+                f"{name} of {self.shown} cannot be read ({one_line(error)}): check the credentials"
             ) from error
 
     def pull(self, objects: Mapping[str, fs.FileInfo]) -> None:
@@ -240,7 +241,3 @@ def _sha256(path: Path) -> str:
     """sha256 of a file, computed once for each version of it that this process meets."""
     there = path.stat()
     return _sha256_of(path, (there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns))
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import one_line
 
 LARGEST = 2 << 30  # bytes of a file: the raw pickles of a whole screen are far below
 SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}  # bytes of a number, by numpy's letter
@@ -148,8 +149,7 @@ def read_pickle(path: Path) -> Any:
     except InputError as error:
         raise InputError(f"{path}: {error}: convert it to .json or .csv") from None
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} is not a readable pickle: {text}: copy it again") from error
+        raise InputError(f"{path} is not a readable pickle: {one_line(error)}: copy it again") from error
 
 
 def _run(stream: bytes) -> Any:

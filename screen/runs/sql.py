@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import one_line
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.views import NAMES, absent, literal, quoted, views_of
 
@@ -51,7 +52,7 @@ def connected(
         try:
             connection.execute(statements)
         except duckdb.Error as error:
-            raise InputError(f"views cannot be made: {' '.join(str(error).split())[:300]}") from error
+            raise InputError(f"views cannot be made: {one_line(error, 300)}") from error
         for option, value in (
             ("allowed_directories", _list(folders)),
             ("allowed_paths", _list([str(f.resolve()) for f in tables.values()])),

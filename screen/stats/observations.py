@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import one_line
 from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, part_path
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import literal, quoted
@@ -82,7 +83,7 @@ class Observations:
                         values[name][part] = batch.column(i + 2).to_numpy(zero_copy_only=False)
                     used += batch.num_rows
             except (duckdb.Error, pa.ArrowException) as error:
-                raise InputError(f"{run.path} cannot be read ({' '.join(str(error).split())[:200]})") from error
+                raise InputError(f"{run.path} cannot be read ({one_line(error)})") from error
         table = pq.read_table(run.path / PERTURBATIONS)
         known = np.ones(rows, bool)
         for column in values.values():

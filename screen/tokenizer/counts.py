@@ -15,7 +15,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import first_line
+from rankshift.screen.files.one_line import first_line
 from rankshift.screen.tokenizer.layers import RAW, X, choose, spread
 
 BLOCK_CELLS = 4096  # cells read at a time

@@ -14,7 +14,8 @@ import numpy as np
 from rankshift.jobs.finetuning.labels.labels import NONE, Task, check_classes
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import first_line, readable
+from rankshift.screen.files.foreign import readable
+from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.vocabulary import Vocabulary
 
 NAMED = 10  # unknown genes that a note spells out
