@@ -21,7 +21,12 @@ def start(
 ) -> None:
     """Start the pool on the cluster at RAY_ADDRESS, or on this machine."""
     # Late: --help and a wrong option must not wait for what computes.
-    from rankshift.jobs.pool.admin import start_pool
+    from rankshift.jobs.pool.auth import first_token
+    from rankshift.jobs.pool.cluster import address
+
+    if address() is None:
+        first_token()
+    from rankshift.jobs.pool.admin import start_pool  # late: it imports Ray, which asks once whether there is a token
 
     start_pool(workers, ttl, say=say)
 

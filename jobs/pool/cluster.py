@@ -15,9 +15,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from rankshift.jobs.pool.auth import use_token
+from rankshift.jobs.pool.auth import first_token
 from rankshift.jobs.pool.code_version import code_version
 from rankshift.jobs.pool.names import NAMESPACE, POOL
+from rankshift.jobs.pool.own_cluster import own_cluster
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import one_line
 
@@ -64,24 +65,27 @@ def connected(cpus: int) -> Iterator[None]:
 
 
 def address() -> str | None:
-    """Where a cluster may be: RAY_ADDRESS, or one that `ray start` left running on this machine."""
-    if os.environ.get("RAY_ADDRESS"):
-        return os.environ["RAY_ADDRESS"]
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return "auto" if note.exists() else None
+    """Where a cluster is: RAY_ADDRESS, or the one of this user that was left running on this machine."""
+    return named() or own_cluster()
+
+
+def named() -> str | None:
+    """The cluster that RAY_ADDRESS names. `auto` names none: it stands for whichever this machine has."""
+    where = os.environ.get("RAY_ADDRESS")
+    return None if where == "auto" else where or None
 
 
 def _join() -> bool:
     """Connect to the cluster at `address`; one that was only left over on this machine may be gone."""
     import ray  # late, see above
 
-    where = address()
+    where, asked = address(), named()
     if where is None:
         return False
     try:
         ray.init(where, **QUIET)
     except (ConnectionError, RuntimeError) as error:
-        if where == "auto":
+        if asked is None:
             return False
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={where} ({one_line(error)}): start it, or unset"
@@ -127,7 +131,7 @@ def default_workers() -> int:
                 pool = running_pool()
                 if pool is not None:
                     return pool_size(pool)
-                if os.environ.get("RAY_ADDRESS"):
+                if named():
                     return cluster_size()
             finally:
                 if not already:
@@ -184,15 +188,14 @@ def end_pool(pool: Any) -> None:
 def start_head() -> None:
     """Start Ray on this machine, with its dashboard for jobs and token authentication, by the `ray` of this environment."""
     ray_command = Path(sys.executable).with_name("ray")
-    if not use_token() and "RAY_AUTH_MODE" not in os.environ:  # Ray listens on all interfaces
-        subprocess.run([ray_command, "get-auth-token", "--generate"], capture_output=True, check=True)
-        use_token()
+    first_token()
     path = os.pathsep.join([str(ray_command.parent), os.environ.get("PATH", "")])
     done = subprocess.run(
         [ray_command, "start", "--head", "--disable-usage-stats"],
         env={**os.environ, "PATH": path},  # jobs run the first python on the PATH of `ray start`
         capture_output=True,
         text=True,
+        umask=0o077,  # logs and sockets are for this user, whatever folder Ray puts them in
     )
     if done.returncode:
         raise InputError(
