@@ -31,6 +31,7 @@ from rankshift.jobs.show.heat_map import draw_heat_map, sample
 from rankshift.jobs.verbs.export import write_pickle
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import label_meant, labels_of
 from rankshift.screen.cells.select import select
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.embed.gene_embeddings import gene_medians, gene_sums
@@ -217,12 +218,12 @@ class EmbExtractor:
 
     def _state(self, cells: Cells, encoder: Encoder, key: str, state: Any) -> torch.Tensor:
         """The vectors of the cells of a state, or their exact summary."""
-        if key not in cells.obs.column_names:
-            raise InputError(f"state key {key!r} is not a column: the columns are {', '.join(cells.obs.column_names)}")
-        labels = [str(label) for label in dict.fromkeys(cells.obs.column(key).to_pylist()) if label is not None]
-        parts = [label for label in labels if label in str(state) and label != str(state)]
+        of_cells = labels_of(cells.obs, key, "state key").to_pylist()
+        labels = [label for label in dict.fromkeys(of_cells) if label is not None]
+        meant = label_meant(cells.obs.column(key), state)
+        parts = [label for label in labels if label in meant and label != meant]
         if self.substring_states:
-            found = [str(label) in str(state) for label in cells.obs.column(key).to_pylist()]
+            found = [label is not None and label in meant for label in of_cells]
             if not any(found):
                 raise InputError(f"no cell has a {key} that is part of {state!r}: the states are {', '.join(labels)}")
             some = cells.take(np.flatnonzero(found))
@@ -234,7 +235,7 @@ class EmbExtractor:
                     f"{', '.join(map(repr, parts))} (substring_states=True does, too)"
                 )
             some = cells
-            rows = select(some, state_key=key, start=str(state), max_cells=self.max_ncells)
+            rows = select(some, state_key=key, start=meant, max_cells=self.max_ncells)
         vectors = self._vectors(some.take(rows), encoder)
         if self.summary_stat is None:
             return torch.from_numpy(vectors)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import label_meant, label_texts
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import Vocabulary
 
@@ -114,8 +116,9 @@ def matching(cells: Cells, wanted: Mapping[str, Sequence[Any]]) -> Cells:
     for column, values in wanted.items():
         if column != "length" and column not in cells.obs.column_names:
             raise InputError(f"{column!r} is not a column: the columns are {', '.join(cells.obs.column_names)}, length")
-        found = cells.lengths.tolist() if column == "length" else cells.obs.column(column).to_pylist()
-        keep &= np.array([value in values for value in found], bool)
+        held = pa.array(cells.lengths) if column == "length" else cells.obs.column(column)
+        found, meant = label_texts(held, repr(column)).to_pylist(), {label_meant(held, value) for value in values}
+        keep &= np.array([text in meant for text in found], bool)
         if not keep.any():
             there = ", ".join(map(repr, list(dict.fromkeys(found))[:10]))
             raise InputError(f"no cell has {column} in {list(values)}: the column holds {there}")

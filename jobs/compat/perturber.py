@@ -30,6 +30,7 @@ from rankshift.jobs.verbs.export import SUFFIX, export
 from rankshift.jobs.verbs.screen import run_screen
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import label_text
 from rankshift.screen.cells.select import select
 from rankshift.screen.embed.states import write_states
 from rankshift.screen.engine.options import Options
@@ -232,7 +233,7 @@ class InSilicoPerturber:
         rows = select(
             cells,
             state_key=key,
-            start=None if start is None else str(start),
+            start=label_text(start),
             contains=wanted,
             max_cells=self.max_ncells,
         )
@@ -252,9 +253,10 @@ class InSilicoPerturber:
         if self.cell_states_to_model is not None:
             key, start, goal, others = states_of(self.cell_states_to_model)
             assert self.state_embs_dict is not None
-            vectors = {str(s): _vector(s, self.state_embs_dict[s]) for s in (start, goal, *others)}
-            write_states(vectors, folder / "states.json")
-            route = {"state_key": key, "start": str(start), "goal": str(goal), "alt": tuple(map(str, others))}
+            first, second, *more = (str(label_text(s)) for s in (start, goal, *others))
+            vectors = [_vector(s, self.state_embs_dict[s]) for s in (start, goal, *others)]
+            write_states(dict(zip((first, second, *more), vectors, strict=True)), folder / "states.json")
+            route = {"state_key": key, "start": first, "goal": second, "alt": tuple(more)}
             route["states"] = folder / "states.json"
         options = Options(
             perturb=self.perturb_type,

@@ -21,6 +21,7 @@ from rankshift.compat.inputs import (
 )
 from rankshift.compat.pickles import RawValues, Tokens, as_run
 from rankshift.jobs.verbs.export import SUFFIX, TRIPLES
+from rankshift.screen.cells.labels import label_text
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
@@ -163,14 +164,14 @@ class InSilicoPerturberStats:
     def _goal_run(self, values: RawValues, folder: Path) -> Run:
         assert self.cell_states_to_model is not None
         key, start, goal, others = states_of(self.cell_states_to_model)
-        by_name = {str(state): cells for state, cells in values.cells.items() if state is not None}
-        missing = [str(s) for s in (goal, *others) if str(s) not in by_name]
+        by_name = {label_text(state): cells for state, cells in values.cells.items() if state is not None}
+        route = [key, *(str(label_text(state)) for state in (start, goal, *others))]
+        missing = [name for name in route[2:] if name not in by_name]
         if missing:
             there = ", ".join(map(repr, by_name)) or "none"
             raise InputError(
                 f"the pickles hold no shifts towards {missing[0]!r}, of states there are {there}: perturb with it"
             )
-        route = [key, str(start), str(goal), *map(str, others)]
         columns = {f"shift_{s}": self._of_list(by_name[s]) for s in route[2:]}
         return as_run(folder, columns, self._vocabulary, route=route, together=self._listed)
 

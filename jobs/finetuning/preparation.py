@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -23,6 +24,7 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.training.job import TrainingJob
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.cells.select import select
 from rankshift.screen.errors import InputError
 
@@ -183,9 +185,7 @@ def _check_folds(prepared: Prepared) -> None:
 def _column(table: Cells, name: str | None, option: str, rows: np.ndarray) -> Sequence[object] | None:
     if name is None:
         return None
-    if name not in table.obs.column_names:
-        raise InputError(f"{option} {name!r} is not a column: the columns are {', '.join(table.obs.column_names)}")
-    return table.obs.column(name).take(rows).to_pylist()
+    return labels_of(table.obs, name, option).take(pa.array(rows)).to_pylist()
 
 
 def _identity(

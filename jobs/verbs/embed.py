@@ -21,6 +21,7 @@ from rankshift.jobs.show.progress import progress
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import resolve_genes
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.cells.select import rows_where, select
 from rankshift.screen.embed.cell_embeddings import check_level
 from rankshift.screen.embed.embedding_file import Embeddings, check_file, stamped, with_vectors
@@ -160,8 +161,6 @@ def chosen_cells(
         table = table.take(rows)
     if by is None:
         return table if max_cells is None else table.take(np.sort(select(table, max_cells=max_cells)))
-    if by not in table.obs.column_names:
-        raise InputError(f"--by {by!r} is not a column: the columns are {', '.join(table.obs.column_names)}")
     states = dict.fromkeys(label for label in _labels(table, by) if label is not None)
     if not states:
         raise InputError(f"--by {by!r} is empty in all {len(table)} cells: name another column")
@@ -171,7 +170,7 @@ def chosen_cells(
 
 
 def _labels(cells: Cells, by: str) -> list:
-    return [None if x is None else str(x) for x in cells.obs.column(by).to_pylist()]
+    return labels_of(cells.obs, by, "--by").to_pylist()
 
 
 def chosen_genes(genes: str | Sequence[str], cells: Cells, bundle: Bundle, say: Say) -> np.ndarray:

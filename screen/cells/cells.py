@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rankshift.screen.cells.labels import without_nan
 from rankshift.screen.cells.obs import unified
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.token_table import (
@@ -125,6 +126,9 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_
         if "input_ids" not in batch.schema.names:
             raise InputError(f"{path} has no column input_ids, only {', '.join(batch.schema.names)}: tokenize first")
         size, flat = rank_lists(path, batch.column("input_ids"))
+        if len(set(batch.schema.names)) < len(batch.schema.names):
+            twice = next(name for name in batch.schema.names if batch.schema.names.count(name) > 1)
+            raise InputError(f"{path} has two columns {twice!r}: rename one")
         own = ("input_ids", "length", UNCROPPED, LENGTH_UNCROPPED)
         names = [name for name in batch.schema.names if name not in own]
         nested = [name for name in names if pa.types.is_nested(batch.schema.field(name).type)]
@@ -148,7 +152,7 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_
     if not any(len(size) for size in lengths):
         raise InputError(f"{path} holds no cell with a gene ({row} rows): give another token table")
     ids.resize(used, refcheck=False)
-    table = pa.Table.from_batches(obs)
+    table = without_nan(pa.Table.from_batches(obs))
     _refuse_repeated(path, table.column("cell_id"))
     return Cells(
         ids=ids,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
 
+from rankshift.screen.cells.labels import label_texts
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import first_line
 
@@ -27,7 +28,7 @@ def unified(files: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa.Table]
     Raises InputError when a column has types that no type holds.
     """
     try:
-        names = [table.column("cell_id").cast(pa.string()).to_pylist() for table in tables]
+        names = [label_texts(table.column("cell_id"), "cell_id").to_pylist() for table in tables]
         tables = [_renamed(table, part) for table, part in zip(tables, names, strict=True)]
         schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
         tables = [table.cast(schema) for table in tables]

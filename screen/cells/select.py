@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import label_meant, labels_of, without_nan
+from rankshift.screen.cells.sql_names import free_name, sql_names
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import first_line
 
@@ -60,10 +62,10 @@ def rows_where(table: pa.Table, where: str) -> np.ndarray:
 
     Exactly one condition is taken: what DuckDB's own parser reads as one expression, by itself and within its parentheses.
     """
-    row = "row"
-    while row in table.column_names:
-        row += "_"
-    table = table.append_column(row, pa.array(np.arange(table.num_rows)))
+    table = without_nan(table)
+    names = sql_names(table.column_names)
+    row = free_name("row", names)
+    table = table.rename_columns(names).append_column(row, pa.array(np.arange(table.num_rows)))
     alone: dict[str, str | bool | int | float | list[str]] = {
         "enable_external_access": False,
         "python_enable_replacements": False,
@@ -75,24 +77,18 @@ def rows_where(table: pa.Table, where: str) -> np.ndarray:
             duckdb.SQLExpression(f"({where}\n)")
             found = connection.execute(f'SELECT "{row}" FROM cells WHERE ({where}\n) ORDER BY 1').fetchnumpy()
         except duckdb.Error as error:
-            columns = ", ".join(table.column_names[:-1])
+            columns = ", ".join(names)
             raise InputError(f"--where {where!r}: {first_line(error)}; the columns are {columns}") from error
     return np.asarray(found[row], dtype=np.int64)
 
 
 def _in_state(cells: Cells, rows: np.ndarray, key: str, start: str) -> np.ndarray:
-    if key not in cells.obs.column_names:
-        raise InputError(f"--state-key {key!r} is not a column: the columns are {', '.join(cells.obs.column_names)}")
-    try:
-        states = cells.obs.column(key).take(pa.array(rows)).cast(pa.string())
-    except pa.ArrowException as error:
-        raise InputError(
-            f"--state-key {key!r} is of type {cells.obs.column(key).type}: give a column of labels"
-        ) from error
-    label = str(start).lower() if pa.types.is_boolean(cells.obs.column(key).type) else str(start)
+    states = labels_of(cells.obs, key, "--state-key").take(pa.array(rows))
+    label = label_meant(cells.obs.column(key), start)
     kept = rows[np.asarray(pc.fill_null(pc.equal(states, label), False))]
     if len(kept) == 0:
-        counts = sorted(((c["values"], c["counts"]) for c in states.value_counts().to_pylist()), key=lambda c: -c[1])
+        found = states.drop_null().value_counts().to_pylist()
+        counts = sorted(((c["values"], c["counts"]) for c in found), key=lambda c: -c[1])
         there = ", ".join(f"{state} ({n})" for state, n in counts[:10]) + (", …" if len(counts) > 10 else "")
         raise InputError(f"no cell has {key} = {start!r} (0 of {len(rows)}): the states are {there}")
     return kept

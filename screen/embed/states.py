@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from rankshift.screen.cells.labels import label_meant
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+
+KINDS = (pa.array([], pa.float64()), pa.array([], pa.bool_()))  # columns whose values have several spellings
 
 
 def read_states(path: Path, width: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -25,13 +29,15 @@ def read_states(path: Path, width: int, names: Sequence[str] | None = None) -> d
         )
     names = list(found) if names is None else names
     out = {}
-    missing = [name for name in names if name not in found]
+    # A file may say 1.0 or True where the cells say 1 or true.
+    same = {label_meant(kind, key): key for kind in KINDS for key in found} | {key: key for key in found}
+    missing = [name for name in names if name not in same]
     if missing:
         there = ", ".join(map(repr, found))
         raise InputError(f"state {missing[0]!r} is not in {path}, which has {there}: name one of those")
     for name in names:
         try:
-            vector = np.asarray(found[name], np.float32).reshape(-1)
+            vector = np.asarray(found[same[name]], np.float32).reshape(-1)
         except (TypeError, ValueError) as e:
             raise InputError(
                 f"state {name!r} in {path} is not a list of numbers: make the file with rankshift embed"

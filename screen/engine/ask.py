@@ -1,11 +1,13 @@
 """What is asked of a screen, held against the bundle and the cells: each refusal comes before anything is computed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import label_meant
+from rankshift.screen.cells.sql_names import check_names
 from rankshift.screen.embed.cell_embeddings import check_level
 from rankshift.screen.embed.states import read_states
 from rankshift.screen.engine.options import Options
@@ -13,6 +15,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.perturb.asked import asked as perturbation_asked
 from rankshift.screen.perturb.perturbation import Perturb
+from rankshift.screen.runs.layout import shift_column
 from rankshift.screen.tokenizer.source import CellSource, cells_of, name_of
 
 Say = Callable[[str], None]
@@ -53,6 +56,7 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
     table = cells_of(cells, bundle, below=options.refill)
     for note in table.notes:
         say(note)
+    options = _meant(options, table)
     level = ("cls" if table.frame.head else "cell") if options.embedding == "auto" else options.embedding
     check_level(level, table.frame)
     perturb = perturbation_asked(
@@ -83,8 +87,26 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
     )
 
 
+def _meant(options: Options, table: Cells) -> Options:
+    """The options with states as the labels of the cells say them; refuses names that views of the run could not tell apart.
+
+    Of a column of numbers --start 1.0 means the state 1, because a missing neighbour makes 1.0 of a 1.
+    """
+    fix = "tokenize again without it, or rename it"
+    check_names([*table.obs.column_names, "input_ids", "length"], "columns of the cells", fix)
+    if options.state_key is not None and options.state_key in table.obs.column_names:
+        column = table.obs.column(options.state_key)
+        start, goal = (None if state is None else label_meant(column, state) for state in (options.start, options.goal))
+        others = tuple(label_meant(column, state) for state in options.alt)
+        options = replace(options, start=start, goal=goal, alt=others)
+    if options.route is not None:
+        check_names([shift_column(state) for state in options.route], "columns of the states", "rename a state")
+    return options
+
+
 def _states(bundle: Bundle, options: Options) -> dict[str, list[float]]:
     if options.states is None:
         return {}
     found = read_states(options.states, bundle.config["hidden_size"], options.route)
+    check_names([shift_column(state) for state in found], "columns of the states", "rename a state in the file")
     return {name: [float(x) for x in vector] for name, vector in found.items()}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.runs.manifest import GenesKept
 
@@ -31,7 +32,7 @@ def gene_table(shifts: Shifts, perturbation_of: np.ndarray, cells: Cells, kept: 
     if kept.per_cell:
         columns["cell"] = pa.array(shifts.cell[row], pa.int32())
     if kept.by is not None:
-        column = cells.obs.column(kept.by).cast(pa.string()).combine_chunks()
+        column = labels_of(cells.obs, kept.by, "--by")
         columns["cells"] = column.take(pa.array(shifts.cell[row]))
     keys = list(columns)
     one = np.ones(len(row), np.int32)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
+from rankshift.screen.cells.sql_names import folded
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import one_line
 from rankshift.screen.runs.folder import RunFolder
@@ -19,6 +21,7 @@ from rankshift.screen.runs.views import NAMES, absent, literal, quoted, views_of
 
 MEMORY = "2GB"  # of DuckDB, beside the interpreter and the libraries; what is longer goes through temporary files
 READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet", ".json": "read_json"}
+HEADER = 1 << 16  # bytes of a file to join in which its columns are named
 TAKEN = {*NAMES, "main", "temp", "system", "information_schema", "pg_catalog", "tables"}
 ON_PURPOSE = "SQL reads the run; name other files with --table NAME=FILE (in Python tables={name: file})"
 
@@ -61,7 +64,26 @@ def connected(
             ("lock_configuration", "true"),
         ):
             connection.execute(f"SET {option} = {value}")
+        for name, file in tables.items():
+            _check_columns(connection, name, file)
         yield connection
+
+
+def _check_columns(connection: duckdb.DuckDBPyConnection, name: str, file: Path) -> None:
+    """Refuse a file with columns that are one name for SQL: DuckDB calls the second gene_1, and gene finds the first."""
+    columns = connection.sql(f"SELECT * FROM {quoted(name)} LIMIT 0").columns
+    there = {folded(column): column for column in columns}
+    if file.suffix.lower() == ".parquet":
+        own = pq.read_schema(file).names
+    else:
+        with file.open("rb") as opened:  # names stand in the first line of a table, and in the first object of JSON
+            own = re.findall(r"\w+", opened.read(HEADER).decode(errors="replace"))
+    for column in columns:
+        stem, _, number = column.rpartition("_")
+        if number.isdecimal() and folded(stem) in there and column not in own:
+            raise InputError(
+                f"table {name}: {file} has columns {there[folded(stem)]!r} and {stem!r}, one name for SQL: rename one"
+            )
 
 
 def ask(

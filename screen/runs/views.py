@@ -5,13 +5,14 @@ The text names files by absolute paths and lists what is committed now. Nothing 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rankshift.screen.cells.sql_names import beside, free_name, sql_names
 from rankshift.screen.cells.uncropped import UNCROPPED
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.layout import (
@@ -31,6 +32,7 @@ STAMP = b"rankshift.statistics"  # metadata of the run's own statistics: the sum
 # Rounding may leave a variance just below zero; of one value it is exactly zero, because square is the square of sum.
 COSINE_MEAN = "sum(sum) / sum(n)"
 COSINE_SD = f"sqrt(greatest(sum(square) / sum(n) - ({COSINE_MEAN}) * ({COSINE_MEAN}), 0))"
+ROW = "row of the cell"  # the number of a cell's row in its file
 NAMES = ("shifts", "cells", "perturbations", "run", "noise", "genes", "effects", "statistics", "hits")
 
 
@@ -102,26 +104,29 @@ def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: s
     perturbations = literal(str((run.path / PERTURBATIONS).resolve()))
     measures = [n for n in pq.read_schema(part_path(run.path, EMPTY_PART)).names if n not in (CELL, PERTURBATION)]
     named = ["cell_id", "cell", "perturbation", "kind", "gene_ids", "symbols"]
-    taken = {*named, *measures, "input_ids", "file_row_number"}
     held = pq.read_schema(run.path / CELLS).names
-    lists = [n for n in held if n in ("input_ids", UNCROPPED)]
-    obs = [n for n in held if n not in ("cell_id", *lists)]
+    names = sql_names(held)
+    row = free_name(ROW, names)
+    label = f"c.{quoted(names[held.index('cell_id')])}"
+    lists = {"input_ids", UNCROPPED}
+    obs = [name for own, name in zip(held, names, strict=True) if own not in ("cell_id", *lists)]
+    # Columns of a file are named by their place, because by their own names DuckDB may take one for another.
+    placed = f"(SELECT * FROM read_parquet({cells}, file_row_number = true)) AS c({_quoted([*names, row])})"
     columns = [
-        "c.cell_id", "s.cell", "s.perturbation", "p.kind", "p.gene_ids", "p.symbols",
+        f"{label} AS cell_id", "s.cell", "s.perturbation", "p.kind", "p.gene_ids", "p.symbols",
         *(f"s.{quoted(n)}" for n in measures),
-        *(f"c.{quoted(n)}" + (f" AS {quoted('obs_' + n)}" if n in taken else "") for n in obs),
+        *_as(obs, beside(obs, [*named, *measures, *lists])),
     ]  # fmt: skip
     yield (
         "cells",
-        f"SELECT CAST(file_row_number AS INTEGER) AS cell, * EXCLUDE ({', '.join(lists)}, file_row_number) "
-        f"FROM read_parquet({cells}, file_row_number = true)",
+        f"SELECT CAST({quoted(row)} AS INTEGER) AS cell, {label} AS cell_id, "
+        f"{', '.join(_as(obs, beside(obs, ['cell', 'cell_id'])))} FROM {placed}",
     )
     yield "perturbations", f"SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations})"
     yield (
         "shifts",
         f"SELECT {', '.join(columns)} FROM read_parquet([{files}]) s "
-        f"JOIN (SELECT CAST(file_row_number AS INTEGER) AS row_of_cell, * FROM read_parquet({cells}, "
-        f"file_row_number = true)) c ON c.row_of_cell = s.cell JOIN {prefix}perturbations p ON p.perturbation = s.perturbation",
+        f"JOIN {placed} ON c.{quoted(row)} = s.cell JOIN {prefix}perturbations p ON p.perturbation = s.perturbation",
     )
     yield "run", _one_row(_progress(run, markers))
     yield "noise", _noise(run)
@@ -131,6 +136,15 @@ def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: s
         recorded = literal(str((run.path / STATISTICS).resolve()))
         yield "statistics", f"SELECT * FROM read_parquet({recorded})"
         yield "hits", f"SELECT * EXCLUDE (hit, enough_cells) FROM {prefix}statistics WHERE hit"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(quoted, names))
+
+
+def _as(names: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Columns of cells under the names that a view gives them."""
+    return [f"c.{quoted(a)}" + ("" if a == b else f" AS {quoted(b)}") for a, b in zip(names, new, strict=True)]
 
 
 def _files(path: Callable[[Path, str], Path], run: RunFolder, markers: Iterable[str]) -> str:

@@ -7,10 +7,10 @@ alone. Here a donor gives one number per gene and the test is over donors; one d
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import stdtr
 
+from rankshift.screen.cells.labels import label_texts
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import CELLS
 from rankshift.screen.runs.run import Run
@@ -34,11 +34,8 @@ class Donors:
         there = [n for n in pq.read_schema(run.path / CELLS).names if n not in ("input_ids", "length")]
         if column not in there:
             raise InputError(f"--by {column!r} is not a column: the columns are {', '.join(there)}")
-        labels = pq.read_table(run.path / CELLS, columns=[column])[column].combine_chunks()
-        try:
-            coded = labels.cast(pa.string()).dictionary_encode()
-        except pa.ArrowException as error:
-            raise InputError(f"--by {column!r} is of type {labels.type}: give a column of labels") from error
+        labels = pq.read_table(run.path / CELLS, columns=[column])[column]
+        coded = label_texts(labels, f"--by {column!r}").dictionary_encode()
         names = coded.dictionary.to_pylist()
         if not 2 <= len(names) <= MOST:
             raise InputError(f"--by {column!r} has {len(names)} values, 2 to {MOST} are needed: give another column")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from rankshift.screen.cells.labels import label_text
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.tokenizer.layers import RAW, X, choose, spread
@@ -185,13 +186,17 @@ def obs_table(file: Counts) -> pa.Table:
     """
     named = "cell_id" in file.obs.columns
     labels = file.obs["cell_id"] if named else file.obs.index
-    columns = {"cell_id": pa.array([str(label) for label in labels], pa.string())}
+    columns = {"cell_id": pa.array([label_text(label) for label in labels], pa.string())}
+    if missing := columns["cell_id"].null_count:
+        raise InputError(
+            f"{file.path}: {missing} cells have no cell_id: name every cell, or drop the obs column cell_id"
+        )
     for name in file.obs.columns:
         series = file.obs[name]
         try:
             column = pa.array(series, from_pandas=True)
         except (pa.ArrowException, TypeError):
-            column = pa.array([None if value is None else str(value) for value in series])
+            column = pa.array([label_text(value) for value in series], pa.string())
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         columns.setdefault(str(name), column)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.cells.select import select
 from rankshift.screen.errors import InputError
 
@@ -118,11 +119,7 @@ def check_classes(task: Task, ids: np.ndarray, what: str = "cell") -> None:
 
 def _names(obs: pa.Table, column: str, rows: np.ndarray) -> np.ndarray:
     """object (n,): the column as text, None where there is no value."""
-    try:
-        text = obs.column(column).take(pa.array(rows)).cast(pa.string())
-    except pa.ArrowException as error:
-        raise InputError(f"--label {column!r} is of type {obs.column(column).type}: give a column of labels") from error
-    return np.array(text.to_pylist(), object)
+    return np.array(labels_of(obs, column, "--label").take(pa.array(rows)).to_pylist(), object)
 
 
 def _numbers(obs: pa.Table, column: str, rows: np.ndarray) -> np.ndarray:
