@@ -7,7 +7,7 @@ together, and renames the finished folder into place; pickled weights are read t
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from rankshift.screen.bundle.checkpoint import checkpoint_files, convert_pickled, read_header, read_tensors
+from rankshift.screen.bundle.checkpoint import checkpoint_files, convert_pickled, read_header, read_tensors, tensors_of
 from rankshift.screen.bundle.lora import WEIGHTS as ADAPTER_WEIGHTS
 from rankshift.screen.bundle.lora import is_adapter, merge
+from rankshift.screen.bundle.soundness import check_tensors, check_values, unwrap
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family, family_of
 from rankshift.screen.families.sizes import Sizes
@@ -116,11 +117,13 @@ class Bundle:
         return self.family.sizes(self.config)
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """The encoder's tensors from the weight files, without the prefix of the model around it."""
+        """The encoder's tensors from the weight files, verified, without the prefix of the model around it."""
+        self._verify(name for name in self.files if name.endswith(".safetensors"))
         weights = self.family.encoder_weights(read_tensors(self.path))
         if weights is None:
             name = self.family.name
             raise InputError(f"{self.path} holds no {name} encoder: make the bundle from a {name} checkpoint")
+        check_values(weights, self.path)
         return weights
 
     def check(self, weights_sha256: str, fix: str = "use that bundle") -> None:
@@ -132,8 +135,14 @@ class Bundle:
 
     def verify(self) -> None:
         """Hash every file; raise InputError naming the first that is not the recorded one."""
-        for name, file in self.files.items():
-            if _sha256(readable(self.path / name)) != file["sha256"]:
+        self._verify(self.files)
+        weights = [file["sha256"] for name, file in sorted(self.files.items()) if name.endswith(".safetensors")]
+        if _weights_identity(weights) != self.weights_sha256:
+            raise InputError(f"{self.path}/bundle.json and its weights disagree: make the bundle again")
+
+    def _verify(self, names: Iterable[str]) -> None:
+        for name in names:
+            if _sha256(readable(self.path / name)) != self.files[name]["sha256"]:
                 raise InputError(f"{self.path}/{name} does not have its recorded sha256: make the bundle again")
 
 
@@ -175,8 +184,11 @@ def make_bundle(
             for source in (*sources.weights, *sources.index):
                 shutil.copyfile(source, making / source.name)
         weights = sorted(making.glob("*.safetensors"))
+        unwrap(weights)
         _check_shapes(weights, config, family)
+        check_tensors(weights, config, family)
         merged = {} if adapter is None else _merge(adapter, weights, family)
+        check_values(_encoder_of(weights, family), checkpoint)
         table.write(making / "vocabulary.parquet")
         if targets is not None:
             columns = {"alias": pa.array(list(targets)), "ensembl_id": pa.array(list(targets.values()))}
@@ -232,16 +244,24 @@ def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:
     return there
 
 
+def _encoder_of(weights: list[Path], family: Family) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in weights:
+        found |= tensors_of(path)
+    return family.encoder_weights(found) or {}
+
+
 def _check_config(checkpoint: Path) -> tuple[dict[str, Any], Family]:
     if not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint} has no config.json: give the folder of a Hugging Face checkpoint")
     config = read_object(checkpoint / "config.json")
     family = family_of(config, checkpoint)
     for name in family.counts:
-        if not isinstance(config.get(name), int) or config[name] < 1:
+        if type(config.get(name)) is not int or config[name] < 1:
             raise InputError(
                 f"{name} in {checkpoint}/config.json is {config.get(name)!r}, not a count: repair the checkpoint"
             )
+    family.check_config(config)
     return config, family
 
 

@@ -60,18 +60,33 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint's safetensors files, on the CPU; the files stay mapped while the tensors live."""
     found: dict[str, torch.Tensor] = {}
     for path in checkpoint_files(folder).weights:
-        try:
-            with safe_open(path, framework="pt") as file:
-                found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path} cannot be read as safetensors ({first_line(error)}): copy the checkpoint again"
-            ) from error
+        found |= tensors_of(path)
     return found
 
 
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, mapped."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as safetensors ({first_line(error)}): copy the checkpoint again"
+        ) from error
+
+
 def read_header(path: Path) -> dict[str, list[int]]:
-    """{tensor: shape} of a safetensors file, after checking that every tensor's bytes lie within the file.
+    """{tensor: shape} of a safetensors file, checked."""
+    return {name: [int(n) for n in tensor["shape"]] for name, tensor in _header(path).items()}
+
+
+def read_types(path: Path) -> dict[str, str]:
+    """{tensor: type as the file calls it} of a safetensors file, checked."""
+    return {name: str(tensor["dtype"]) for name, tensor in _header(path).items()}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of each tensor, after checking that every tensor's bytes lie within the file.
 
     By hand, although `safe_open` makes the same checks: it does not say how many bytes there are and how many there should
     be, from which a user sees that a copy was cut short.
@@ -95,14 +110,14 @@ def read_header(path: Path) -> dict[str, list[int]]:
                     f"{path}: tensor {name} has {end - begin} bytes, not those of its shape: copy the file again"
                 )
             ends.append(end)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a safetensors file ({first_line(error)}): copy it again") from error
     promised = 8 + length + max(ends, default=0)
     if promised != size:
         raise InputError(f"{path} is truncated or damaged: {size} bytes, its header promises {promised}: copy it again")
-    return shapes
+    return header
 
 
 def convert_pickled(paths: Sequence[Path], out: Path) -> None:
@@ -118,6 +133,9 @@ def convert_pickled(paths: Sequence[Path], out: Path) -> None:
                 raise InputError(
                     f"{path}: {name} is a {type(value).__name__}, not a tensor: save the model's state_dict"
                 )
+            if value.is_quantized or value.is_meta or value.layout != torch.strided or value.is_complex():
+                kind = "meta" if value.is_meta else "complex" if value.is_complex() else "quantized or sparse"
+                raise InputError(f"{path}: {name} is a {kind} tensor: save the plain weights of the model")
             tensors[name] = value
     seen: set[tuple[Any, ...]] = set()
     kept = {}

@@ -17,13 +17,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from rankshift.screen.bundle.checkpoint import read_header
+from rankshift.screen.bundle.checkpoint import read_header, tensors_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.one_line import first_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LARGEST_ALPHA = 1e6  # far above any that is used; not-a-number is no alpha either
 PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")  # others change the base weights, too
 # Options of PEFT that make an adapter more than W + scale * B A, each with the value it has when it is not used.
 MORE = (
@@ -59,7 +60,7 @@ def read_adapter(folder: Path, family: Family) -> dict[str, LoraDelta]:
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder} has no {WEIGHTS}: save the adapter as safetensors")
     read_header(folder / WEIGHTS)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = tensors_of(folder / WEIGHTS)
     deltas: dict[str, LoraDelta] = {}
     for key, a in sorted(tensors.items()):
         inside = family.layer_name(key)
@@ -71,7 +72,7 @@ def read_adapter(folder: Path, family: Family) -> dict[str, LoraDelta]:
         if part == "B.weight":
             continue
         b = tensors.get(key.replace(".lora_A.", ".lora_B."))
-        if b is None or b.dim() != 2 or b.shape[1] != a.shape[0]:
+        if b is None or b.dim() != 2 or b.shape[1] != a.shape[0] or not len(a):
             raise InputError(
                 f"{folder / WEIGHTS}: {key} has no lora_B of rank {len(a)} beside it: save the adapter again"
             )
@@ -90,7 +91,7 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, alpha = config.get("peft_type"), config.get("lora_alpha")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is not the configuration of an adapter ({first_line(error)}): save it again"
         ) from error
@@ -98,7 +99,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: peft_type {kind!r} is not merged here, only LORA is: merge the adapter with PEFT first"
         )
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < LARGEST_ALPHA:
         raise InputError(f"{path}: lora_alpha is {alpha!r}, not a number: save the adapter again")
     for name in MORE:
         if config.get(name):

@@ -7,7 +7,7 @@ Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H he
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,10 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import ACTIVATIONS, Operators, Runs, Weight
 from rankshift.screen.families.sizes import Sizes
 
+T = TypeVar("T")  # a tensor, or what is known of it
 PREFIXES = ("bert.", "", "model.bert.", "base_model.model.bert.")
 ANCHOR = "embeddings.word_embeddings.weight"
+EPS = 1e-12  # of a LayerNorm, where the configuration does not say it
 
 
 class Bert:
@@ -28,11 +30,16 @@ class Bert:
 
     model_type = "bert"
     name = "BERT"
-    counts = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    counts = (
+        "vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    )  # fmt: skip
 
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Refuse, by name, a BertConfig that asks for what this encoder does not do."""
-        if config.get("hidden_act") not in ACTIVATIONS:
+        eps = config.get("layer_norm_eps", EPS)
+        if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
+            raise InputError(f"layer_norm_eps is {eps!r}, a small positive number is needed: repair config.json")
+        if config.get("hidden_act") not in list(ACTIVATIONS):
             raise InputError(
                 f"hidden_act {config.get('hidden_act')!r} is not implemented: use one of {', '.join(ACTIVATIONS)}"
             )
@@ -69,18 +76,35 @@ class Bert:
             "position": ("embeddings.position_embeddings.weight", [config["max_position_embeddings"], d]),
         }
 
+    def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of all tensors of the encoder, by their names in it; None: any number of rows."""
+        d, f = config["hidden_size"], config["intermediate_size"]
+        word, position = (tuple(shape) for _, shape in self.tables(config).values())
+        table, norm = "embeddings.{}_embeddings.weight", {"LayerNorm.weight": (d,), "LayerNorm.bias": (d,)}
+        of: dict[str, tuple[int | None, ...]] = {ANCHOR: word, table.format("position"): position}
+        of |= {table.format("token_type"): (None, d), **{f"embeddings.{name}": shape for name, shape in norm.items()}}
+        attention = [f"attention.self.{name}" for name in ("query", "key", "value")] + ["attention.output.dense"]
+        linear = {**dict.fromkeys(attention, (d, d)), "intermediate.dense": (f, d), "output.dense": (d, f)}
+        for i in range(config["num_hidden_layers"]):
+            at = f"encoder.layer.{i}."
+            for name, shape in linear.items():
+                of |= {f"{at}{name}.weight": shape, f"{at}{name}.bias": shape[:1]}
+            for block in ("attention.output.", "output."):
+                of |= {f"{at}{block}{name}": shape for name, shape in norm.items()}
+        return of
+
     def layer_name(self, tensor: str) -> str | None:
         """Name within BertModel, as `encoder.layer.0.attention.self.query.weight`; None of a head's tensor."""
         name = tensor.removeprefix("base_model.model.").removeprefix("bert.")
         return name if name.startswith(("encoder.", "embeddings.")) else None
 
-    def encoder_weights(self, found: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    def encoder_weights(self, found: Mapping[str, T]) -> dict[str, T] | None:
         """The encoder's tensors among those of a model, without the prefix of the model around it; None if it has none."""
         prefix = next((p for p in PREFIXES if p + ANCHOR in found), None)
         if prefix is None:
             return None
         modern = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-        encoder = {}
+        encoder: dict[str, T] = {}
         for key, value in found.items():
             if key.startswith(prefix + "embeddings.") or key.startswith(prefix + "encoder."):
                 short = key.removeprefix(prefix)
@@ -120,7 +144,7 @@ class BertModel:
         self, config: Mapping[str, Any], sizes: Sizes, weights: Mapping[str, Tensor], operators: Operators
     ) -> None:
         self._do, self._sizes = operators, sizes
-        self.eps: float = config.get("layer_norm_eps", 1e-12)
+        self.eps: float = config.get("layer_norm_eps", EPS)
         self.activate = ACTIVATIONS[config["hidden_act"]]
         self.tables = self._tables(weights)
         self.layers = [self._layer(weights, i) for i in range(sizes.layers)]

@@ -9,7 +9,7 @@ Shapes: T packed rows of a batch, P lists, D hidden size.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -18,6 +18,8 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.families.bert import BERT
 from rankshift.screen.families.operators import Operators, Runs
 from rankshift.screen.families.sizes import Sizes
+
+T = TypeVar("T")  # a tensor, or what is known of it
 
 
 class Model(Protocol):
@@ -66,10 +68,13 @@ class Family(Protocol):
     def tables(self, config: Mapping[str, Any]) -> dict[str, tuple[str, list[int]]]:
         """{word, position: (how the name of its tensor ends, shape)}, which a checkpoint must hold."""
 
+    def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:
+        """{tensor of the encoder: shape} of all that `load` reads, named as by `encoder_weights`; None: any number of rows."""
+
     def layer_name(self, tensor: str) -> str | None:
         """Name within the encoder of a checkpoint's or an adapter's tensor; None of one that is not the encoder's."""
 
-    def encoder_weights(self, found: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    def encoder_weights(self, found: Mapping[str, T]) -> dict[str, T] | None:
         """The encoder's tensors among those of a model, without the prefix of the model around it; None if it has none."""
 
     def load(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], operators: Operators) -> Model:

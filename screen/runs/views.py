@@ -119,8 +119,8 @@ def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: s
     ]  # fmt: skip
     yield (
         "cells",
-        f"SELECT CAST({quoted(row)} AS INTEGER) AS cell, {label} AS cell_id, "
-        f"{', '.join(_as(obs, beside(obs, ['cell', 'cell_id'])))} FROM {placed}",
+        f"SELECT CAST({quoted(row)} AS INTEGER) AS cell, "
+        f"{', '.join([f'{label} AS cell_id', *_as(obs, beside(obs, [CELL, 'cell_id']))])} FROM {placed}",
     )
     yield "perturbations", f"SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations})"
     yield (

@@ -44,6 +44,25 @@ class PreLayerNorm:
         rows = {"word": config["vocab_size"], "position": config["max_position_embeddings"]}
         return {part: (f"embeddings.{part}_embeddings.weight", [n, config["hidden_size"]]) for part, n in rows.items()}
 
+    def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:
+        d, f = config["hidden_size"], config["intermediate_size"]
+        tables = {name: tuple(shape) for name, shape in self.tables(config).values()}
+        norms = ["embeddings.LayerNorm", "LayerNorm"]
+        linear = {}
+        for i in range(config["num_hidden_layers"]):
+            at = f"encoder.layer.{i}."
+            norms += [f"{at}attention.LayerNorm", f"{at}intermediate.LayerNorm"]
+            linear |= {f"{at}attention.self.{name}": (d, d) for name in ("query", "key", "value")}
+            linear |= {
+                f"{at}attention.output.dense": (d, d),
+                f"{at}intermediate.dense": (f, d),
+                f"{at}output.dense": (d, f),
+            }
+        out = {**tables, "embeddings.token_type_embeddings.weight": (None, d)}
+        out |= {f"{name}.weight": shape for name, shape in linear.items()}
+        out |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
+        return out | {f"{name}.{part}": (d,) for name in norms for part in ("weight", "bias")}
+
     def layer_name(self, tensor: str) -> str | None:
         name = tensor.removeprefix("base_model.model.").removeprefix(PREFIX)
         return name if name.startswith(("encoder.", "embeddings.", "LayerNorm.")) else None
