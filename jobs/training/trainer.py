@@ -31,6 +31,7 @@ from rankshift.jobs.training.metrics import Metrics
 from rankshift.jobs.training.recipe import Recipe, adamw
 from rankshift.jobs.training.step import Source, Step
 from rankshift.screen.errors import InputError, Stopped, TrainingFailed
+from rankshift.screen.families.operators import settle
 
 METRICS = "metrics"  # in the folder of an unfinished training
 RECENT = 100  # steps that the training loss is averaged over
@@ -87,6 +88,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
+        settle(self.device)  # a training's lists are as various as a screen's, forwards and backwards
         self.optimizer = adamw(self.model, self.recipe)
         self.recent = torch.zeros((), device=self.device)
         self._log = Log(self.device)

@@ -20,7 +20,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches
 from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
-from rankshift.screen.families.operators import Operators
+from rankshift.screen.families.operators import Operators, Runs
 
 BLOCK_TOKENS = 2400  # rows that run through a layer together on a CPU: its activations stay in the second-level cache
 
@@ -125,26 +125,26 @@ class Encoder:
 
         attended_TD: first-layer attention of the batch that the block was cut from, None to compute it here.
         """
-        lists = block.lists().to(self.device, non_blocking=True)
-        start = lists.start[:-1]
+        lists, runs = block.lists().to(self.device, non_blocking=True), block.runs
         x = self.model.embed(lists)  # (T, D)
         for i in range(layers):
             if first_rows and i == layers - 1:
-                return self.model.first_rows(i, x, block.runs, start)
+                return self.model.first_rows(i, x, runs, lists.start)
             if i == 0 and attended_TD is not None:
                 attended = attended_TD[block.first_row : block.first_row + len(x)]
             else:
-                attended = self._attention(i, x, block)
+                attended = self._attention(i, x, runs, lists.start)
             x = self.model.finish(i, x, attended)
-        return x[start] if first_rows else x
+        return x[lists.start[:-1]] if first_rows else x
 
     @torch.inference_mode()
     def layer_inputs(self, block: Batch, layers: int) -> Iterator[Tensor]:
         """What each of the first `layers` layers reads, float32 [T, D], one after the other; the next overwrites it."""
-        x = self.model.embed(block.lists().to(self.device, non_blocking=True))
+        lists, runs = block.lists().to(self.device, non_blocking=True), block.runs
+        x = self.model.embed(lists)
         for i in range(layers - 1):
             yield x
-            x = self.model.finish(i, x, self._attention(i, x, block))
+            x = self.model.finish(i, x, self._attention(i, x, runs, lists.start))
         yield x
 
     @torch.inference_mode()
@@ -159,8 +159,8 @@ class Encoder:
             logits = (qk[:, at : at + size] @ qk[:, d + at : d + at + size].T).float()
             yield logits.mul_(size**-0.5).softmax(-1)
 
-    def _attention(self, layer: int, x: Tensor, block: Batch) -> Tensor:
-        return self.operators.attention(self.model.qkv(layer, x), block.runs, self.heads)
+    def _attention(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
+        return self.operators.attention(self.model.qkv(layer, x), runs, start, self.heads)
 
     @torch.inference_mode()
     def _shared(self, batch: Batch) -> Tensor | None:

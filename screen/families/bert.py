@@ -219,7 +219,7 @@ class BertModel:
         constant to all logits of a query and drops out of the softmax.
         """
         d, h, weights = self._sizes.hidden_size, self._sizes.heads, self.layers[layer]
-        first_PD = x[start]
+        first_PD = x[start[:-1]]
         weight, bias = weights.qkv.float(), weights.qkv_bias.float()
         q_PHE = torch.addmm(bias[:d], first_PD, weight[:, :d]).view(-1, h, d // h)
         w_key, w_value = (weight[:, i * d : (i + 1) * d].view(d, h, d // h) for i in (1, 2))

@@ -41,7 +41,7 @@ class Model(Protocol):
         """The layer behind its attention. Takes x over. The last layer also does what the model does at its end."""
 
     def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
-        """The layer's output (P, D) at the first row of every list, which stand in `start` [P]."""
+        """The layer's output (P, D) at the first row of every list; the lists begin in `start` [P+1], which ends with T."""
 
 
 class Family(Protocol):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rankshift.kernels.eight_bit import EightBit, multiplies
+from rankshift.kernels.varlen_attention import kernel_takes, varlen_attention
 from rankshift.screen.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,6 +46,7 @@ class Operators:
         if self.eight_bit and (lacking := multiplies(self.device, sizes)):
             raise InputError(f"dtype int8 needs products of 8-bit integers, {lacking}: use --dtype auto")
         self.dtype = _beside_eight_bits(self.device) if self.eight_bit else DTYPES[dtype]
+        settle(self.device)
 
     def float(self, tensor: Tensor) -> Tensor:
         """A float32 copy on the device, of what stays at full precision."""
@@ -74,8 +76,13 @@ class Operators:
             return x.add_(bias).addmm_(a, weight)  # the residual is the accumulator
         return x.add_(torch.addmm(bias, a, weight))
 
-    def attention(self, qkv: Tensor, runs: Runs, heads: int) -> Tensor:
-        """Self-attention inside every list, (T, 3D) -> (T, D). Lists of one length go together: nothing is padded."""
+    def attention(self, qkv: Tensor, runs: Runs, start: Tensor, heads: int) -> Tensor:
+        """Self-attention inside every list, (T, 3D) -> (T, D); the lists begin in `start` [P+1], which ends with T.
+
+        A GPU takes all lists in one launch, in 16 bits. Elsewhere lists of one length go together: nothing is padded.
+        """
+        if self.device.type == "cuda" and kernel_takes(qkv.dtype, qkv.shape[1] // (3 * heads)):
+            return varlen_attention(qkv, start, max(n for _, n in runs), heads)
         out = torch.empty(len(qkv), qkv.shape[1] // 3, dtype=qkv.dtype, device=qkv.device)
         row = 0
         for count, n in runs:
@@ -88,6 +95,21 @@ class Operators:
                 target.copy_(F.scaled_dot_product_attention(q, k, v).transpose(1, 2))
             row += count * n
         return out
+
+
+def settle(device: torch.device) -> None:
+    """torch's settings for our own work on a GPU, of this process. On a CPU nothing changes.
+
+    cuDNN's attention, which torch prefers on the newest GPUs, is off on purpose: it builds a plan for every new number of
+    lists and every new length, 40 to 440 ms each as others measured, and a screen or a training meets thousands of both.
+    Products of 16 bits are summed in float32 also where cuBLAS splits a sum and would add its parts in 16 bits.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_accumulation = False
 
 
 def _beside_eight_bits(device: torch.device) -> torch.dtype:

@@ -24,6 +24,7 @@ from rankshift.kernels.cosine_shift import launch_cosine_shift, prepare_base
 from rankshift.kernels.first_layer import launch_first_layer
 from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
 from rankshift.kernels.rank_shift import EmbeddingTables, launch_rank_shift
+from rankshift.kernels.varlen_attention import launch_varlen_attention
 
 TOKENS, LISTS = 2048, 64
 WIDTHS = (256, 512, 768, 896, 1152)
@@ -123,6 +124,11 @@ def compile_for(target: GPUTarget) -> None:
         rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)
         out = torch.empty(LISTS, TOKENS - 1 + moved, heads * head_dims, dtype=dtype)
         launch_first_layer(rows, rows, rows[:LISTS] if moved else None, torch.arange(LISTS), 0, heads, out)
+    for heads, head_dims, dtype in [(4, 64, F16), (12, 64, BF16), (4, 32, F16), (4, 128, BF16)]:
+        label = f"H={heads} E={head_dims} {dtype}"
+        rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)
+        out = torch.empty(TOKENS, heads * head_dims, dtype=dtype)
+        launch_varlen_attention(rows, torch.tensor([0, 5, TOKENS]), TOKENS - 5, heads, out)
 
 
 if __name__ == "__main__":

@@ -129,5 +129,5 @@ class Loaded:
         return self._norm(x, "LayerNorm") if layer == self.sizes.layers - 1 else x
 
     def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
-        attended = self.do.attention(self.qkv(layer, x), runs, self.sizes.heads)
-        return self.finish(layer, x[start], attended[start])
+        attended = self.do.attention(self.qkv(layer, x), runs, start, self.sizes.heads)
+        return self.finish(layer, x[start[:-1]], attended[start[:-1]])
