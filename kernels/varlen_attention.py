@@ -17,6 +17,8 @@ Legend: T packed rows, P lists, N rows of a list, H heads, E head dims, D = H E.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ BLOCK_QUERIES = 128  # eight warps multiply 16 of them each
 def varlen_attention_reference(qkv: Tensor, start: Tensor, heads: int, out: Tensor) -> Tensor:
     """The formula in torch, list by list in float32."""
     bounds = start.tolist()
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds):
         q, k, v = qkv[first:last].float().unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)  # (H, N, E) each
         weight = torch.bmm(q, k.transpose(1, 2)).mul_(q.shape[2] ** -0.5).softmax(-1)
         out[first:last] = torch.bmm(weight, v).transpose(0, 1).flatten(1)
@@ -118,7 +120,9 @@ if triton is not None:
         assert start.is_contiguous()
         assert qkv.device == out.device == start.device
         assert longest * width < 2**31, "offsets into the rows of one list are 32 bit"
-        wide = head_dims > 64  # which spills with more keys, and with a third stage is too large for 64 KB of shared memory
+        wide = (
+            head_dims > 64
+        )  # which spills with more keys, and with a third stage is too large for 64 KB of shared memory
         blocks = triton.cdiv(longest, BLOCK_QUERIES)
         with torch.cuda.device_of(out):
             varlen_attention_kernel[((start.numel() - 1) * blocks, heads)](
@@ -148,7 +152,9 @@ def varlen_attention(qkv: Tensor, start: Tensor, longest: int, heads: int) -> Te
     if qkv.dim() != 2 or qkv.shape[1] % (3 * heads) or not qkv.is_contiguous():
         raise ValueError(f"qkv is {tuple(qkv.shape)}, must be contiguous [T, 3D] with D % {heads} == 0")
     if start.dtype != torch.int64 or start.dim() != 1 or start.device != qkv.device:
-        raise ValueError(f"start is {start.dtype} {tuple(start.shape)} on {start.device}, must be int64 [P+1] beside qkv")
+        raise ValueError(
+            f"start is {start.dtype} {tuple(start.shape)} on {start.device}, must be int64 [P+1] beside qkv"
+        )
     out = torch.empty(len(qkv), qkv.shape[1] // 3, dtype=qkv.dtype, device=qkv.device)
     if len(qkv) and runs_triton(qkv) and kernel_takes(qkv.dtype, out.shape[1] // heads):
         return launch_varlen_attention(qkv, start, longest, heads, out)

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 SHARED_LIMIT = {"cuda:80": 166912, "cuda:90": 232448, "cuda:100": 232448, "hip:gfx942": 65536}
-KERNELS = {"rank_shift_kernel", "cosine_shift_kernel", "shared_rows_kernel", "extra_rows_kernel", "varlen_attention_kernel"}
+KERNELS = {
+    "rank_shift_kernel",
+    "cosine_shift_kernel",
+    "shared_rows_kernel",
+    "extra_rows_kernel",
+    "varlen_attention_kernel",
+}
 
 
 def compiled_for(target: str) -> list[dict]:

@@ -15,9 +15,7 @@ def listed(qkv: torch.Tensor, lengths: list[int], heads: int) -> torch.Tensor:
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 4e-3)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 4e-3)])
 @pytest.mark.parametrize("lengths", [[1], [257], [33, 1, 2, 31]], ids=str)
 def test_each_list_attends_to_itself_alone(lengths, dtype, tolerance):
     qkv = torch.randn(sum(lengths), 3 * 2 * 24, generator=torch.Generator().manual_seed(0)).to(dtype)
