@@ -11,6 +11,7 @@ from scipy.stats import ttest_1samp
 
 from drawn_runs import Draw
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.arithmetic.matched_null import matched_null
 from rankshift.screen.stats.arithmetic.resampling import Units, bootstrap, stability
@@ -93,7 +94,9 @@ def test_hits_below_the_noise_floor_are_marked(drawn, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     before = statistics(run, "goal", judging=StatOptions(bootstrap=0)).table().to_pandas()
     floor = float(before.shift_mean.abs().median())
-    noisy = Run.open(tmp_path / "run").record(noise_floor={"shift_goal": {"p99": floor}})
+    noisy = Run.open(tmp_path / "run").record(
+        noise_floor={"shift_goal": NoiseFloor(n=1, median=floor, p99=floor, max=floor)}
+    )
     after = statistics(noisy, "goal", judging=StatOptions(bootstrap=0)).table().to_pandas()
     assert (after.below_noise_floor == (after.shift_mean.abs() < floor)).all()
     assert not (after.hit & after.below_noise_floor).any()
