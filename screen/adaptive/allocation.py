@@ -1,0 +1,237 @@
+"""The rounds of an adaptive screen: a pilot, an audit, then blocks of cells in which only likely genes go on.
+
+`rounds` says which rows to measure and is told their values; it measures nothing. Genes are set aside while the expected number
+of top genes among them stays under the miss that was asked for. What is left at the end is measured in all its cells.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankshift.screen.adaptive.mixture import TINY, Belief, threshold
+from rankshift.screen.adaptive.model import belief
+from rankshift.screen.adaptive.population import Population
+from rankshift.screen.adaptive.strata import BLOCKS, audited, blocks, pilot
+from rankshift.screen.adaptive.trend import Trend, fit
+from rankshift.screen.errors import InputError
+
+STRATA, MOST_STRATA = 6, 48  # genes a cell in the pilot, doubled while that pays
+PAYS = 2.0  # a larger pilot must be able to save that many times its rows
+PREDICTION = 8  # passes that the prediction of a cell counts for, with its backward pass
+NORMAL = 1.96  # half width of a 95 % interval of a normal, in standard deviations
+FAR = 6.0  # standard deviations; one audited gene farther off must not decide the scale
+LEAST_GENES, MOST_SHARE = 200, 0.05  # fewer genes, or more of them wanted: a full screen costs little more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked: the `top` genes, of highest or (highest=False) lowest mean, and how surely they are to be found.
+
+    confidence: the share of the top genes that is expected to be found. seed: of pilot, audit and blocks.
+    """
+
+    top: int
+    highest: bool = True
+    confidence: float = 0.98
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise InputError(f"--top is {self.top}: ask for at least 1 gene")
+        if not 0.5 <= self.confidence <= 0.999:
+            raise InputError(f"--confidence is {self.confidence:g}, it lies between 0.5 and 0.999: 0.98 is the default")
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}: give a number of at least 0")
+
+    def check(self, genes: int) -> None:
+        """Refuse what a number of genes is too small for."""
+        if self.top > genes:
+            raise InputError(
+                f"--top is {self.top}, {genes} genes are in enough cells: ask for fewer, or lower --min-cells"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Round:
+    """What is to be measured next: `rows` int64, sorted; kind: pilot, audit or block.
+
+    genes: how many are still in question; missed: expected number of the top genes among those set aside so far.
+    """
+
+    kind: str
+    rows: np.ndarray
+    genes: int
+    missed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Verdict:
+    """What a screen may say. finished bool [G]: all rows measured, so `estimate` is the full screen's mean.
+
+    complete: did it come to its end, or did the budget end it? estimate float64 [G], half float64 [G]: of a 95 % interval, 0
+    where finished. missed: expected number of top genes that are not finished. explained: share of what rank and cell leave
+    open that the prediction explains. seen bool [N]. passes: spent. top int64: finished genes, the strongest first, as many as
+    were asked for where there are so many.
+    """
+
+    complete: bool
+    finished: np.ndarray
+    estimate: np.ndarray
+    half: np.ndarray
+    missed: float
+    explained: float
+    seen: np.ndarray
+    passes: int
+    top: np.ndarray
+
+
+Rounds = Generator[Round, np.ndarray, Verdict]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Race:
+    """The state between rounds. Values are turned so that the highest is wanted."""
+
+    of: Population
+    wanted: Wanted
+    budget: float
+    values: np.ndarray
+    seen: np.ndarray
+    active: np.ndarray
+    spent: int
+    missed: float = 0.0
+    scale: float = 1.0
+    width: float = NORMAL
+
+    def measure(self, kind: str, rows: np.ndarray) -> Generator[Round, np.ndarray, bool]:
+        """Have rows bool [N] measured that were not yet; False where the budget does not allow it."""
+        asked = Round(
+            kind=kind, rows=np.flatnonzero(rows & ~self.seen), genes=int(self.active.sum()), missed=self.missed
+        )
+        cost = passes(self.of, asked.rows)
+        if self.spent + cost > self.budget:
+            return False
+        if len(asked.rows):
+            found = np.asarray((yield asked), np.float64)
+            self.values[asked.rows] = found if self.wanted.highest else -found
+        self.seen[asked.rows] = True
+        self.spent += cost
+        return True
+
+    def believed(self, fitted: np.ndarray, trend: Trend) -> Belief:
+        """Of every gene's mean, with errors as the audit found them."""
+        return belief(self.of, self.seen, self.values, fitted, trend).widened(self.scale)
+
+    def candidates(self, now: Belief) -> tuple[np.ndarray, float]:
+        """bool [G]: genes that stay in question after a block's share of the miss; and what is lost with the others."""
+        allowed = (1 - self.wanted.confidence) * self.wanted.top / len(BLOCKS)
+        chance = np.where(self.active, now.above(threshold(now, self.wanted.top)), 0.0)
+        order = np.argsort(chance, kind="stable")
+        order = order[self.active[order]]
+        lost = np.cumsum(chance[order])
+        drop = max(min(int(np.searchsorted(lost, allowed)), len(order) - self.wanted.top), 0)
+        kept = self.active.copy()
+        kept[order[:drop]] = False
+        return kept, float(lost[drop - 1]) if drop else 0.0
+
+    def pays(self, kept: np.ndarray, now: Belief, cost: int) -> bool:
+        """Would as many rows again for the pilot save more than they cost?
+
+        What can be saved are rows of candidates beyond the wanted number. Blocks of cells save some of them in any case.
+        """
+        rows = self.of.count - self.of.sums(np.flatnonzero(self.seen))
+        best = np.argsort(-now.centre, kind="stable")[: self.wanted.top]
+        return float(rows[kept].sum() - rows[best].sum()) > PAYS * cost
+
+
+def rounds(of: Population, wanted: Wanted, budget: int | None = None) -> Rounds:
+    """Every round that is to be measured, in order; send the values float [rows] of each. Returns what may be said.
+
+    The same values give the same rounds, whoever measured them and in whatever order. budget: passes that are not exceeded
+    (`passes`); a round that would ends the screen with what is known. Raises InputError where not even the pilot fits.
+    """
+    wanted.check(of.genes)
+    race = _Race(
+        of=of,
+        wanted=wanted,
+        budget=np.inf if budget is None else budget,
+        values=np.zeros(len(of)),
+        seen=np.zeros(len(of), bool),
+        active=np.ones(of.genes, bool),
+        spent=preparation(of),
+    )
+    least = pilot_passes(of, wanted.seed)
+    if least > race.budget:
+        raise InputError(
+            f"--budget is {budget:,} passes, the pilot alone takes {least:,}: allow more, or take fewer cells"
+        )
+    strata = STRATA
+    yield from race.measure("pilot", pilot(of, wanted.seed, strata))
+    while True:
+        fitted = np.flatnonzero(race.seen)
+        trend = fit(of, fitted, race.values[fitted])
+        now = race.believed(fitted, trend)
+        kept, _ = race.candidates(now)
+        strata *= 2
+        if strata > MOST_STRATA or not race.pays(kept, now, len(fitted)):
+            break
+        if not (yield from race.measure("pilot", pilot(of, wanted.seed, strata))):
+            break
+    checked = audited(of, wanted.seed)
+    going = yield from race.measure("audit", checked[of.gene])
+    if going:
+        race.scale, race.width = _calibrated(race, checked, now)
+    block = blocks(of, wanted.seed)
+    for number in range(len(BLOCKS)):
+        if not going:
+            break
+        kept, lost = race.candidates(race.believed(fitted, trend))
+        race.active, race.missed = kept, race.missed + lost
+        going = yield from race.measure("block", kept[of.gene] & (block[of.cell] <= number))
+    return _verdict(race, race.believed(fitted, trend), trend, complete=going)
+
+
+def _calibrated(race: _Race, checked: np.ndarray, before: Belief) -> tuple[float, float]:
+    """By how much errors were too small for the audited genes, 1 at least; and the half width that covers 95 % of them.
+
+    The width is a conformal quantile, in standard deviations as they are after the scale, and no less than a normal's.
+    """
+    exact = race.of.sums(np.flatnonzero(race.seen), race.values[race.seen]) / race.of.count
+    z = (exact[checked] - before.centre[checked]) / np.maximum(before.sd[checked], TINY)
+    scale = max(1.0, float(np.sqrt(np.mean(np.clip(z, -FAR, FAR) ** 2))))
+    size = np.sort(np.abs(z))
+    width = float(size[min(len(size), int(np.ceil(0.95 * (len(size) + 1)))) - 1])
+    return scale, max(NORMAL, width / scale)
+
+
+def _verdict(race: _Race, now: Belief, trend: Trend, *, complete: bool) -> Verdict:
+    of, wanted = race.of, race.wanted
+    finished = of.sums(np.flatnonzero(race.seen)) == of.count
+    order = np.argsort(np.where(finished, -now.centre, np.inf), kind="stable")
+    return Verdict(
+        complete=complete,
+        finished=finished,
+        estimate=now.centre if wanted.highest else -now.centre,
+        half=np.where(finished, 0.0, race.width * now.sd),
+        missed=race.missed if complete else float(now.above(threshold(now, wanted.top))[~finished].sum()),
+        explained=trend.explained,
+        seen=race.seen,
+        passes=race.spent,
+        top=order[: min(wanted.top, int(finished.sum()))],
+    )
+
+
+def passes(of: Population, rows: np.ndarray) -> int:
+    """Encoder passes of some rows int64: one each, and the original of every cell that is visited for them."""
+    return len(rows) + len(np.unique(of.cell[rows]))
+
+
+def preparation(of: Population) -> int:
+    """Passes that the predictions count for."""
+    return 0 if of.predicted is None else PREDICTION * of.cells
+
+
+def pilot_passes(of: Population, seed: int) -> int:
+    """Passes of the predictions and the smallest pilot, which are spent before anything is known."""
+    return preparation(of) + passes(of, np.flatnonzero(pilot(of, seed, STRATA)))
