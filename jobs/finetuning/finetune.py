@@ -36,6 +36,7 @@ from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing, scratch
+from rankshift.screen.files.json_file import read_json
 
 LOGITS = "logits.npy"  # in the folder of a stage that is done
 
@@ -169,7 +170,7 @@ def _claim(prepared: Prepared, trials: int | None) -> None:
     if not record.exists():
         with replacing(record) as temporary:
             temporary.write_text(json.dumps(identity))
-    elif json.loads(record.read_text()) != identity:
+    elif read_json(record, f"remove {folder} and train again") != identity:
         raise InputError(f"{folder} is a training of other cells, labels or options: give those again, or remove it")
 
 

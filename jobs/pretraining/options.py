@@ -7,9 +7,9 @@ from typing import Any
 
 from rankshift.jobs.training.families.family import trained_family
 from rankshift.jobs.training.recipe import Recipe
-from rankshift.screen.bundle.bundle import read_object
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import FAMILIES, PUBLISHED
+from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.vocabulary import Vocabulary
 

@@ -29,6 +29,7 @@ from rankshift.screen.embed.states import read_states
 from rankshift.screen.engine.options import Options
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.json_file import read_json
 from rankshift.screen.genes.token_space import Draft
 from rankshift.screen.genes.vocabulary import Vocabulary
 from rankshift.screen.runs.run import Run
@@ -198,11 +199,7 @@ def _claim(out: Path, settings: dict) -> None:
     """Take the folder for a demo with these settings, or go on with the same one."""
     note, settings = out / "demo.json", json.loads(json.dumps(settings))
     if note.exists():
-        try:
-            found = json.loads(note.read_text())
-        except ValueError:
-            found = None
-        if found != settings:
+        if read_json(note, f"give another --out, or remove {out}") != settings:
             raise InputError(f"{out} holds a demo with other settings: give another --out, or remove it")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -24,8 +24,10 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family, family_of
 from rankshift.screen.families.sizes import Sizes
 from rankshift.screen.files.atomic import scratch, sync
-from rankshift.screen.files.foreign import read_mapping, readable
+from rankshift.screen.files.foreign import read_mapping
+from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.text_file import readable
 from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
 
@@ -100,6 +102,13 @@ class Bundle:
             vocabulary_sha256=vocabulary_sha256,
             files=files,
         )
+
+    def token_of(self, gene: str) -> int | None:
+        """Token of a gene as users name it: an Ensembl id, a symbol, or an alias or retired id that the bundle knows."""
+        token = self.vocabulary.token_of(gene)
+        if token is None and (current := self.aliases.get(plain_id(gene))) is not None:
+            token = self.vocabulary.token_of(current)
+        return token
 
     @property
     def frame_tokens(self) -> FrameTokens:
@@ -294,17 +303,6 @@ def _read_aliases(path: Path) -> dict[str, str]:
         return dict(zip(table.column("alias").to_pylist(), table.column("ensembl_id").to_pylist(), strict=True))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} is damaged ({first_line(error)}): make the bundle again") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises InputError for anything else."""
-    try:
-        content = json.loads(readable(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not an object: repair it")
-    return content
 
 
 def _sha256(path: Path) -> str:

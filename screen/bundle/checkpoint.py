@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import readable
+from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.text_file import readable
 
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
 _BITS |= {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
@@ -48,8 +49,8 @@ def checkpoint_files(folder: Path) -> CheckpointFiles:
 def _shards(index: Path) -> list[str]:
     """Names of the weight files of an index, in order."""
     try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        shards = sorted(set(read_object(index, "repair the checkpoint")["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{index} is not an index of weights ({first_line(error)}): repair the checkpoint") from error
     if not shards or any(Path(shard).name != shard for shard in shards):
         raise InputError(f"{index} names no weight file of its own folder: repair the checkpoint")

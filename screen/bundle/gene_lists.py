@@ -1,21 +1,41 @@
 """Genes as users name them: all, Ensembl ids or symbols, a file of them, or several files, each a panel.
 
-Genes that the vocabulary does not know are named, and a list of which none is known is refused.
+Genes that the bundle does not know are named, and a list of which none is known is refused. So is a file that could be read in
+two ways: a table whose second column holds other genes is no list of its first.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.json_file import read_json
+from rankshift.screen.files.text_file import is_file, read_text
+
+ENDINGS = (
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".tab",
+    ".json",
+    ".list",
+    ".lst",
+    ".genes",
+    ".gmt",
+    ".bed",
+    ".xls",
+    ".xlsx",
+    ".parquet",
+)
 
 
 def resolve_genes(genes: str | Sequence[str], bundle: Bundle) -> tuple[tuple[int, ...] | None, list[str]]:
-    """Tokens of the genes named (None for all), and the names the vocabulary does not know. Repeated genes count once."""
+    """Tokens of the genes named (None for all), and the names the bundle does not know. Repeated genes count once."""
     if isinstance(genes, str) and genes == "all":
         return None, []
-    names = gene_names(genes) if isinstance(genes, str) else list(genes)
-    tokens = {name: bundle.vocabulary.token_of(name) for name in names}
+    names = gene_names(genes, bundle) if isinstance(genes, str) else [str(gene) for gene in genes]
+    tokens = {name: bundle.token_of(name) for name in names}
     unknown = [name for name, token in tokens.items() if token is None]
     known = tuple(dict.fromkeys(token for token in tokens.values() if token is not None))
     if not known:
@@ -26,33 +46,61 @@ def resolve_genes(genes: str | Sequence[str], bundle: Bundle) -> tuple[tuple[int
     return known, unknown
 
 
-def gene_names(text: str) -> list[str]:
+def gene_names(text: str, bundle: Bundle) -> list[str]:
     """Genes of a --genes option: separated by commas, or those of the file or files of these names."""
     files = _files(text)
-    return [name for file in files for name in _lines(file)] if files else _parts(text)
+    return [name for file in files for name in listed(file, bundle)] if files else _parts(text)
 
 
-def panels_of(genes: str | Sequence[str]) -> dict[str, list[str]]:
+def panels_of(genes: str | Sequence[str], bundle: Bundle) -> dict[str, list[str]]:
     """{name of the file without its ending: its genes} where --genes names several files, else nothing."""
     files = _files(genes) if isinstance(genes, str) else []
     if len(files) < 2:
         return {}
-    panels = {file.stem: _lines(file) for file in files}
+    panels = {file.stem: listed(file, bundle) for file in files}
     if len(panels) < len(files):
         names = ", ".join(file.stem for file in files)
         raise InputError(f"panels are told apart by their file names, these are {names}: rename one")
     return panels
 
 
+def listed(path: Path, bundle: Bundle) -> list[str]:
+    """Genes of a file: one a line, or several on one; or the first column of a table, where the others hold no other genes.
+
+    What follows a # is left out. A .json holds a list of names.
+    """
+    if path.suffix.lower() == ".json":
+        names = read_json(path)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f'{path} is not a list of gene names: give ["ENSG…", …], or one gene a line')
+        return list(names)
+    lines = [_fields(line.split("#")[0]) for line in read_text(path).splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise InputError(f"{path} names no gene: give one gene a line")
+    several = [line for line in lines if len({bundle.token_of(name) for name in line} - {None}) > 1]
+    if not several:
+        return [line[0] for line in lines]
+    if len(lines) == 1 or len({len(line) for line in lines}) > 1:
+        return [name for line in lines for name in line]
+    raise InputError(
+        f"{path} has {len(several[0])} genes on a line ({', '.join(several[0][:3])}), and {len(lines)} lines that could be a "
+        "table: give one gene a line"
+    )
+
+
 def _files(text: str) -> list[Path]:
     """The files named, if all that is named are files."""
-    if Path(text).is_file():
+    if is_file(Path(text)):
         return [Path(text)]
     paths = [Path(part) for part in _parts(text)]
-    there = [path for path in paths if path.is_file()]
+    there = [path for path in paths if is_file(path)]
     if there and len(there) < len(paths):
         other = next(path for path in paths if path not in there)
         raise InputError(f"--genes names the file {there[0]} beside {other}, which is none: give either files or genes")
+    for path in paths if not there else ():
+        if path.suffix.lower() in ENDINGS or "/" in str(path):
+            raise InputError(f"--genes names {path}, which is no file that is there: check the path")
     return there
 
 
@@ -60,7 +108,6 @@ def _parts(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _lines(path: Path) -> list[str]:
-    """First column of a file: one gene a line, lines that begin with # left out."""
-    lines = path.read_text().splitlines()
-    return [line.replace(",", "\t").split("\t")[0].strip() for line in lines if line.strip() and line[0] != "#"]
+def _fields(line: str) -> list[str]:
+    """What stands on a line, without quotes."""
+    return [part for part in (field.strip("\"'") for field in re.split(r"[\s,;]+", line)) if part]

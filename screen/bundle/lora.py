@@ -6,7 +6,6 @@ A and B are the adapter's matrices of a linear layer, of rank r (Hu et al. 2021,
 saves, adds what belongs to the encoder, leaves heads aside, and refuses every adapter that is more than this.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rankshift.screen.bundle.checkpoint import read_header, tensors_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.json_file import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LARGEST_ALPHA = 1e6  # far above any that is used; not-a-number is no alpha either
@@ -88,13 +87,8 @@ def read_adapter(folder: Path, family: Family) -> dict[str, LoraDelta]:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind, alpha = config.get("peft_type"), config.get("lora_alpha")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not the configuration of an adapter ({first_line(error)}): save it again"
-        ) from error
+    config = read_object(path, "it is not the configuration of an adapter, save it again")
+    kind, alpha = config.get("peft_type"), config.get("lora_alpha")
     if kind != "LORA":
         raise InputError(
             f"{path}: peft_type {kind!r} is not merged here, only LORA is: merge the adapter with PEFT first"
@@ -105,11 +99,11 @@ def _config(folder: Path) -> dict[str, Any]:
         if config.get(name):
             raise InputError(f"{path}: {name} is more than plain LoRA: merge the adapter with PEFT first")
     start = config.get("init_lora_weights")
-    if start not in PLAIN_STARTS:
+    if start not in list(PLAIN_STARTS):
         raise InputError(
             f"{path}: init_lora_weights {start!r} changes the base, too: merge the adapter with PEFT first"
         )
-    return dict(config)
+    return config
 
 
 def merge(adapter: Path, weights: Sequence[Path], family: Family) -> int:

@@ -3,7 +3,6 @@
 It reads Arrow streams without the `datasets` library, and judges whole tables, never the first cell alone.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.framing import PLAIN, Frame
 from rankshift.screen.genes.token_space import Tokens
@@ -46,16 +46,16 @@ def open_table(path: Path, without: Sequence[str] = ()) -> tuple[Iterable[pa.Rec
     try:
         file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
-        stamp, version = metadata.get(STAMP), metadata.get(VERSION, b"1").decode()
+        stamp, version = metadata.get(STAMP), metadata.get(VERSION, b"1").decode(errors="replace")
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}): tokenize again") from error
-    if not version.isdecimal() or int(version) > TABLE_VERSION:
+    if not version.isdecimal() or len(version) > 9 or int(version) > TABLE_VERSION:
         raise InputError(
             f"{path} is a token table of version {version}, this version of rankshift reads up to {TABLE_VERSION}: tokenize "
             "it again"
         )
     columns = [name for name in file.schema_arrow.names if name not in without]
-    return file.iter_batches(ROWS, columns=columns), None if stamp is None else stamp.decode()
+    return file.iter_batches(ROWS, columns=columns), None if stamp is None else stamp.decode(errors="replace")
 
 
 def _open_dataset(folder: Path) -> Iterator[pa.RecordBatch]:
@@ -63,10 +63,10 @@ def _open_dataset(folder: Path) -> Iterator[pa.RecordBatch]:
     if (folder / "dataset_dict.json").is_file():
         raise InputError(f"{folder} holds several splits: give one of its sub-folders")
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = read_object(folder / "state.json", "copy the .dataset folder again")
         data = [folder / entry["filename"] for entry in state["_data_files"]]
         indices = [folder / entry["filename"] for entry in state.get("_indices_files") or []]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} is not a .dataset folder (state.json: {error!r}): give a token table") from error
     if not indices:
         for file in data:

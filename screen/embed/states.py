@@ -10,6 +10,7 @@ import pyarrow as pa
 from rankshift.screen.cells.labels import label_meant
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.json_file import read_json
 
 KINDS = (pa.array([], pa.float64()), pa.array([], pa.bool_()))  # columns whose values have several spellings
 
@@ -19,10 +20,7 @@ def read_states(path: Path, width: int, names: Sequence[str] | None = None) -> d
 
     Raises InputError when the file is no such mapping, lacks a named state, or its vectors are not as wide as the model.
     """
-    try:
-        found = json.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise InputError(f"states file {path} cannot be read ({e}): make one with rankshift embed … --by COLUMN") from e
+    found = read_json(Path(path), "make one with rankshift embed … --by COLUMN")
     if not isinstance(found, dict) or not found:
         raise InputError(
             f"states file {path} must hold {{state: [numbers]}}: make one with rankshift embed … --by COLUMN"
@@ -38,7 +36,7 @@ def read_states(path: Path, width: int, names: Sequence[str] | None = None) -> d
     for name in names:
         try:
             vector = np.asarray(found[same[name]], np.float32).reshape(-1)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise InputError(
                 f"state {name!r} in {path} is not a list of numbers: make the file with rankshift embed"
             ) from e

@@ -48,7 +48,7 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
     genes, unknown = resolve_genes(options.genes, bundle)
     if unknown:
         say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
-    panels = panels_of(options.genes)
+    panels = panels_of(options.genes, bundle)
     if panels and options.how != "each":
         raise InputError(
             f"{len(panels)} panels are screened gene by gene, --how {options.how} joins genes: give one file at a time"

@@ -159,6 +159,6 @@ def _perturbations(selected: Selected) -> pa.Table:
     )
     if not panels:
         return table
-    members = {name: {bundle.vocabulary.token_of(g) for g in genes} for name, genes in panels.items()}
+    members = {name: {bundle.token_of(g) for g in genes} for name, genes in panels.items()}
     of_group = [[name for name, tokens in members.items() if g[0] in tokens] for g in groups]
     return table.append_column("panels", pa.array(of_group, pa.list_(pa.string())))

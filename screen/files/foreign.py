@@ -1,7 +1,6 @@
 """Foreign gene files read as {key: value}: JSON, two-column text, or a pickle of plain containers."""
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.json_file import read_json
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.files.plain_pickle import read_pickle
+from rankshift.screen.files.text_file import read_text, readable
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     path = readable(Path(path))
     readers: dict[str, Callable[[Path], Any]] = {
-        ".json": _read_json,
+        ".json": read_json,
         ".csv": _read_columns,
         ".tsv": _read_columns,
         ".txt": _read_columns,
@@ -44,23 +45,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return plain
 
 
-def readable(path: Path) -> Path:
-    """`path` if it is a file with content of its own; a Git LFS pointer is not."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: check the path")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise InputError(f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
-    return path
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {first_line(error)}") from error
-
-
 _HEADER = {
     "gene",
     "gene_id",
@@ -80,12 +64,9 @@ _HEADER |= {"token", "median", "from", "to", "target", "old", "new"}
 
 def _read_columns(path: Path) -> dict[str, Any]:
     """Two columns; a first row is a header when only its value is text, or when both its fields are column names."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {first_line(error)}") from error
+    text = read_text(path)
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
-    rows = [(line, row) for line, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1) if row]
+    rows = [(line, row) for line, row in enumerate(fields(text, path, delimiter), 1) if row]
     for line, row in rows:
         if len(row) != 2:
             raise InputError(f"{path} line {line} has {len(row)} columns: give two, key and value")
@@ -100,6 +81,14 @@ def _read_columns(path: Path) -> dict[str, Any]:
         if mapping.setdefault(key, value) != value:
             raise InputError(f"{path} gives {key} both {mapping[key]} and {value}: keep one")
     return mapping
+
+
+def fields(text: str, path: Path, delimiter: str) -> list[list[str]]:
+    """The fields of every line; a line that CSV cannot hold is refused."""
+    try:
+        return list(csv.reader(text.splitlines(), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path} is no table of two columns ({first_line(error)}): repair it") from error
 
 
 def _number(text: str) -> int | float | str:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.files.foreign import read_mapping, readable
+from rankshift.screen.files.foreign import read_mapping
 from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.text_file import readable
 from rankshift.screen.genes.framing import FrameTokens
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"

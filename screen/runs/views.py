@@ -93,7 +93,7 @@ def statistics_summary(run: RunFolder) -> dict[str, Any] | None:
     """The summary of the statistics recorded in a run, None where there are none that can be read."""
     try:
         return dict(json.loads(pq.read_schema(run.path / STATISTICS).metadata[STAMP]))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from anndata.io import read_elem
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import readable
 from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.text_file import readable
 from rankshift.screen.tokenizer.counts import Counts
 from rankshift.screen.tokenizer.layers import RAW, X, choose, spread
 

@@ -3,8 +3,6 @@
 A gene has one class. Genes that the vocabulary lacks are named, never dropped in silence.
 """
 
-import csv
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 from rankshift.jobs.finetuning.labels.labels import NONE, Task, check_classes
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.foreign import readable
-from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.foreign import fields
+from rankshift.screen.files.json_file import read_json
+from rankshift.screen.files.text_file import read_text, readable
 from rankshift.screen.genes.vocabulary import Vocabulary
 
 NAMED = 10  # unknown genes that a note spells out
@@ -41,10 +40,7 @@ def read_classes(path: Path) -> dict[str, list[str]]:
     """{class: [genes]} from a .json of that form, or from a .csv or .tsv with the columns gene and class."""
     path = readable(Path(path))
     if path.suffix.lower() == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON: {first_line(error)}") from error
+        content = read_json(path)
         if not isinstance(content, dict) or not all(isinstance(genes, list) for genes in content.values()):
             raise InputError(f"{path} is not {{class: [genes]}}: give an object of lists")
         return {str(name): [str(gene) for gene in genes] for name, genes in content.items()}
@@ -52,7 +48,7 @@ def read_classes(path: Path) -> dict[str, list[str]]:
         raise InputError(f"--genes {path} is neither .json nor .csv nor .tsv: give {{class: [genes]}} or gene,class")
     classes: dict[str, list[str]] = {}
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
-    for line, row in enumerate(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter=delimiter), 1):
+    for line, row in enumerate(fields(read_text(path), path, delimiter), 1):
         if not row or (line == 1 and [field.strip().lower() for field in row][1:] == ["class"]):
             continue
         if len(row) != 2:

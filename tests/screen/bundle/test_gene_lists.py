@@ -1,0 +1,88 @@
+"""Genes as users write them into options and files: every gene is found, or a line says what is wrong."""
+
+import json
+
+import pytest
+
+from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes
+from rankshift.screen.errors import InputError
+
+
+@pytest.fixture
+def bundle(bundles):
+    return Bundle.open(bundles["v1"])
+
+
+@pytest.fixture
+def three(bundle):
+    """Three genes: Ensembl ids and tokens."""
+    genes = [name for name in bundle.vocabulary.ensembl_id if name.startswith("ENSG")][:3]
+    return genes, tuple(bundle.vocabulary.by_id[gene] for gene in genes)
+
+
+FILES = {
+    "one a line": lambda g: "\n".join(g).encode(),
+    "byte order mark": lambda g: b"\xef\xbb\xbf" + "\n".join(g).encode(),
+    "utf-16": lambda g: "\n".join(g).encode("utf-16"),
+    "windows line ends": lambda g: "\r\n".join(g).encode(),
+    "quotes": lambda g: "\n".join(f'"{x}"' for x in g).encode(),
+    "several on one line": lambda g: ", ".join(g).encode(),
+    "spaces": lambda g: " ".join(g).encode(),
+    "uneven lines": lambda g: f"{g[0]} {g[1]}\n{g[2]}\n".encode(),
+    "comments": lambda g: f"# hits of é\n{g[0]}  # strongest, beside {g[1]}\n{g[1]}\n\n{g[2]}\n".encode(),
+    "table": lambda g: "".join(f"{x},{i}.5,up\n" for i, x in enumerate(g)).encode(),
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_all_genes_of_a_file_are_read(form, three, bundle, tmp_path):
+    genes, tokens = three
+    (tmp_path / "genes.txt").write_bytes(FILES[form](genes))
+    assert resolve_genes(str(tmp_path / "genes.txt"), bundle) == (tokens, [])
+
+
+def test_a_table_of_ids_and_symbols_is_its_first_column(three, bundle, tmp_path):
+    genes, tokens = three
+    rows = [f"{gene}\t{bundle.vocabulary.symbol[token]}" for gene, token in zip(genes, tokens, strict=True)]
+    (tmp_path / "genes.tsv").write_text("\n".join(rows))
+    assert resolve_genes(str(tmp_path / "genes.tsv"), bundle) == (tokens, [])
+
+
+def test_a_list_in_json_is_read(three, bundle, tmp_path):
+    (tmp_path / "genes.json").write_text(json.dumps(three[0]))
+    assert resolve_genes(str(tmp_path / "genes.json"), bundle)[0] == three[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda g: f"{g[0]},{g[1]}\n{g[1]},{g[2]}\n".encode(), "2 genes on a line .* that could be a table"),
+        (lambda g: g[0].encode() + b"\xff\n", "is not UTF-8 text"),
+        (lambda g: b"\n# nothing\n", "names no gene"),
+        (lambda g: g[0].encode() + b"\x00", "it holds zero bytes"),
+    ],
+)
+def test_a_file_that_can_be_read_in_two_ways_or_none_is_refused(content, message, three, bundle, tmp_path):
+    (tmp_path / "genes.txt").write_bytes(content(three[0]))
+    with pytest.raises(InputError, match=message):
+        resolve_genes(str(tmp_path / "genes.txt"), bundle)
+
+
+@pytest.mark.parametrize("name", ["genes.txt", "lists/hits", "hits.CSV"])
+def test_a_missing_file_is_called_one(name, bundle):
+    with pytest.raises(InputError, match="no file that is there"):
+        resolve_genes(name, bundle)
+
+
+def test_more_genes_than_a_file_name_has_letters(bundle):
+    genes = [name for name in bundle.vocabulary.ensembl_id if name.startswith("ENSG")]
+    asked = ",".join(genes)
+    assert len(asked) > 1000
+    assert len(resolve_genes(asked, bundle)[0]) == len(genes)
+    assert panels_of(asked, bundle) == {}
+
+
+def test_retired_ids_are_found_by_the_aliases(bundle):
+    for alias, gene in bundle.aliases.items():
+        assert resolve_genes([alias.lower(), alias], bundle)[0] == (bundle.vocabulary.by_id[gene],)
