@@ -1,27 +1,33 @@
 """Fan-out: the driver's loop that gives pieces of work to leased workers until all are done.
 
-A worker that died goes back to where it came from, which lends it again when it answers; its piece is given to another, and
-a piece that lost three workers ends the loop. What the pieces are is the business of the `Work`, where the workers are that
-of the `Crew`: the loop knows neither Ray nor threads.
+A worker that died goes back to where it came from, which lends it again when it answers; its pieces are given to others, and
+a piece that lost three workers ends the loop. No worker is asked anything between two pieces: steps come with results, and
+a worker that would have to wait for the loop has its next piece already. What the pieces are is the business of the `Work`,
+where the workers are that of the `Crew`: the loop knows neither Ray nor threads.
 """
 
+import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from rankshift.jobs.pool.model_cache import ModelCache
-from rankshift.jobs.pool.worker import Compute, Count, Fetch, Grant, Job, StaleLease, WorkerDied
+from rankshift.jobs.pool.worker import Compute, Count, Fetch, Grant, HeldBack, Job, StaleLease, WorkerDied
 from rankshift.screen.errors import Interrupted
 
 TRIES = 3
-POLL = 0.5  # seconds between looks at progress
+POLL = 0.5  # seconds that the loop waits for a call to end
+LOOK = 2.0  # seconds between questions for progress, for which results are not waited
+SHARE = 20  # and they take no more of the loop's time than one part in so many, however many workers there are
 Done = Callable[[int], None]
 Call = Any  # a call under way, as its crew knows it; it can be a key
 
 
 class Crew(Protocol):
-    """The workers of a lease, as the loop sees them."""
+    """The workers of a lease, as the loop sees them. ahead: pieces that a worker has at once, one computed, others waiting."""
+
+    ahead: int
 
     def ask(self) -> Call:
         """Ask for more workers. One question is open at a time: asked again, it gives the same call."""
@@ -35,20 +41,20 @@ class Crew(Protocol):
     def compute(self, grant: Grant, key: str, piece: Any) -> Call:
         """Begin to compute a piece on a worker that has opened the job."""
 
-    def wait(self, calls: list[Call], seconds: float) -> list[Call]:
-        """Calls that have ended: as soon as there is one, or none after so many seconds."""
+    def wait(self, calls: Collection[Call], seconds: float) -> list[Call]:
+        """Calls that have ended, in the order of `calls`: as soon as there is one, or none after so many seconds."""
 
     def result(self, call: Call) -> Any:
-        """What an ended call gave. Raises StaleLease, WorkerDied, or what went wrong in the work itself."""
+        """What an ended call gave, of a piece an Answer. Raises HeldBack, StaleLease, WorkerDied, or what the work raised."""
 
     def progress(self, grants: Iterable[Grant]) -> dict[Grant, int]:
-        """Steps of each worker since it opened its job; without those that do not answer at once."""
+        """Steps of workers since they opened their job, of those that have answered by now. It never waits for one."""
 
     def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
 
-    def should_yield(self) -> bool:
-        """Should a worker that ended a piece be given back, because another lease waits for its share?"""
+    def should_yield(self, grant: Grant) -> bool:
+        """Should this worker, which ended a piece, be given back, because another lease waits for its share?"""
 
 
 class Work(Protocol):
@@ -80,7 +86,10 @@ class FanOut:
         self._crew, self._work, self._key = crew, work, uuid.uuid4().hex
         self._tries: Counter[int | None] = Counter()
         self._heard: dict[Grant, int] = {}  # steps of a worker, as far as heard
-        self._busy: dict[Call, tuple[Grant, int | None]] = {}  # call -> its worker, and the piece, None while it opens
+        self._fresh: set[Grant] = set()  # workers heard since the last look
+        self._held: dict[Grant, dict[Call, int | None]] = {}  # by worker: calls and their pieces, None while it opens
+        self._owner: dict[Call, Grant] = {}
+        self._next_look = time.monotonic() + LOOK
 
     def drive(self, done: Done = lambda n: None) -> None:
         """Until every piece is done; `done` is told the steps that workers report."""
@@ -89,46 +98,69 @@ class FanOut:
         while todo or self._under_way():
             if asking is None and todo:  # perhaps again: the last piece may have lost the last worker
                 asking = crew.ask()
-            calls = [*self._busy] if asking is None else [asking, *self._busy]
+            calls = self._owner if asking is None else [asking, *self._owner]
             for call in crew.wait(calls, POLL):
                 if call == asking:
                     asking = None
                     for grant in crew.granted(call):
-                        self._busy[crew.open(grant, self._key, self._work.job)] = grant, None
-                else:
+                        self._begin(grant, crew.open(grant, self._key, self._work.job), None)
+                elif call in self._owner:  # else it was forgotten with its worker, which another call has lost
                     self._finish(call, done)
-            self._hear((grant for grant, piece in self._busy.values() if piece is not None), done)
-        for grant, _ in self._busy.values():
+            self._look(done)
+        for grant in self._held:
             crew.release(grant, suspect=True)  # still opening what is done
 
     def _under_way(self) -> bool:
-        return any(piece is not None for _, piece in self._busy.values())
+        return any(piece is not None for calls in self._held.values() for piece in calls.values())
+
+    def _begin(self, grant: Grant, call: Call, piece: int | None) -> None:
+        self._held.setdefault(grant, {})[call] = piece
+        self._owner[call] = grant
 
     def _finish(self, call: Call, done: Done) -> None:
         """A call has ended: give its worker the next piece, or back."""
-        grant, piece = self._busy.pop(call)
+        grant = self._owner[call]
         try:
-            result = self._crew.result(call)
+            answer = self._crew.result(call)
+        except HeldBack:
+            self._work.todo.appendleft(self._ended(call))  # type: ignore[arg-type]  # only pieces are held back
         except StaleLease:
-            self._lost(grant, piece)
+            self._lost(grant)
+            return
         except WorkerDied as error:
-            self._lost(grant, piece)
-            self._count(piece, error)
+            if again := self._lost(grant):
+                self._count(again[0], error)  # the others were only waiting behind it
+            return
         else:
+            piece = self._ended(call)
             if piece is not None:
-                self._hear([grant], done)
-                self._work.keep(piece, result)
-            if self._work.todo and not self._crew.should_yield():
-                number = self._work.todo.popleft()
-                self._busy[self._crew.compute(grant, self._key, self._work.piece(number))] = grant, number
-            else:
-                self._crew.release(grant)
+                self._told(grant, answer.steps, done)
+                self._work.keep(piece, answer.result)
+        self._go_on(grant)
 
-    def _lost(self, grant: Grant, piece: int | None) -> None:
-        """A worker is no longer ours: its piece is done again, unless it survived."""
+    def _ended(self, call: Call) -> int | None:
+        return self._held[self._owner.pop(call)].pop(call)
+
+    def _go_on(self, grant: Grant) -> None:
+        """Send a worker what it has room for. Pieces wait at a worker only while there are enough of them for everybody."""
+        todo, mine = self._work.todo, self._held[grant]
+        staying = not todo or not self._crew.should_yield(grant)
+        while staying and todo and len(mine) < (self._crew.ahead if len(todo) >= len(self._held) else 1):
+            number = todo.popleft()
+            self._begin(grant, self._crew.compute(grant, self._key, self._work.piece(number)), number)
+        if not mine:
+            del self._held[grant]
+            self._crew.release(grant)
+
+    def _lost(self, grant: Grant) -> list[int | None]:
+        """A worker is no longer ours: its pieces are done again, unless they survived. Returns those, [None] if it opened."""
+        pieces = list(self._held.pop(grant).items())
+        for call, _ in pieces:
+            del self._owner[call]
         self._crew.release(grant, suspect=True)
-        if piece is not None and not self._work.survived(piece):
-            self._work.todo.append(piece)
+        again = [piece for _, piece in pieces if piece is None or not self._work.survived(piece)]
+        self._work.todo.extend(piece for piece in again if piece is not None)
+        return again
 
     def _count(self, piece: int | None, error: WorkerDied) -> None:
         self._tries[piece] += 1
@@ -138,13 +170,26 @@ class FanOut:
                 f"{what}, {TRIES} times ({error}): see the logs of the workers, then continue with --resume"
             ) from error
 
-    def _hear(self, grants: Iterable[Grant], done: Done) -> None:
-        """Tell `done` of steps that workers made since they were last heard."""
-        for grant, steps in self._crew.progress(grants).items():
-            fresh = steps - self._heard.get(grant, 0)
-            if fresh > 0:
-                self._heard[grant] = steps
-                done(fresh)
+    def _look(self, done: Done) -> None:
+        """Now and then, ask workers that have been silent how far they are."""
+        began = time.monotonic()
+        if began < self._next_look:
+            return
+        silent = [grant for grant, calls in self._held.items() if None not in calls.values()]
+        silent = [grant for grant in silent if grant not in self._fresh]
+        self._fresh.clear()
+        for grant, steps in self._crew.progress(silent).items():
+            self._told(grant, steps, done)
+        spent = time.monotonic() - began
+        self._next_look = began + max(LOOK, SHARE * spent)
+
+    def _told(self, grant: Grant, steps: int, done: Done) -> None:
+        """Tell `done` of steps that a worker made since it was last heard."""
+        self._fresh.add(grant)
+        more = steps - self._heard.get(grant, 0)
+        if more > 0:
+            self._heard[grant] = steps
+            done(more)
 
 
 class FunctionCall:

@@ -7,7 +7,7 @@ cluster. It refuses a training of several ranks: those need processes.
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -146,7 +146,9 @@ class Threads:
 
 
 class ThreadCrew:
-    """The workers of a lease for the fan-out loop."""
+    """The workers of a lease for the fan-out loop. A thread takes its next piece at once, so it needs none ahead."""
+
+    ahead = 1
 
     def __init__(self, threads: Threads, name: str) -> None:
         self._threads, self._name = threads, name
@@ -167,9 +169,10 @@ class ThreadCrew:
         """See `Crew.compute`."""
         return self._threads.call(grant.worker, "compute", grant.epoch, key, piece)
 
-    def wait(self, calls: list[Future], seconds: float) -> list[Future]:
+    def wait(self, calls: Collection[Future], seconds: float) -> list[Future]:
         """See `Crew.wait`."""
-        return list(wait(calls, seconds, FIRST_COMPLETED).done)
+        done = wait(calls, seconds, FIRST_COMPLETED).done
+        return [call for call in calls if call in done]
 
     def result(self, call: Future) -> Any:
         """See `Crew.result`."""
@@ -183,6 +186,6 @@ class ThreadCrew:
         """See `Crew.release`."""
         self._threads.release(self._name, grant, suspect)
 
-    def should_yield(self) -> bool:
+    def should_yield(self, grant: Grant) -> bool:
         """See `Crew.should_yield`."""
         return bool(self._threads.recall(self._name))

@@ -1,7 +1,8 @@
 """Work on Ray workers: those of the running pool, or of a private one that ends with the command."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import ray
@@ -55,13 +56,24 @@ class OnRay(Executor):
 
 
 class RayCrew:
-    """The workers of a lease for the fan-out loop: its calls are Ray's, its errors are not."""
+    """The workers of a lease for the fan-out loop: its calls are Ray's, its errors are not.
+
+    A worker has two pieces at once, so that it never waits for the driver. When workers are to be given back, the pieces
+    that were not begun come back at once, and what a worker computes is the last that the other lease waits for.
+    """
+
+    ahead = 2
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
         self._weights: dict[str, list] = {}  # by key of a job: references to what was published of it, or []
+        self._looks: dict[Grant, ray.ObjectRef] = {}  # questions for progress that are open
+        self._sent: dict[Grant, int] = {}  # the turn in which a worker was sent its last piece
+        self._turn = 0
+        self._recall: ray.ObjectRef | None = None  # the question how many workers to give back
+        self._due, self._leaving = 0, set[Grant]()  # how many are to be chosen, and those chosen
+        self._quiet = 0.0  # a pool that is being restarted is not asked before
         self.ask, self.granted = lease.ask, lease.granted
-        self.release, self.should_yield = lease.release, lease.should_yield
 
     def open(self, grant: Grant, key: str, job: Job) -> "ray.ObjectRef":
         """The job travels with a reference to its weights, where a worker has published them."""
@@ -71,11 +83,47 @@ class RayCrew:
 
     def compute(self, grant: Grant, key: str, piece: Any) -> "ray.ObjectRef":
         """See `Crew.compute`."""
-        return grant.handle.compute.remote(grant.epoch, key, piece)
+        self._sent[grant] = self._turn
+        return grant.handle.compute.remote(grant.epoch, key, piece, self._turn)
 
-    def wait(self, calls: list, seconds: float) -> list:
-        """See `Crew.wait`."""
-        return ray.wait(calls, num_returns=1, timeout=seconds)[0]
+    def wait(self, calls: Collection, seconds: float) -> list:
+        """See `Crew.wait`. All that have ended, because each look costs time for every call under way."""
+        if self._recall is None and time.monotonic() > self._quiet:
+            self._recall = self._lease.recalled(len(self._leaving) + self._due)
+        watched = [*calls] if self._recall is None else [self._recall, *calls]
+        ended, _ = ray.wait(watched, num_returns=len(watched), timeout=0)
+        if not ended:
+            ended, _ = ray.wait(watched, num_returns=1, timeout=seconds)
+        if self._recall in ended:
+            ended.remove(self._recall)
+            self._take_recall()
+        return ended
+
+    def _take_recall(self) -> None:
+        """The pool has said how many workers to give back: all keep the piece they compute, none begins another."""
+        try:
+            self._due += ray.get(self._recall)
+        except RayActorError:
+            self._quiet = time.monotonic() + 1.0
+        self._recall = None
+        if self._due:
+            self._turn += 1
+            for grant in self._sent:
+                grant.handle.hold.remote(grant.epoch, self._turn)
+
+    def release(self, grant: Grant, *, suspect: bool = False) -> None:
+        """See `Crew.release`."""
+        for known in (self._sent, self._looks):
+            known.pop(grant, None)
+        self._leaving.discard(grant)
+        self._lease.release(grant, suspect=suspect)
+
+    def should_yield(self, grant: Grant) -> bool:
+        """See `Crew.should_yield`."""
+        if self._due and grant not in self._leaving:
+            self._due -= 1
+            self._leaving.add(grant)
+        return grant in self._leaving
 
     def result(self, call: "ray.ObjectRef") -> Any:
         """See `Crew.result`."""
@@ -87,15 +135,18 @@ class RayCrew:
             raise cause(error) from error
 
     def progress(self, grants: Iterable[Grant]) -> dict[Grant, int]:
-        """See `Crew.progress`."""
-        calls = {grant.handle.progress.remote(): grant for grant in grants}
-        ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=POLL) if calls else ([], [])
+        """See `Crew.progress`. Answers are those to the question before; a worker that never answers is asked once."""
+        for grant in grants:
+            if grant not in self._looks:
+                self._looks[grant] = grant.handle.progress.remote()
+        asked = {call: grant for grant, call in self._looks.items()}
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
         found = {}
         for call in ready:
-            try:
-                found[calls[call]], _ = ray.get(call)
-            except RayActorError:
-                continue
+            grant = asked[call]
+            del self._looks[grant]
+            with suppress(RayActorError):
+                found[grant], _ = ray.get(call)
         return found
 
 

@@ -32,6 +32,11 @@ class WorkerActor(Worker):
         super().fence(epoch, holder)
 
     @ray.method(concurrency_group="control")
+    def hold(self, epoch: int, turn: int) -> None:
+        """See `Worker.hold`."""
+        super().hold(epoch, turn)
+
+    @ray.method(concurrency_group="control")
     def stop(self, epoch: int) -> None:
         """See `Worker.stop`."""
         super().stop(epoch)

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.worker import Grant, StaleLease, WorkerDied
+from rankshift.jobs.pool.worker import Grant, HeldBack, StaleLease, WorkerDied
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
 HEARTBEATS = 5  # in a time to live
@@ -24,6 +24,7 @@ PLAIN = (
     Interrupted,
     Stopped,
     TrainingFailed,
+    HeldBack,
     StaleLease,
     WorkerDied,
     OSError,
@@ -102,15 +103,9 @@ class Lease:
         """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
         self._pool.release.remote(self.name, grant.worker, grant.epoch, suspect)
 
-    def should_yield(self) -> bool:
-        """Should a worker that ended a piece be given back, because another lease waits for its share?
-
-        Asks the pool at every call; nothing is cached.
-        """
-        try:
-            return bool(ray.get(self._pool.heartbeat.remote(self.name), timeout=self.ttl))
-        except (RayActorError, ray.exceptions.GetTimeoutError):
-            return False
+    def recalled(self, leaving: int) -> "ray.ObjectRef":
+        """Ask how many workers are to be given back besides those that are leaving; the answer comes within seconds."""
+        return self._pool.recalled.remote(self.name, leaving)
 
     def weights(self, sha256: str) -> list:
         """[reference] of weights that a worker has published, or []."""

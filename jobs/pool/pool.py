@@ -12,6 +12,7 @@ that died. Those two, pre-emption and fencing, are what this room is for.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -67,15 +68,28 @@ class Pool:
                 "restart the pool (rankshift pool stop, rankshift pool start)"
             )
         self._ledger.open(lease, want, gang, time.monotonic())
+        self._wake()
         return self._ledger.ttl
 
-    async def heartbeat(self, lease: str) -> int | None:
-        """A driver's sign of life. How many workers to give back at a shard's end; None: the lease was taken back."""
+    async def heartbeat(self, lease: str) -> None:
+        """A driver's sign of life."""
         await self._known.wait()
-        if lease not in self._ledger.leases:
-            return None
-        self._ledger.leases[lease].heartbeat = now = time.monotonic()
-        return self._ledger.recall(lease, now)
+        if lease in self._ledger.leases:
+            self._ledger.leases[lease].heartbeat = time.monotonic()
+
+    async def recalled(self, lease: str, leaving: int) -> int:
+        """How many workers to give back besides those that are leaving; answered when there are some, or after a little."""
+        await self._known.wait()
+        until = time.monotonic() + POLL
+        while lease in self._ledger.leases:
+            now = time.monotonic()
+            more = self._ledger.recall(lease, now) - leaving
+            if more > 0 or now > until:
+                return max(more, 0)
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), until - now)
+        return 0
 
     async def acquire(self, lease: str) -> list[tuple[str, Any, int]] | None:
         """Workers newly granted, as (name, handle, epoch), after waiting a little; a gang gets all of them or none yet.

@@ -24,6 +24,10 @@ class StaleLease(Exception):
     """A call of a lease that no longer holds the worker. What it wanted is for the present holder to do."""
 
 
+class HeldBack(Exception):
+    """A piece that waited on a worker was not begun, because its driver should give workers back. Nobody failed."""
+
+
 class WorkerDied(Exception):
     """The process or thread of a worker ended before its call did. What it had committed stays."""
 
@@ -47,6 +51,14 @@ class Grant:
     worker: str
     handle: Any = field(compare=False)
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a piece. steps: of the worker since it opened the job, so that nobody has to ask for them."""
+
+    steps: int
+    result: Any
 
 
 class Progress:
@@ -88,7 +100,7 @@ class Worker:
         self.models = ModelCache()
         self._job: tuple[str, Compute] | None = None
         self._trained: Mapping | None = None
-        self._epoch, self._stopping = 0, 0
+        self._epoch, self._stopping, self._turn = 0, 0, 0
         self._holder: tuple[str, int, bool] | None = None
         self._progress = Progress()
 
@@ -98,6 +110,11 @@ class Worker:
         """The worker changed hands: calls below this epoch end. holder: lease, its number of workers, is it a gang."""
         if epoch >= self._epoch:
             self._epoch, self._holder = epoch, holder
+
+    def hold(self, epoch: int, turn: int) -> None:
+        """Begin no piece of this epoch that was sent before a turn; the one that is computed now goes on."""
+        if epoch == self._epoch:
+            self._turn = turn
 
     def stop(self, epoch: int) -> None:
         """Ask the training of this epoch to save itself and stop."""
@@ -129,12 +146,14 @@ class Worker:
         """Open a job under a key that `compute` calls name; it takes the place of the job before."""
         self._enter(epoch)
         self._progress.restart()
-        self._job = None
+        self._job, self._turn = None, 0
         self._job = key, job.open(self.models, fetch)
 
-    def compute(self, epoch: int, key: str, piece: Any) -> Any:
-        """Compute a piece of the job that was opened under the key; returns what the job makes of it."""
+    def compute(self, epoch: int, key: str, piece: Any, turn: int = 0) -> Answer:
+        """Compute a piece of the job that was opened under the key. turn: of its driver when it was sent (see `hold`)."""
         self._enter(epoch)
+        if turn < self._turn:
+            raise HeldBack(f"{self.name} is to be given back")
         if self._job is None or self._job[0] != key:
             raise StaleLease(f"{self.name} does not have {key} open: it was restarted")
 
@@ -143,7 +162,8 @@ class Worker:
                 raise StaleLease(f"{self.name} was lent to another")
             self._progress.add(steps)
 
-        return self._job[1](piece, count)
+        result = self._job[1](piece, count)
+        return Answer(self._progress.read()[0], result)
 
     def train(self, epoch: int, rank: "Rank", function: str, job: Any) -> dict:
         """Take a rank in a training, `module:function` called as function(rank, job, report); returns its result.

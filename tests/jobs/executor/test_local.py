@@ -6,10 +6,10 @@ from collections import deque
 import pytest
 
 from rankshift.jobs.executor.fan_out import TRIES, FanOut
-from rankshift.jobs.executor.local import Local, Threads
+from rankshift.jobs.executor.local import Local, ThreadCrew, Threads
 from rankshift.jobs.executor.registry import executor
 from rankshift.jobs.executor.shard_work import fan_out
-from rankshift.jobs.pool.worker import StaleLease, WorkerDied
+from rankshift.jobs.pool.worker import Answer, HeldBack, StaleLease, Worker, WorkerDied
 from rankshift.jobs.training.gang import Rank
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.options import Options
@@ -57,12 +57,19 @@ class Squares:
         return f"the square of {number}"
 
 
+@pytest.fixture(params=[1, 2], ids=["one-by-one", "one-ahead"])
+def ahead(request, monkeypatch) -> int:
+    """Pieces that a worker has at once: threads take one by one, workers of a cluster have one waiting."""
+    monkeypatch.setattr(ThreadCrew, "ahead", request.param)
+    return request.param
+
+
 def squares(count: int) -> dict[int, int]:
     return {n: n * n for n in range(count)}
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_every_piece_is_done_once_and_every_step_is_reported(workers):
+def test_every_piece_is_done_once_and_every_step_is_reported(workers, ahead):
     work, steps = Squares(20), []
     with Local(workers) as here:
         here.map(work, steps.append)
@@ -70,7 +77,7 @@ def test_every_piece_is_done_once_and_every_step_is_reported(workers):
     assert sum(steps) == 20
 
 
-def test_a_worker_that_dies_comes_back_knowing_nothing_and_its_piece_is_done_again():
+def test_a_worker_that_dies_comes_back_knowing_nothing_and_its_piece_is_done_again(ahead):
     died = []
 
     def die_once(number: int) -> None:
@@ -86,7 +93,7 @@ def test_a_worker_that_dies_comes_back_knowing_nothing_and_its_piece_is_done_aga
     assert len(work.opened) == 2  # before the death, and by what came in its place
 
 
-def test_the_last_piece_may_lose_the_last_worker():
+def test_the_last_piece_may_lose_the_last_worker(ahead):
     """Nothing is left to ask workers for while it runs, so its death must make the loop ask again."""
     died, alone = [], threading.Event()
 
@@ -105,7 +112,7 @@ def test_the_last_piece_may_lose_the_last_worker():
     assert died == [0]
 
 
-def test_a_piece_that_was_committed_before_its_worker_died_is_not_done_again():
+def test_a_piece_that_was_committed_before_its_worker_died_is_not_done_again(ahead):
     tries = []
 
     def commit_and_die(number: int) -> None:
@@ -121,7 +128,7 @@ def test_a_piece_that_was_committed_before_its_worker_died_is_not_done_again():
     assert work.found == {0: 0, 1: 1, 3: 9}
 
 
-def test_a_piece_that_kills_its_workers_ends_the_loop_and_is_named():
+def test_a_piece_that_kills_its_workers_ends_the_loop_and_is_named(ahead):
     def die(number: int) -> None:
         if number == 1:
             raise WorkerDied("out of memory")
@@ -131,7 +138,7 @@ def test_a_piece_that_kills_its_workers_ends_the_loop_and_is_named():
         here.map(Squares(3, die))
 
 
-def test_workers_that_die_while_they_open_the_work_end_the_loop():
+def test_workers_that_die_while_they_open_the_work_end_the_loop(ahead):
     opened = []
 
     def die() -> None:
@@ -155,7 +162,7 @@ def test_an_error_of_a_piece_is_raised_as_it_is_and_not_tried_again():
     assert tries == [0]
 
 
-def test_two_drivers_share_one_worker_and_neither_loses_a_piece():
+def test_two_drivers_share_one_worker_and_neither_loses_a_piece(ahead):
     threads, begun = Threads(1), threading.Event()
     first, second = Squares(20, lambda number: begun.set()), Squares(20)
 
@@ -178,15 +185,15 @@ def test_a_lease_that_holds_more_than_its_share_yields():
     threads = Threads(2)
     with threads.lease(2) as rich:
         (one, two) = rich.granted(rich.ask())
-        assert not rich.should_yield()
+        assert not rich.should_yield(one)
         with threads.lease(2) as poor:
             question = poor.ask()
-            assert rich.should_yield()
+            assert rich.should_yield(one)
             assert rich.wait([question], 0) == []
             rich.release(one)
             (granted,) = poor.granted(question)
             assert granted.worker == one.worker
-            assert not rich.should_yield()
+            assert not rich.should_yield(two)
             with pytest.raises(StaleLease, match="was lent again"):
                 rich.compute(one, "any", 0).result()
         rich.release(two)
@@ -272,3 +279,34 @@ def test_a_screen_by_threads_has_the_rows_of_one_in_this_process(workers, bundle
     assert done.sql(ROWS).equals(expected.sql(ROWS))
     assert done.manifest["noise_floor"] == expected.manifest["noise_floor"]
     assert sum(rows) == expected.sql(ROWS).num_rows
+
+
+def test_a_piece_that_waits_behind_a_killer_is_not_blamed(ahead):
+    """Piece 0 kills its worker twice and then goes well; what waited behind it lost its worker as often."""
+    killed, done = [], []
+
+    def before(number: int) -> None:
+        if number == 0 and len(killed) < TRIES - 1:
+            killed.append(number)
+            raise WorkerDied("out of memory")
+        done.append(number)
+
+    work = Squares(5, before)
+    with Local(1) as here:
+        here.map(work)
+    assert work.found == squares(5)
+    assert sorted(done) == [0, 1, 2, 3, 4]
+
+
+def test_a_worker_holds_back_what_was_sent_before_its_driver_was_asked_to_give_it_back():
+    worker = Worker("worker")
+    worker.open(7, "key", Squares(3))
+    assert worker.compute(7, "key", 2) == Answer(1, 4)
+    worker.hold(7, 1)
+    with pytest.raises(HeldBack, match="to be given back"):
+        worker.compute(7, "key", 1)
+    assert worker.compute(7, "key", 1, 1) == Answer(2, 1)
+    worker.hold(6, 5)  # of a lease that is over
+    assert worker.compute(7, "key", 2, 1).result == 4
+    worker.open(8, "other", Squares(3))
+    assert worker.compute(8, "other", 2).result == 4
