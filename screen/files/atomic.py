@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rankshift.screen.errors import InputError
+
 
 def sync(path: Path) -> None:
     """Flush a file or a folder's entries to the disk."""
@@ -18,13 +20,16 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, folders: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, folders: bool = False, within: Path | None = None) -> Iterator[Path]:
     """A temporary path in the folder of `path`; what was written there becomes `path` when the block ends well.
 
     On an exception nothing is left behind and an older `path` stays as it was. folders: a folder may take the place of one
-    that holds something; without it that is an error, because two may be writing.
+    that holds something; without it that is an error, because two may be writing. within: a folder that must be there and
+    is never made again, as a run that was moved or removed while it is computed; raises InputError without it.
     """
-    temporary = _beside(path, "tmp")
+    if within is not None and not within.is_dir():
+        raise _gone(within)
+    temporary = _beside(path, "tmp", within)
     try:
         yield temporary
         sync(temporary)
@@ -33,11 +38,13 @@ def replacing(path: Path, *, folders: bool = False) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+        if within is not None and isinstance(error, FileNotFoundError) and not within.is_dir():
+            raise _gone(within) from error
         raise
 
 
@@ -52,8 +59,18 @@ def scratch(beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _beside(path: Path, ending: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _gone(folder: Path) -> InputError:
+    return InputError(f"{folder} was moved or removed while it was written: put it back, then continue with --resume")
+
+
+def _beside(path: Path, ending: str, within: Path | None = None) -> Path:
+    if within is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif path.parent != within:
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except FileNotFoundError as error:
+            raise _gone(within) from error
     return path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex[:8]}.{ending}")
 
 

@@ -236,7 +236,7 @@ class Manifest(Mapping[str, Any]):
 
     def write(self, run: Path) -> None:
         """Write run.json of the run folder, whole or not at all."""
-        with replacing(run / MANIFEST) as temporary:
+        with replacing(run / MANIFEST, within=run) as temporary:
             temporary.write_text(self.text())
 
     def _written(self) -> dict[str, Any]:

@@ -68,24 +68,24 @@ def plan(counts: np.ndarray, lengths: np.ndarray, tokens: int) -> Iterator[Shard
 def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> list[str]:
     """Write a shard's parts, then its marker, and return their names in this order.
 
-    Each is there whole or not at all; doing it twice changes nothing.
+    Each is there whole or not at all; doing it twice changes nothing. Raises InputError where the run is gone.
     """
     written = [part_path(run, shard.name)]
-    _write(shifts, written[0])
+    _write(shifts, written[0], run)
     if genes is not None:
         written.append(genes_path(run, shard.name))
-        _write(genes, written[1])
+        _write(genes, written[1], run)
     marker = marker_path(run, shard.name)
-    with replacing(marker) as temporary:
+    with replacing(marker, within=run) as temporary:
         temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
     return [path.relative_to(run).as_posix() for path in (*written, marker)]
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(table: pa.Table, path: Path, run: Path) -> None:
     # Floats are byte-stream split: similar exponents lie together and compress.
     floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
     ids = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    with replacing(path) as temporary:
+    with replacing(path, within=run) as temporary:
         pq.write_table(
             table,
             temporary,

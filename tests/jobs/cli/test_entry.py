@@ -229,16 +229,20 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_later(bundles, tmp_
 
 
 @pytest.mark.slow
-def test_an_interrupted_screen_exits_with_3_and_resumes(bundles, tmp_path):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, "SIGTERM where SIGINT is ignored"])
+def test_an_interrupted_screen_exits_with_3_and_resumes(kind, bundles, tmp_path):
+    """The last is how a script's `&` and some job managers start a command."""
     run = tmp_path / "run"
     where = [V1 / "cells.parquet", "--bundle", bundles["v1"], "--out", run, "--perturb", "delete", "--shard-tokens", 60]
     command = [sys.executable, "-m", "rankshift.jobs.cli", "screen", *map(str, where)]
+    if isinstance(kind, str):
+        command, kind = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command], signal.SIGTERM
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 60
         while not list(run.glob("commits/*.json")) and child.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(kind)
         _, err = child.communicate(timeout=60)
     finally:
         child.kill()
@@ -248,6 +252,93 @@ def test_an_interrupted_screen_exits_with_3_and_resumes(bundles, tmp_path):
     assert rankshift("screen", *where, "--resume") == 0
     assert Run.open(run).sql("SELECT count(*) AS n FROM shifts")["n"].to_pylist() == [551]
     assert not [name for name in os.listdir(run / "shifts") if name.endswith(".tmp")]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_moved_away_ends_its_screen_and_does_not_come_back_half(bundles, tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    where = [V1 / "cells.parquet", "--bundle", bundles["v1"], "--perturb", "delete", "--shard-tokens", 60]
+    command = [sys.executable, "-m", "rankshift.jobs.cli", "screen", *map(str, where), "--out", str(run)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 60
+        while not list(run.glob("commits/*.json")) and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        run.rename(moved)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 2, err
+    assert (
+        f"rankshift: {run} was moved or removed while it was written: put it back, then continue with --resume" in err
+    )
+    assert "Traceback" not in err
+    assert not run.exists()
+    assert rankshift("screen", *where, "--out", moved, "--resume") == 0
+    assert Run.open(moved).sql("SELECT count(*) AS n FROM shifts")["n"].to_pylist() == [551]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("a-file/b/x.parquet", "Not a directory: a part of the path is a file: give another place"),
+        ("a-file/x.parquet", "a-file: File exists: it is in the way and no folder: give another place"),
+        (f"{'x' * 300}.parquet", "File name too long: give a shorter name"),
+        ("a-folder.parquet", "a-folder.parquet: Is a directory: it is a folder, a file is needed: give another path"),
+        ("round/x.parquet", "round: File exists: it is in the way"),
+        ("round/b/x.parquet", "links lead in a circle|in the way"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(out, words, bundles, tmp_path, capfd):
+    (tmp_path / "a-file").write_text("")
+    (tmp_path / "a-folder.parquet").mkdir()
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    assert rankshift("embed", V1 / "cells.parquet", "--bundle", bundles["v1"], "--out", tmp_path / out) == 2
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("rankshift: ")]
+    assert len(said) == 1
+    assert re.search(words, said[0])
+
+
+@pytest.mark.slow
+def test_a_disk_that_becomes_read_only_is_said_in_one_line(bundles, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=20m tmpfs {disk}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    where = [V1 / "cells.parquet", "--bundle", bundles["v1"], "--out", disk / "run", "--perturb", "delete"]
+    screen = shlex.join([sys.executable, "-m", "rankshift.jobs.cli", "screen", *map(str, where)])
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{mount} && mount -o remount,ro {disk} && {screen}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Read-only file system: the disk is read-only" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_of_ours_shows_its_trace_without_the_keys_of_urls():
+    code = (
+        "import sys; from rankshift.jobs.cli import entry\n"
+        "def fail(arguments): raise RuntimeError('cannot reach s3://AKIAKEY:SECRET@lab/run')\n"
+        "entry.run_command = fail; entry.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "s3://***@lab/run" in done.stderr
+    assert "AKIAKEY" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_a_query_without_a_trace(bundles, tmp_path):
+    screen(V1 / "cells.parquet", bundles["v1"], tmp_path / "run", perturb="delete", max_cells=4)
+    ask = ["query", str(tmp_path / "run"), "SELECT range FROM range(200000)", "--format", "csv"]
+    line = f"{shlex.join([sys.executable, '-m', 'rankshift.jobs.cli', *ask])} | head -1"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert done.stdout == '"range"\n'
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
 
 
 def test_numba_is_imported_only_to_rank():

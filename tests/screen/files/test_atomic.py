@@ -1,9 +1,11 @@
 """Files and folders that appear whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing, scratch
 
 
@@ -52,3 +54,31 @@ def test_a_scratch_folder_is_gone_however_the_block_ends(tmp_path):
     with pytest.raises(RuntimeError, match="failed"):
         fails()
     assert names(tmp_path / "deep") == []
+
+
+def test_a_folder_that_must_be_there_is_not_made_again(tmp_path):
+    run = tmp_path / "run"
+    (run / "shifts").mkdir(parents=True)
+    with replacing(run / "commits/a.json", within=run) as temporary:
+        temporary.write_text("{}")
+    assert (run / "commits/a.json").read_text() == "{}"
+    shutil.rmtree(run)
+    for path in (run / "run.json", run / "commits/b.json"):
+        refused = pytest.raises(InputError, match=r"run was moved or removed while it was written: put it back")
+        with refused, replacing(path, within=run) as temporary:
+            temporary.write_text("{}")
+    assert not run.exists()
+
+
+def test_one_that_goes_while_a_file_is_written_does_not_come_back(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def write() -> None:
+        with replacing(run / "a", within=run) as temporary:
+            temporary.write_text("{}")
+            run.rename(tmp_path / "moved")
+
+    with pytest.raises(InputError, match="was moved or removed"):
+        write()
+    assert not run.exists()
