@@ -79,6 +79,8 @@ def compare(wheel: Path) -> list[str]:
 
 def place(name: str) -> str:
     """Where a file of the product lies in the wheel."""
+    if name.startswith("jobs/root/"):
+        return "rankshift/" + name.removeprefix("jobs/root/")
     return "rankshift/" + name.removeprefix("jobs/") if name.startswith("jobs/compat/") else f"rankshift/{name}"
 
 
@@ -104,6 +106,8 @@ def use(python: Path, names: list[str], work: Path) -> None:
         copy = shutil.copytree if (GOLDEN / data).is_dir() else shutil.copyfile
         copy(GOLDEN / data, work / data)
     run([command, "--help"], work)
+    run([str(python), "-m", "rankshift", "--version"], work)
+    run([str(python), "-c", "import rankshift as rs; rs.run, rs.Run.open, rs.jobs.screen, rs.__version__"], work)
     run([command, "bundle", "model", "--vocabulary", "vocabulary.json", "--out", "bundle"], work)
     run(
         [

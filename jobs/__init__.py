@@ -23,3 +23,7 @@ def __getattr__(name: str) -> Any:
     from rankshift.jobs.verbs.screen import screen
 
     return screen
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -19,10 +19,10 @@ from support import ROOT
 
 # Low to high. A room imports only from rooms before it, also inside its functions; `screen` and `jobs` are the front doors.
 SCREEN = (
-    "errors compiled files genes families bundle cells tokenizer perturb encoder embed runs engine adaptive "
+    "errors compiled progress files genes families bundle cells tokenizer perturb encoder embed runs engine adaptive "
     "stats report notebook"
 )
-JOBS = "show training pool executor pretraining finetuning verbs compat cli"
+JOBS = "show training pool executor pretraining finetuning verbs compat cli root"
 ROOMS = [
     "kernels",
     *(f"screen.{room}" for room in SCREEN.split()),
@@ -253,14 +253,14 @@ def test_a_late_import_has_its_reason_in_a_comment_beside_or_above_it() -> None:
 def test_modules_are_named_in_strings_only_at_the_front_doors() -> None:
     """What is imported by a string escapes every test here; a front door imports the same names for types."""
     found = {m.name: m.path for m in modules().values() if _by_string(m)}
-    doors = {"screen", "jobs", "jobs.compat"}
+    doors = {"screen", "jobs", "jobs.compat", "jobs.root"}
     holds(
         "strings", {path: "imports by a string" for name, path in found.items() if name not in doors | BY_STRING.keys()}
     )
     assert BY_STRING.keys() <= found.keys(), "take what is gone out of BY_STRING"
     for door in sorted(doors):
         m = modules()[door]
-        named = {f"{door}.{place}" for place in _places(m.tree)}
+        named = {place if door == "jobs.root" else f"{door}.{place}" for place in _places(m.tree)}
         assert named <= modules().keys(), f"{m.path} opens a module that is not there: {named - modules().keys()}"
         typed = {to.module for to in m.imports if to.kind == "type" and to.ours}
         assert named in (set(), typed), f"{m.path}: its table names {named}, its imports for types {typed}"
@@ -357,10 +357,13 @@ def test_the_wheel_ships_every_package() -> None:
 
 
 def _package(folder: str) -> str:
-    return "rankshift." + _rooted(folder).replace("/", ".")
+    return ".".join(["rankshift", *filter(None, _rooted(folder).split("/"))])
 
 
 def _rooted(folder: str) -> str:
+    """A path below `rankshift` where it is installed: the files of jobs/root/ are the package itself."""
+    if folder.split("/")[:2] == ["jobs", "root"]:
+        return "/".join(folder.split("/")[2:])
     return folder.removeprefix("jobs/") if folder.split("/")[:2] == ["jobs", "compat"] else folder
 
 

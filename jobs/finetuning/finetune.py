@@ -26,7 +26,6 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, Prepared, prepare
 from rankshift.jobs.finetuning.tuning import TRIALS, check_trials
 from rankshift.jobs.pool.cluster import connected
-from rankshift.jobs.show.progress import progress
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.families.family import trained_family
 from rankshift.jobs.training.gang import Collective, Rank, Report, group
@@ -37,6 +36,7 @@ from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing, scratch
 from rankshift.screen.files.json_file import read_json
+from rankshift.screen.progress import progress
 
 LOGITS = "logits.npy"  # in the folder of a stage that is done
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
-from rankshift.jobs.show.progress import Step
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped, TrainingFailed
+from rankshift.screen.progress import Step
 
 TRIALS = "trials.parquet"
 RECORDED = ("trial", "score", "seconds")  # columns of the table that are no settings

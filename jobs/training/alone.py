@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rankshift.jobs.show.progress import Step, progress
 from rankshift.jobs.training.gang import Report
+from rankshift.screen.progress import Step, progress
 
 
 class _Bar:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from rankshift.jobs.show.progress import progress
 from rankshift.jobs.verbs.embed import Say, chosen_cells, chosen_genes
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.embed.attention import Choice, Heads, check_size, edges, frequent, pair_sums
@@ -19,6 +18,7 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.object_store import fetched
+from rankshift.screen.progress import progress
 
 NORMALISE = ("none", "length")
 MEMORY = 4.0  # GiB of sums over pairs: what a laptop has beside the model

@@ -17,7 +17,6 @@ from rankshift.jobs.show.colouring import Colouring
 from rankshift.jobs.show.embedding_map import draw_map
 from rankshift.jobs.show.heat_map import draw_heat_map
 from rankshift.jobs.show.pictures import Pictures
-from rankshift.jobs.show.progress import progress
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import resolve_genes
 from rankshift.screen.cells.cells import Cells
@@ -33,6 +32,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.object_store import fetched
+from rankshift.screen.progress import progress
 
 Say = Callable[[str], None]
 STATE = "state"  # column of the rows of genes with `by`: null where the row is of all cells

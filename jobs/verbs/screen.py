@@ -1,16 +1,14 @@
 """A screen from the command line or a driver: prepare, give the shards to this process or to Ray workers, say how it went."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from rankshift.jobs.executor.executor import Executor
 from rankshift.jobs.executor.registry import executor
 from rankshift.jobs.executor.shard_work import fan_out
-from rankshift.jobs.show.progress import progress
 from rankshift.screen import notebook
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
@@ -23,6 +21,7 @@ from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.files.object_store import everywhere, fetched
+from rankshift.screen.progress import progress
 from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.source import CellSource
 
@@ -35,16 +34,61 @@ def screen(
     out: Path | str,
     *,
     perturb: str,
+    genes: str | Sequence[str] = "all",
+    how: str = "each",
+    embedding: str = "auto",
+    layer: int = -1,
+    states: Path | None = None,
+    state_key: str | None = None,
+    start: str | None = None,
+    goal: str | None = None,
+    alt: Sequence[str] = (),
+    where: str | None = None,
+    max_cells: int | None = None,
+    dtype: str = "auto",
+    token_budget: int | None = None,
+    shard_tokens: int | None = None,
+    reference_overflow: bool = False,
+    refill: bool = False,
+    anchor: str | None = None,
+    rank_shift: int | None = None,
+    to: float | None = None,
+    gene_shifts: bool = False,
+    by: str | None = None,
+    per_cell: bool = False,
     workers: int | None = None,
     resume: bool = False,
     say: Say = print,
-    **options: Any,
 ) -> notebook.Run:
     """`rankshift.screen.run` on Ray workers: the same arguments, and `workers` (0: this process, None: what there is).
 
     >>> screen("cells.parquet", "bundle", "run", perturb="delete", workers=8)  # doctest: +SKIP
     """
-    asked = Options(perturb=perturb, **options)
+    asked = Options(
+        perturb=perturb,
+        genes=genes,
+        how=how,
+        embedding=embedding,
+        layer=layer,
+        states=states,
+        state_key=state_key,
+        start=start,
+        goal=goal,
+        alt=alt,
+        where=where,
+        max_cells=max_cells,
+        dtype=dtype,
+        token_budget=token_budget,
+        shard_tokens=shard_tokens,
+        reference_overflow=reference_overflow,
+        refill=refill,
+        anchor=anchor,
+        rank_shift=rank_shift,
+        to=to,
+        gene_shifts=gene_shifts,
+        by=by,
+        per_cell=per_cell,
+    )
     return notebook.Run.of(run_screen(cells, bundle, out, asked, workers=workers, resume=resume, say=say))
 
 

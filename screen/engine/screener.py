@@ -3,7 +3,8 @@
 `Screener` computes shards of a run in this process or in a worker; `run` prepares and computes all of them here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,11 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.encoder.encoder import Encoder, one_thread
+from rankshift.screen.engine.ask import Say
 from rankshift.screen.engine.gene_shifts import gene_table
 from rankshift.screen.engine.noise import Sample, noise_floor
 from rankshift.screen.engine.options import Options
-from rankshift.screen.engine.prepare import prepare
+from rankshift.screen.engine.prepare import prepare, silent
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.engine.shifts import Done, Measure, shifts_of
 from rankshift.screen.files.object_store import fetched
@@ -31,6 +33,8 @@ from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, commit, plan
 from rankshift.screen.tokenizer.source import CellSource
+
+Watch = Callable[[str, int, int], AbstractContextManager[Done]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +116,27 @@ def run(
     perturb: str,
     resume: bool = False,
     done: Done = lambda n: None,
+    say: Say = silent,
+    watch: Watch | None = None,
     **options: Any,
 ) -> Run:
     """Screen cells in this process, without Ray, and return the run. `options`: the fields of `Options`.
 
-    cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts.
+    cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts. done: told how many
+    perturbations were computed, as they come; or `watch`, which makes one of a title, the number of all and of those there.
 
     >>> run("cells.parquet", "bundle", "run", perturb="delete").sql("SELECT count(*) FROM shifts")  # doctest: +SKIP
     """
     opened = Bundle.open(fetched(bundle))
-    prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume)
+    prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume, say=say)
     encoder = load_encoder(prepared, opened)
     screener = Screener.open(prepared.place, opened)
-    for shard in missing(screener):
-        screener.compute(shard, encoder, done)
+    left = list(missing(screener))
+    rows = prepared.manifest.lists or 0
+    already = rows - sum(shard.lists for shard in left)
+    with nullcontext(done) if watch is None else watch("perturbations", rows, already) as step:
+        for shard in left:
+            screener.compute(shard, encoder, step)
     return finish(screener, opened)
 
 

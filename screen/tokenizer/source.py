@@ -30,13 +30,17 @@ def tokenize(
     bundle: Tokens | Path | str,
     *,
     keep: Sequence[str] | None = None,
+    where: str | None = None,
+    input_size: int | None = None,
+    min_mapped: float = 0.1,
+    gene_column: str | None = None,
+    layer: str | None = None,
     keep_uncropped: bool = False,
-    **options: Any,
 ) -> Cells:
     """Rank lists of an AnnData in memory, or of count files, as cells in memory; `write` of them makes a token table.
 
-    keep: obs columns to carry over, by default all. options: `where`, `input_size`, `min_mapped`, `gene_column` and `layer`, as
-    those of `rankshift tokenize`. Notes of the cells say what was left out.
+    keep: obs columns to carry over, by default all; the other keywords are the options of `rankshift tokenize`. Notes of the
+    cells say what was left out.
 
     >>> tokenize(adata, "bundle", where="tissue = 'heart'").write("cells.parquet")  # doctest: +SKIP
     """
@@ -63,7 +67,18 @@ def tokenize(
             below.append(split_off(Path("cells"), ids, lengths[-1], *whole, frame, opened.vocabulary))
 
     source: Any = [Path(p) for p in data] if isinstance(data, list | tuple) else data
-    report = rank(source, opened, gather, keep=keep, keep_uncropped=keep_uncropped, **options)
+    report = rank(
+        source,
+        opened,
+        gather,
+        keep=keep,
+        where=where,
+        input_size=input_size,
+        min_mapped=min_mapped,
+        gene_column=gene_column,
+        layer=layer,
+        keep_uncropped=keep_uncropped,
+    )
     return Cells(
         ids=np.concatenate(lists),
         offsets=offsets_of(np.concatenate(lengths)),

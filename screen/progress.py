@@ -1,4 +1,4 @@
-"""Progress for people: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress for people: a bar with rate and time left on a terminal or in a notebook, a line now and then elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Step(Protocol):
 def progress(what: str, total: int, done: int = 0) -> Iterator[Step]:
     """Show how `total` steps go by; the function it gives is told how many were done."""
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal or console.is_jupyter:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console, speed_estimate_period=120) as bar:
             task = bar.add_task(what, total=total, completed=done)

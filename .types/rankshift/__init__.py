@@ -1,0 +1,1 @@
+../../jobs/root/__init__.py

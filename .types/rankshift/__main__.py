@@ -1,0 +1,1 @@
+../../jobs/root/__main__.py
