@@ -68,6 +68,7 @@ def test_every_cited_section_is_there() -> None:
     assert [found for found in cited if found[2] not in known[found[1]]] == []
 
 
+@pytest.mark.slow
 def test_no_citation_leaves_the_page_open() -> None:
     """A comment cites `PS B10` and `TS 3.7`, never the number without its page."""
     nameless = re.compile(r"\bsemantics,? (?:section )?\(?[BENW]?\d")

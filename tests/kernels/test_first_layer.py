@@ -61,6 +61,7 @@ def test_sharing_is_exact(case):
     assert relative_error(plain_first_layer(*case, torch.empty_like(result)), expected) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "step"), [(2048, 200), (601, 29)])
 def test_splits_far_apart_in_long_lists_are_exact(tokens, step):
     below, above = torch.randn(2, tokens, 3 * 32, generator=torch.Generator().manual_seed(1))

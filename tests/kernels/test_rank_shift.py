@@ -84,6 +84,7 @@ def tables(dims: int, tokens: int = 1100, positions: int = 64) -> EmbeddingTable
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(batches())
 def test_edits_compose_as_list_operations_do(batch):
@@ -176,6 +177,7 @@ def test_examples_of_the_docstrings(file):
     assert result.failed == 0
 
 
+@pytest.mark.slow
 def test_kernels_do_without_triton():
     """As on macOS, where there is none: the files import, and the references run."""
     code = """

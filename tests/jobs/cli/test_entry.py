@@ -28,6 +28,7 @@ def rankshift(*arguments: object) -> int:
     return run_command([str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_from_h5ad_to_sql(bundles, tmp_path, capfd):
     bundle = bundles["v1"]
     assert (
@@ -52,6 +53,7 @@ def test_from_h5ad_to_sql(bundles, tmp_path, capfd):
     assert rows[0]["gene_ids"].startswith("ENSG9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["table", "csv", "parquet", "json"])
 def test_query_formats(format, bundles, tmp_path, capfd):
     run = tmp_path / "run"
@@ -341,6 +343,7 @@ def test_a_reader_that_has_seen_enough_ends_a_query_without_a_trace(bundles, tmp
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.slow
 def test_numba_is_imported_only_to_rank():
     rooms = "rankshift.jobs.cli, rankshift.screen.tokenizer.tokenize, rankshift.screen.runs.run"
     code = f"import sys, {rooms}; print('numba' in sys.modules)"
@@ -348,6 +351,7 @@ def test_numba_is_imported_only_to_rank():
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.slow
 def test_a_report_is_written_or_it_is_said_why_not(bundles, tmp_path, capfd):
     out, run = tmp_path / "report.html", tmp_path / "run"
     screen(V1 / "cells.parquet", bundles["v1"], run, perturb="delete", max_cells=4)

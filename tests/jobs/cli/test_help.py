@@ -12,6 +12,7 @@ from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.screen.stats.options import StatOptions
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_installed_package(capfd):
     assert run_command(["--version"]) == 0
     assert capfd.readouterr().out == f"rankshift {version('rankshift')}\n"

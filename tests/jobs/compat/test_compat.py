@@ -78,6 +78,7 @@ def assert_same(got: dict, want: dict) -> None:
         assert got[key] == pytest.approx(some, abs=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["delete_all_goal", "delete_list3", "delete_anchor", "overexpress_absent", "delete_all_max5"]
 )
@@ -90,12 +91,14 @@ def test_golden_cases_through_the_published_options(name, generation, tmp_path):
     assert_same(values(files), golden(case["cell"]))
 
 
+@pytest.mark.slow
 def test_gene_values_and_their_published_labels(generation, tmp_path):
     case = CASES[generation][f"overexpress_all_{LEVEL[generation]}_and_gene"]
     files = perturb(generation, tmp_path, **case["arguments"], reference_labels=True)
     assert_same(values([f for f in files if "gene_embs" in f.name]), golden(case["gene"]))
 
 
+@pytest.mark.slow
 def test_slices_of_the_cells_number_their_files_on(tmp_path):
     whole = values(perturb("v1", tmp_path / "whole"))
     perturb("v1", tmp_path / "parts", cell_inds_to_perturb={"start": 0, "end": 5})
@@ -248,6 +251,7 @@ def test_embeddings_of_genes_are_means_over_their_cells(generation, tmp_path):
     np.testing.assert_allclose(one, want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pictures_of_embeddings_have_the_published_names(tmp_path):
     extractor = extract("v1", emb_label=["disease", "cell_id"], labels_to_plot=["disease", "nowhere"])
     frame = extractor.extract_embs(*paths("v1", tmp_path))
@@ -289,6 +293,7 @@ def test_summaries_of_cells(generation, tmp_path):
         np.testing.assert_allclose(pd.read_csv(tmp_path / "x.csv", index_col=0).to_numpy()[0], want, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact_mean", "exact_median"])
 def test_state_embeddings_go_into_the_perturber(kind, generation, tmp_path):
     states = extract(generation, summary_stat=kind).get_state_embs(STATES, *paths(generation, tmp_path))
@@ -423,6 +428,7 @@ def raw(folder: Path, case: dict) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("generation", "name"),
     [

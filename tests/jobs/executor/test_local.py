@@ -267,6 +267,7 @@ def test_a_gang_of_threads_is_refused():
         here.train(lambda rank, job, report: {}, None, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_screen_by_threads_has_the_rows_of_one_in_this_process(workers, bundles, tmp_path):
     expected = run(GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "alone", **SCREEN)

@@ -45,6 +45,7 @@ def test_every_executor_in_the_list_is_whole_and_starts_nothing_before_it_is_use
         pass
 
 
+@pytest.mark.slow
 def test_computing_in_this_process_does_not_wait_for_ray():
     code = """
 import sys

@@ -108,6 +108,7 @@ def predictions(bundle: Bundle, name: str = "") -> list[dict]:
     return pq.read_table(bundle.path / "evaluation" / name / "predictions.parquet").to_pylist()
 
 
+@pytest.mark.slow
 def test_it_learns_the_kinds_of_cells(tuned, generation):
     found = metrics(tuned[generation])
     assert found["tasks"]["kind"]["final"]["macro_f1"] > 0.9
@@ -127,6 +128,7 @@ def test_it_learns_the_kinds_of_cells(tuned, generation):
     assert (tuned[generation].path / "metrics" / "final" / "metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_plain_transformers_give_the_same_probabilities(tuned, inputs):
     """The readout of V2 is <cls>, of V1 the mean over genes of a token classifier's logits, as config.json says."""
     for generation, kind in (("v1", BertForTokenClassification), ("v2", BertForSequenceClassification)):
@@ -145,6 +147,7 @@ def test_plain_transformers_give_the_same_probabilities(tuned, inputs):
             np.testing.assert_allclose(given, ours, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_screens_and_embeds_like_a_pretrained_bundle(tuned, inputs, generation, tmp_path):
     """Layer -1 is the second to last of the fine-tuned encoder, as it is of the pretrained one."""
     cells, pretrained = inputs[generation]
@@ -166,6 +169,7 @@ def test_it_screens_and_embeds_like_a_pretrained_bundle(tuned, inputs, generatio
         np.testing.assert_allclose(vectors[5], rows.mean(0).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_folds_hold_donors_whole_and_judge_every_cell(inputs, tmp_path):
     options = Finetuning(
         task="cell", label=("kind",), split_by="donor", test=0.0, folds=3, baseline=True, **{**FAST, "epochs": 2}
@@ -185,6 +189,7 @@ def test_folds_hold_donors_whole_and_judge_every_cell(inputs, tmp_path):
     assert "final" not in found["tasks"]["kind"]
 
 
+@pytest.mark.slow
 def test_genes_are_judged_by_gene_and_by_place(inputs, tmp_path):
     """A class of genes is the kind of cell they belong to; genes are split, cells are not."""
     ids = [f"ENSG{i:011d}" for i in range(GENES)]
@@ -215,6 +220,7 @@ def test_genes_are_judged_by_gene_and_by_place(inputs, tmp_path):
     np.testing.assert_allclose(np.mean(found, axis=0)[0], gene["probability_first"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_tasks_share_an_encoder_that_was_pretrained(inputs, tmp_path):
     options = Finetuning(task="multitask", label=("kind", "sex"), task_weights=(1.0, 0.5), **FAST)
     made = finetune(*inputs["v2"], tmp_path / "b", options, **QUIET)
@@ -263,6 +269,7 @@ def test_regression_gives_numbers_in_the_label_s_unit(inputs, tmp_path):
             assert float(model(ids).logits.mean()) == pytest.approx(row["predicted"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_and_frozen_layers_stay(inputs, tmp_path):
     options = Finetuning(task="cell", label=("kind",), lora=4, freeze=1, class_weights="balanced", **FAST)
     made = finetune(*inputs["v2"], tmp_path / "b", options, **QUIET)
@@ -273,6 +280,7 @@ def test_adapters_are_merged_and_frozen_layers_stay(inputs, tmp_path):
     assert changed == {f"encoder.layer.1.attention.self.{name}.weight" for name in ("query", "value")}
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_and_the_rest_learns(inputs, tmp_path):
     options = Finetuning(task="cell", label=("kind",), freeze=1, **{**FAST, "epochs": 1})
     made = finetune(*inputs["v1"], tmp_path / "b", options, **QUIET)
@@ -298,6 +306,7 @@ class Stopping:
         return self.left <= 0
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(inputs, tmp_path):
     options = Finetuning(task="cell", label=("kind",), folds=2, drop_genes=0.2, **{**FAST, "epochs": 2})
     whole = finetune(*inputs["v1"], tmp_path / "whole", options, **QUIET)
@@ -356,6 +365,7 @@ def test_a_search_tries_the_given_settings_first_and_keeps_the_best(inputs, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
 
 
+@pytest.mark.slow
 def test_from_the_command_line(inputs, tmp_path, capfd):
     cells, bundle = inputs["v1"]
     line = ["finetune", str(cells), "--bundle", str(bundle), "--out", str(tmp_path / "b"), "--task", "cell"]

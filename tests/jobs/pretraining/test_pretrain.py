@@ -97,6 +97,7 @@ def read(files: tuple[Path, Path]) -> tuple[Cells, Vocabulary]:
     return Cells.read(files[0], draft), draft.vocabulary
 
 
+@pytest.mark.slow
 def test_it_learns_which_genes_go_together(trained):
     losses = trained.config["pretraining"]
     assert losses["unigram_entropy"] == pytest.approx(math.log(PROGRAMMES * GENES), abs=0.02)
@@ -135,6 +136,7 @@ def test_transformers_opens_it_and_gives_the_recorded_loss(trained, files):
         assert float(summed) / count == pytest.approx(float(theirs), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_our_encoder_reads_it(trained, files):
     cells, _ = read(files)
     model = BertForMaskedLM.from_pretrained(trained.path).eval()
@@ -148,6 +150,7 @@ def test_our_encoder_reads_it(trained, files):
             np.testing.assert_allclose(ours[n - 1][cell], theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_seed_decides_everything(trained, files, tmp_path):
     torch.manual_seed(123)
     before = torch.get_rng_state()
@@ -160,6 +163,7 @@ def test_a_seed_decides_everything(trained, files, tmp_path):
     assert one.weights_sha256 != other.weights_sha256
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(trained, files, tmp_path, monkeypatch):
     out = tmp_path / "bundle"
     save, saved = trainer.save, []

@@ -42,6 +42,7 @@ def vectors(path) -> np.ndarray:
     return np.stack(pq.read_table(path)["embedding"].to_pylist())
 
 
+@pytest.mark.slow
 def test_any_layer_has_the_hidden_states_of_transformers(generation, cells, bundle, tmp_path):
     framed = generation == "v2"
     for layer in (0, -1, -2, -3):

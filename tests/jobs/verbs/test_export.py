@@ -75,6 +75,7 @@ def assert_same(got: dict, want: dict) -> None:
         assert got[key] == pytest.approx(values, abs=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["delete", "overexpress"])
 def test_all_genes_one_dictionary_per_cell_in_processing_order(kind, generation, bundles, tmp_path):
     name = f"{kind}_all_{LEVEL[generation]}_and_gene"
@@ -141,6 +142,7 @@ def test_states_lie_above_the_keys(generation, bundles, tmp_path):
     assert_same(found, want)
 
 
+@pytest.mark.slow
 def test_pairs_with_an_anchor_have_the_joint_value_and_beside_it_the_triple(generation, bundles, tmp_path):
     run = screened(generation, "delete_anchor", bundles, tmp_path / "run")
     files = sorted(export(run.path, tmp_path / "out"), key=number)

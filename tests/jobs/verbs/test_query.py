@@ -54,6 +54,7 @@ def on_terminal(columns: int, *arguments: object) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_whole_numbers_however_narrow(runs):
     query = (
         "SELECT repeat('long name ', 9) AS name, 123456789012345678 AS whole, 1.25e-300 AS small, NULL AS none, "

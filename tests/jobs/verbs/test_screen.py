@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 
+import pytest
+
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.executor.ray import OnRay
 from rankshift.jobs.executor.shard_work import fan_out
@@ -80,6 +82,7 @@ def test_keys_in_urls_are_written_nowhere(bundles, bucket, capfd, tmp_path, monk
     assert f"***@{name}/bundle" in json.loads(written[0])["command"]
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_from_its_folder_alone(bundles, tmp_path, capfd):
     """The token table is gone, the bundle has moved: the folder says the rest. What was committed stays as it was."""
     cells, bundle, run = tmp_path / "cells.parquet", tmp_path / "bundle", tmp_path / "run"

@@ -73,6 +73,7 @@ def test_attention_is_that_of_transformers(opened, attentions):
     assert cell == len(cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_length", [None, 64])
 def test_sums_over_cells(full_length, opened, attentions):
     bundle, cells, encoder = opened

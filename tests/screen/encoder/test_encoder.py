@@ -75,6 +75,7 @@ def theirs(model: torch.nn.Module, ids: torch.Tensor, offsets: np.ndarray, layer
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification, BertModel],

@@ -75,6 +75,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["delete", "overexpress"])
 @pytest.mark.parametrize("level", ["cell", "cls"])
 @pytest.mark.parametrize("layer", [0, -1])

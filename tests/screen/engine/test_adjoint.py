@@ -313,6 +313,7 @@ FOUND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embedding", FOUND, ids="-".join)
 def test_predictions_follow_the_shifts_of_the_engine(embedding, wide, cells):
     generation, level = embedding

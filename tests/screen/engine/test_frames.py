@@ -151,6 +151,7 @@ def expected(which: str, all_genes: list[int]) -> dict[tuple[int, ...], tuple[li
     return {p: (genes[: len(genes) - short[p]], overexpressed(genes, p)) for p in groups}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["cell", "cls"])
 @pytest.mark.parametrize("which", SCREENS)
 def test_shifts_are_those_of_plain_transformers(which, level, bundle, table, tmp_path):

@@ -12,6 +12,7 @@ from support import GOLDEN
 CELLS_V2 = GOLDEN / "v2/cells.parquet"
 
 
+@pytest.mark.slow
 def test_float32_runs_are_quiet_and_bfloat16_runs_are_not(bundles, tmp_path):
     floors = {}
     for dtype in ("float32", "bfloat16"):
@@ -29,6 +30,7 @@ def test_states_have_floors_of_their_own(bundles, tmp_path):
     assert set(done.manifest["noise_floor"]) == {"similarity", *(f"shift_{s}" for s in done.states)}
 
 
+@pytest.mark.slow
 def test_the_sample_is_bounded_and_the_same_every_time(bundles, tmp_path):
     done = run(CELLS_V2, bundles["v2"], tmp_path / "run", perturb="delete")
     screener = Screener.open(done.path, Bundle.open(bundles["v2"]))

@@ -52,6 +52,7 @@ def cropped_cells(draw):
     return cell, genes[kept:], delete("pairs" if anchor else how, wanted, framed, anchor=anchor)
 
 
+@pytest.mark.slow
 @given(cropped_cells(), st.integers(0, 6))
 def test_a_list_loses_its_genes_and_takes_the_next_ones_from_below(case, most):
     cell, below, perturb = case
@@ -128,6 +129,7 @@ def plainly(hidden, cell: list[int], below: list[int], gone: list[int], level: s
     return float(np.mean([torch.cosine_similarity(after[i], before[j], dim=0).item() for i, j in pairs]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generation", "level"), [("v1", "cell"), ("v2", "cell"), ("v2", "cls")])
 @pytest.mark.parametrize("how", ["each", "together", "pairs", "anchor"])
 def test_similarities_are_those_of_the_edited_lists(generation, level, how, bundles, tables, tmp_path):
@@ -215,6 +217,7 @@ def test_genes_that_move_up_are_no_affected_genes(bundles, tables, tmp_path):
     assert all(row["n"] == row["length"] - 1 for row in counts)
 
 
+@pytest.mark.slow
 def test_refill_is_off_by_default_and_needs_uncropped_ranks(bundles, tables, tmp_path):
     plain = run(tables["v1"], bundles["v1"], tmp_path / "plain", perturb="delete", max_cells=2)
     assert plain.manifest["perturb"]["refill"] is False

@@ -69,6 +69,7 @@ def golden_values(case: dict, gene_of: list[str], anchor: str | None = None) -> 
     return {k: sorted(v) for k, v in out.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generation", "name"), EQUAL)
 def test_golden_case(generation, name, bundles, tmp_path):
     case = CASES[generation, name]
@@ -88,6 +89,7 @@ def test_golden_case(generation, name, bundles, tmp_path):
         assert sorted(found[key]) == pytest.approx(values, abs=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generation", "name"), WITH_GENES)
 def test_golden_gene_values(generation, name, bundles, tmp_path):
     """How near every other gene stayed. The reference's labels are shifted under overexpression of all (PS B1): there the
@@ -127,6 +129,7 @@ def test_golden_gene_values(generation, name, bundles, tmp_path):
         assert sorted(found[key]) == pytest.approx(sorted(values), abs=1e-5), key
 
 
+@pytest.mark.slow
 def test_effects_add_up_what_single_cells_say(bundles, tmp_path):
     where = (GOLDEN / "v2/cells.parquet", bundles["v2"])
     options = {"perturb": "delete", "gene_shifts": True, "shard_tokens": 3000}
@@ -147,6 +150,7 @@ def test_effects_add_up_what_single_cells_say(bundles, tmp_path):
     assert found["cosine_sd"] == pytest.approx(expected["sd"], abs=1e-7)
 
 
+@pytest.mark.slow
 def test_effects_are_kept_apart_by_a_column(bundles, tmp_path):
     apart = run(
         GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "run", perturb="delete", gene_shifts=True, by="disease"
@@ -158,6 +162,7 @@ def test_effects_are_kept_apart_by_a_column(bundles, tmp_path):
     assert [(r["cells"], int(r["n"])) for r in rows] == [(r["cells"], int(r["n"])) for r in lengths]
 
 
+@pytest.mark.slow
 def test_pairs_hold_their_genes_alone_and_the_interaction(bundles, tmp_path):
     bundle = Bundle.open(bundles["v1"])
     cells = Cells.read(GOLDEN / "v1/cells.parquet", bundle)
@@ -196,6 +201,7 @@ def plainly(model: BertForMaskedLM, cell: list[int], genes: list[int], layer: in
     return float(np.mean(cosines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generation", "name"), CRASHED)
 def test_where_the_reference_crashed_the_value_is_that_of_one_cell_at_a_time(generation, name, bundles, tmp_path):
     options = options_of(generation, CASES[generation, name])
@@ -242,6 +248,7 @@ def test_state_vectors_are_computed_when_no_file_gives_them(bundles, tmp_path):
     assert -1 <= row["near"] <= 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_only_what_is_missing_and_nothing_twice(bundles, tmp_path):
     where = (GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "run")
     whole = run(*where, perturb="delete", shard_tokens=4000).sql("FROM shifts ORDER BY cell, perturbation")

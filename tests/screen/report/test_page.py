@@ -155,6 +155,7 @@ def test_the_volcano_of_a_whole_genome_is_drawn(whole, browser):
     assert browser.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_a_small_report_is_a_small_file(planted, tiny):
     assert tiny.stat().st_size < 2_000_000
     assert planted.stat().st_size < 3_000_000
@@ -319,6 +320,7 @@ def test_dark_is_dark_and_light_is_light(planted, browser):
     assert browser.find_element(By.ID, "theme").get_attribute("aria-pressed") == "true"
 
 
+@pytest.mark.slow
 def test_the_system_decides_the_first_theme(tiny):
     with docs.chromium(docs.PHONE, dark=True) as driver:
         driver.get(tiny.as_uri())

@@ -114,6 +114,7 @@ def test_hits_stand_first_and_the_planted_genes_are_among_them(drawn, tmp_path):
     assert effects[9] > 2e-3  # the ten genes drawn with 3e-3
 
 
+@pytest.mark.slow
 def test_single_cells_are_those_of_the_run(moved, tmp_path):
     page = report_of(moved, tmp_path)
     for row, values in page.data["genes"].items():
@@ -126,6 +127,7 @@ def test_single_cells_are_those_of_the_run(moved, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_left_out_and_the_query_is_shown(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr("rankshift.screen.report.data.BYTES", 195 * 150 + 21 * 400)
     monkeypatch.setattr("rankshift.screen.report.page.ROWS", 150)
@@ -138,6 +140,7 @@ def test_what_does_not_fit_is_left_out_and_the_query_is_shown(drawn, tmp_path, m
     assert page.data["effect"] == "shift_goal"
 
 
+@pytest.mark.slow
 def test_one_vote_per_donor(drawn, tmp_path):
     judging = StatOptions(by="donor", bootstrap=20)
     page = report_of(drawn, tmp_path, judging=judging)
@@ -149,6 +152,7 @@ def test_one_vote_per_donor(drawn, tmp_path):
     assert "a report with --by donor counts each group once" in report_of(drawn, tmp_path).text
 
 
+@pytest.mark.slow
 def test_without_states_similarity_is_judged(bundles, tmp_path):
     run = screen(V1 / "cells.parquet", bundles["v1"], tmp_path / "run", perturb="overexpress")
     page = report_of(run, tmp_path)
@@ -163,6 +167,7 @@ def test_without_states_similarity_is_judged(bundles, tmp_path):
 SYMBOLS = [*json.loads((V1 / "gene_names.json").read_text()).values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("generation", "options"),
     [
@@ -188,6 +193,7 @@ def test_every_kind_of_run_has_a_report(generation, options, bundles, tmp_path):
             assert page.row(row["gene_ids"])["similarity"] == pytest.approx(row["s"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_says_so(moved, tmp_path):
     copy = shutil.copytree(moved.path, tmp_path / "run")
     manifest = {**moved.manifest, "shards": moved.manifest["shards"] + 2}
@@ -198,6 +204,7 @@ def test_an_unfinished_run_says_so(moved, tmp_path):
     assert "this run has none yet" in page.text
 
 
+@pytest.mark.slow
 def test_names_from_the_data_are_text_and_nothing_else(bundles, tmp_path):
     nasty = "</script><b>x</b>"
     cells = pq.read_table(V1 / "cells.parquet")
@@ -256,6 +263,7 @@ def test_the_map_without_a_bundle_says_why_and_draws_stored_cosines(moved, tmp_p
     assert arrow[0] == pytest.approx(mean, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_edges_are_what_a_gene_moves_beyond_the_typical_perturbation(moved):
     findings = Findings.read(moved, FEW)
     rows = edges(findings, hits=2, affected=3).to_pylist()
@@ -270,6 +278,7 @@ def test_edges_are_what_a_gene_moves_beyond_the_typical_perturbation(moved):
         assert row["excess"] == pytest.approx(effects["turned"] - effects["typical"], rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_notebooks_have_the_same_figures(moved):
     volcano = moved.plot_volcano(min_cells=2, bootstrap=0)
     points = sum(len(trace.x) for trace in volcano.data)

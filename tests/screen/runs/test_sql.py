@@ -183,6 +183,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_nothing_but_the_run_can_be_read_and_nothing_written(drawn, other, tmp_path, monkeypatch):
     (tmp_path / "secret.csv").write_text("a\n1\n")
     monkeypatch.chdir(tmp_path)
@@ -261,6 +262,7 @@ def test_views_work_in_any_duckdb(drawn, with_genes):
     assert names == {"shifts", "cells", "perturbations", "run", "noise", "genes", "effects"}
 
 
+@pytest.mark.slow
 def test_progress_and_noise_of_a_screen(bundles, tmp_path):
     run = screen(
         GOLDEN / "v1/cells.parquet",

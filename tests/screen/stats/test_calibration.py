@@ -33,6 +33,7 @@ def false_discoveries(table: pd.DataFrame, column: str) -> float:
     return float((found & ~table.planted).sum() / max(found.sum(), 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "columns"),
     [
@@ -52,6 +53,7 @@ def test_p_values_are_uniform_where_nothing_acts(draw, columns, tmp_path):
         assert (p < 0.05).mean() < 0.065, column
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [{}, {"cell_sd": 1e-3, "trend": 3e-3}], ids=["plain", "cells and ranks"])
 def test_false_discoveries_stay_at_five_percent_when_all_effects_go_one_way(draw, tmp_path):
     tables = [judged(tmp_path / str(s), seed=s, shifted=250, effect=7e-4, **draw) for s in SEEDS]
@@ -68,6 +70,7 @@ def test_false_discoveries_stay_at_five_percent_when_all_effects_go_one_way(draw
         assert np.mean([false_discoveries(t, "plain") for t in tables]) > 0.08
 
 
+@pytest.mark.slow
 def test_one_donor_of_most_cells_fools_the_test_over_cells_and_not_the_one_over_donors(tmp_path):
     draw = {"donors": ONE_OF_MOST, "donor_sd": 1e-3, "cell_sd": 5e-4, "shifted": 250, "effect": 4e-3}
     tables = [judged(tmp_path / str(s), seed=s, by="donor", **draw) for s in SEEDS]
@@ -79,6 +82,7 @@ def test_one_donor_of_most_cells_fools_the_test_over_cells_and_not_the_one_over_
     assert all((t.hit == ((t.balanced_fdr < 0.05) & ~t.below_noise_floor)).all() for t in tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "columns"),
     [
@@ -101,6 +105,7 @@ def test_p_values_against_a_null_run_are_uniform_where_the_runs_do_not_differ(dr
         assert (p < 0.05).mean() < 0.065, column
 
 
+@pytest.mark.slow
 def test_a_null_run_whose_cells_are_more_easily_moved_fools_the_plain_test_alone(tmp_path):
     table = judged(tmp_path, by="donor", null={"noise_sd": 1.3e-3}, seed=6, donors=EVEN)
     assert (table.p_value < 0.05).mean() > 0.3
@@ -111,6 +116,7 @@ def test_a_null_run_whose_cells_are_more_easily_moved_fools_the_plain_test_alone
     assert not table.hit.any()
 
 
+@pytest.mark.slow
 def test_against_a_null_run_false_discoveries_stay_at_five_percent(tmp_path):
     draw = {"donors": EVEN, "shifted": 250, "effect": 2e-3}
     tables = [judged(tmp_path / str(s), seed=s, by="donor", null={}, **draw) for s in SEEDS]
@@ -119,6 +125,7 @@ def test_against_a_null_run_false_discoveries_stay_at_five_percent(tmp_path):
         assert np.mean([(t[column] < 0.05)[t.planted].mean() for t in tables]) > 0.9, column
 
 
+@pytest.mark.slow
 def test_one_donor_of_most_cells_fools_the_test_between_runs_and_not_the_one_over_donors(tmp_path):
     draw = {"donors": ONE_OF_MOST, "donor_sd": 1e-3, "cell_sd": 5e-4, "shifted": 250, "effect": 6e-3}
     tables = [judged(tmp_path / str(s), seed=s, by="donor", null={}, **draw) for s in SEEDS]

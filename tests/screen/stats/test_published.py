@@ -94,6 +94,7 @@ def rank_slack(run: Run, genes: pd.Series, column: str) -> np.ndarray:
     return 0.8 * pairs / np.sqrt(n * len(rows) * (n + len(rows) + 1) / 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["delete", "overexpress"])
 def test_goal_shifts_are_the_published_ones(kind, generation, screens, tmp_path):
     run = screens(generation, f"{kind}_goal", perturb=kind, states=True)
@@ -119,6 +120,7 @@ def test_a_joint_goal_shift_is_one_row_without_a_test(generation, screens, tmp_p
     assert_same(got, published(generation, "delete_list1_goal__goal_state_shift"))
 
 
+@pytest.mark.slow
 def test_a_run_against_a_null_run_is_the_published_table(generation, screens, tmp_path):
     run, five = (screens(generation, n, perturb="delete", max_cells=c) for n, c in (("plain", None), ("five", 5)))
     got = written(statistics(run, "null", null=five, reference_names=True), tmp_path)
@@ -151,6 +153,7 @@ def test_rows_of_a_joint_perturbation_name_all_its_genes(screens, tmp_path):
     assert set(got.Gene) == {"+".join(want.Gene)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "how"), [("delete_all", "each"), ("delete_list1", "together")])
 def test_gene_shifts_are_the_published_ones(case, how, generation, screens, tmp_path):
     genes = "all" if how == "each" else list_of(generation, "delete_list1__aggregate_gene_shifts")
@@ -171,6 +174,7 @@ def test_gene_shifts_are_the_published_ones(case, how, generation, screens, tmp_
     np.testing.assert_allclose(got.Cosine_sim_stdev, want.Cosine_sim_stdev, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_overexpressed_genes_are_counted_under_their_own_names(generation, screens, tmp_path):
     run = screens(generation, "up_genes", perturb="overexpress", gene_shifts=True)
     got = written(statistics(run, "genes", reference_names=True), tmp_path)
@@ -182,6 +186,7 @@ def test_overexpressed_genes_are_counted_under_their_own_names(generation, scree
     assert got.N_Detections.sum() == want.N_Detections.sum() + cells.N_Detections.sum()
 
 
+@pytest.mark.slow
 def test_gene_shifts_in_our_columns_are_the_effects_of_the_run(screens):
     run = screens("v2", "delete_all_genes", perturb="delete", gene_shifts=True)
     table = statistics(run, "genes").table().to_pandas()
@@ -266,6 +271,7 @@ def test_rows_are_sorted_by_gene_then_cell_and_the_sample_is_of_that_order():
     assert random_values(many).tolist() == random.sample(many.tolist(), 100_000)
 
 
+@pytest.mark.slow
 def test_parquet_names_the_row_number_and_keeps_nulls(screens, tmp_path):
     run, five = (screens("v1", n, perturb="delete", max_cells=c) for n, c in (("plain", None), ("five", 5)))
     statistics(run, "null", null=five, reference_names=True).write(tmp_path / "t.parquet")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def matrices(draw):
     return data, column, offsets[:-1], offsets[1:], total.astype(draw(st.sampled_from([np.float32, np.float64]))), genes
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(matrices(), st.integers(3, 50), st.booleans())
 def test_the_loop_and_the_plain_version_agree(matrix, limit, framed):
@@ -184,12 +186,14 @@ def installed_read_only(folder, cache):
     assert done.stdout.strip() == "[1, 2, 0]", done.stderr
 
 
+@pytest.mark.slow
 def test_a_read_only_installation_keeps_the_loop_in_the_cache_of_the_user(tmp_path):
     cache = tmp_path / "cache"
     installed_read_only(tmp_path / "site", cache)
     assert list(cache.rglob("rank_value_loop.rank_rows_loop*.nbc"))
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_the_loop_is_compiled_for_the_process(tmp_path):
     (tmp_path / "cache").touch()
     installed_read_only(tmp_path / "site", tmp_path / "cache")

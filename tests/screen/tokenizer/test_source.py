@@ -88,6 +88,7 @@ def test_what_is_no_cells_is_refused_by_its_type(data, message, bundles, tmp_pat
             call()
 
 
+@pytest.mark.slow
 def test_a_screen_takes_an_anndata_cells_or_a_table_and_says_the_same(adata, generation, bundles, tmp_path):
     options = {"perturb": "delete", "max_cells": 3}
     cells = tokenize(adata, bundles[generation])
@@ -109,6 +110,7 @@ def test_cells_in_memory_are_held_against_the_bundle(bundles, tmp_path):
         run(cells, bundles["v1"], tmp_path / "run", perturb="delete")
 
 
+@pytest.mark.slow
 def test_several_tables_are_screened_as_one(generation, bundles, tmp_path):
     bundle = Bundle.open(bundles[generation])
     whole = tokenize(GOLDEN / generation / "cells.h5ad", bundle, keep=["cell_type"])
@@ -156,6 +158,7 @@ def test_a_dataset_folder_opens_with_the_datasets_library(keep_uncropped, genera
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_results_go_back_into_the_anndata(adata, generation, bundles, tmp_path):
     route = {"state_key": "cell_type", "start": "cm", "goal": "fb"}
     done = run(adata, bundles[generation], tmp_path / "run", perturb="delete", **route)
@@ -180,6 +183,7 @@ def test_results_go_back_into_the_anndata(adata, generation, bundles, tmp_path):
     assert json.loads(again["manifest"])["cells"]["count"] == done.manifest["cells"]["count"]
 
 
+@pytest.mark.slow
 def test_what_a_run_does_not_hold_is_not_written_back(adata, generation, bundles, tmp_path):
     done = run(adata, bundles[generation], tmp_path / "run", perturb="delete", max_cells=2)
     columns = list(adata.obs.columns)

@@ -77,6 +77,7 @@ def test_lists_are_framed_when_the_vocabulary_has_cls(tmp_path):
     assert pq.read_table(tmp_path / "c.parquet").column("length").to_pylist() == [4, 4, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", [sp.csr_matrix, sp.csc_matrix, np.asarray])
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.int64])
 @pytest.mark.parametrize("chunk", [1, 3, 100])

@@ -73,6 +73,7 @@ def test_linear_models_learn_from_the_training_rows_only():
     assert np.corrcoef(numbers[:, 0], ids[14:])[0, 1] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_plots_are_written_whole(tmp_path):
     rng = np.random.default_rng(0)
     folds = [judged(rng.integers(0, 3, 30).tolist(), rng.integers(0, 3, 30).tolist(), 3) for _ in range(3)]

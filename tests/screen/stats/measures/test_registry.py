@@ -46,6 +46,7 @@ def run(tmp_path, monkeypatch) -> Run:
     return draw.run(tmp_path / "run")[0]
 
 
+@pytest.mark.slow
 def test_a_registered_statistic_is_in_tables_hits_and_the_report(run, tmp_path):
     found = record(run, statistics(run, "goal", judging=StatOptions(bootstrap=0)))
     found.write(tmp_path / "table.parquet")
