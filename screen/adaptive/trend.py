@@ -103,17 +103,18 @@ def fit(of: Population, rows: np.ndarray, values: np.ndarray) -> Trend:
         rows=b_NP[rows], cell=cell, products=products, coefficients=np.zeros((of.cells, p)), covariance=products
     )
     for step in range(STEPS):
-        cells.covariance = np.linalg.inv(products / noise + np.linalg.inv(spread))
-        cells.coefficients = np.einsum("cij,cj->ci", cells.covariance, cells.sums(left)) / noise
+        used = noise
+        cells.covariance = np.linalg.inv(products / used + np.linalg.inv(spread))
+        cells.coefficients = np.einsum("cij,cj->ci", cells.covariance, cells.sums(left)) / used
         spread = (cells.coefficients.T @ cells.coefficients + cells.covariance.sum(0)) / of.cells
         spread += 1e-9 * total * np.eye(p)
         fitted = (cells.rows * cells.coefficients[cell]).sum(1)
-        leverage = cells.leverage(noise)
-        noise = max(float((((left - fitted) ** 2).sum() + noise * leverage.sum()) / len(left)), SMALL * total)
-        if step % EVERY == EVERY - 1:
-            beta, explained = _common(cells, x_fit, values, noise, last=prediction is not None)
+        leverage = cells.leverage(used)
+        noise = max(float((((left - fitted) ** 2).sum() + used * leverage.sum()) / len(left)), SMALL * total)
+        if step % EVERY == EVERY - 1:  # with the noise that the covariance was made with, or 1 - H is no covariance
+            beta, explained = _common(cells, x_fit, values, used, last=prediction is not None)
             left = values - x_fit @ beta
-            cells.coefficients = np.einsum("cij,cj->ci", cells.covariance, cells.sums(left)) / noise
+            cells.coefficients = np.einsum("cij,cj->ci", cells.covariance, cells.sums(left)) / used
             fitted = (cells.rows * cells.coefficients[cell]).sum(1)
     return Trend(
         predicted=x @ beta + (b_NP * cells.coefficients[of.cell]).sum(1),

@@ -17,12 +17,14 @@ from rankshift.screen.stats.measures import (
     mean,
     rank,
     rank_sum,
+    shrunken,
 )
 
 MEASURES: tuple[Measure, ...] = (
     identity.MEASURE,
     hit.MEASURE,
     mean.MEASURE,
+    shrunken.MEASURE,
     rank.MEASURE,
     rank_sum.MEASURE,
     alternatives.MEASURE,

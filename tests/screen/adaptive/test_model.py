@@ -72,6 +72,21 @@ def test_means_of_normal_effects_are_shrunk_by_half():
     assert np.mean(np.abs(shrunk.centre - effect) < 1.96 * shrunk.sd) == pytest.approx(0.95, abs=0.01)
 
 
+@pytest.mark.parametrize("tail", ["normal", "t3"])
+def test_intervals_of_the_strongest_cover_after_selection(tail):
+    rng = np.random.default_rng(3)
+    plain, covered = [], []
+    for _ in range(5):
+        effect = rng.normal(0, 1, 3000) if tail == "normal" else rng.standard_t(3, 3000) / np.sqrt(3)
+        mean = effect + rng.normal(0, 1, 3000)
+        shrunk, _ = posterior(mean, np.ones(3000))
+        best = np.argsort(-shrunk.centre)[:100]
+        covered.append(np.abs(shrunk.centre - effect)[best] < 1.96 * shrunk.sd[best])
+        plain.append(np.abs(mean - effect)[best] < 1.96)
+    assert np.mean(plain) < 0.85
+    assert np.mean(covered) >= 0.93
+
+
 def test_without_effects_nothing_is_left_and_a_strong_one_stays():
     rng = np.random.default_rng(1)
     mean = np.append(rng.normal(0, 1, 2000), 30.0)
