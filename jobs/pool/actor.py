@@ -50,7 +50,7 @@ class WorkerActor(Worker):
     def rendezvous(self) -> tuple[str, int]:
         """The node's address, and a port on it that is free now: where the ranks of a training can meet."""
         with socket.socket() as probe:
-            probe.bind(("", 0))
+            probe.bind((ray.util.get_node_ip_address(), 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     @ray.method(concurrency_group="control")

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic, sleep
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rankshift.jobs.training.rendezvous import Rendezvous
 from rankshift.screen.errors import InputError, Interrupted
 
 PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails: someone is gone
@@ -113,7 +113,8 @@ def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
     if rank.world == 1:
         yield Collective(rank)
         return
-    store = _store(rank)
+    rendezvous = Rendezvous(str(rank.rendezvous), rank.number, rank.world, PATIENCE)
+    store = rendezvous.store
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore("group", store),
@@ -121,6 +122,8 @@ def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
         world_size=rank.world,
         timeout=PATIENCE,
     )
+    if device.type != "cuda":  # NCCL may come back to the store when it likes
+        rendezvous.close_door()
     left = None
     try:
         yield Collective(rank)
@@ -139,13 +142,6 @@ def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
             f"worker of rank {ranks[0]} is" if len(ranks) == 1 else f"workers of ranks {', '.join(map(str, ranks))} are"
         )
         raise WorkerGone(f"{who if ranks else 'a worker is'} gone {left}")
-
-
-def _store(rank: Rank) -> dist.TCPStore:
-    where = urlsplit(str(rank.rendezvous))
-    if where.scheme != "tcp" or not where.hostname or not where.port:
-        raise InputError(f"{rank.rendezvous!r} is no meeting point: give tcp://host:port")
-    return dist.TCPStore(where.hostname, where.port, rank.world, is_master=rank.number == 0, timeout=PATIENCE)
 
 
 def _missing(store: dist.TCPStore, rank: Rank) -> list[int]:
