@@ -6,6 +6,7 @@ two ways: a table whose second column holds other genes is no list of its first.
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from rankshift.screen.bundle.bundle import Bundle
@@ -13,6 +14,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.json_file import read_json
 from rankshift.screen.files.text_file import is_file, read_text
 
+NAMED = 10  # unknown genes that a note names
 ENDINGS = (
     ".txt",
     ".csv",
@@ -35,15 +37,43 @@ def resolve_genes(genes: str | Sequence[str], bundle: Bundle) -> tuple[tuple[int
     if isinstance(genes, str) and genes == "all":
         return None, []
     names = gene_names(genes, bundle) if isinstance(genes, str) else [str(gene) for gene in genes]
-    tokens = {name: bundle.token_of(name) for name in names}
+    tokens = {name: _typed(name, bundle) for name in names}
     unknown = [name for name, token in tokens.items() if token is None]
     known = tuple(dict.fromkeys(token for token in tokens.values() if token is not None))
     if not known:
         shown = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
-        raise InputError(
-            f"none of the {len(names)} genes is in the vocabulary ({shown}): give Ensembl ids of the bundle"
+        kinds = (
+            "ids or symbols" if bundle.vocabulary.by_symbol else "ids, it has no symbols (`rankshift bundle --names`)"
         )
+        nearest = ", ".join(near for name in unknown[:3] if (near := nearest_symbol(name, bundle)) is not None)
+        fix = f"did you mean {nearest}?" if nearest else f"give Ensembl {kinds} of the bundle"
+        raise InputError(f"none of the {len(names)} genes is in the vocabulary ({shown}): {fix}")
     return known, unknown
+
+
+def _typed(name: str, bundle: Bundle) -> int | None:
+    """Token of a gene that a person typed: a symbol counts in any case. Words in a table do not: `max` there is no MAX."""
+    token = bundle.token_of(name)
+    return bundle.vocabulary.by_folded_symbol.get(name.casefold()) if token is None else token
+
+
+def said_of(unknown: Sequence[str], bundle: Bundle) -> str:
+    """A note on genes that are left out, each with the symbol that was perhaps meant."""
+    named = []
+    for name in unknown[:NAMED]:
+        near = nearest_symbol(name, bundle)
+        named.append(name if near is None else f"{name} (did you mean {near}?)")
+    more = ", …" if len(unknown) > NAMED else ""
+    return f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(named)}{more}"
+
+
+def nearest_symbol(name: str, bundle: Bundle) -> str | None:
+    """The symbol that is written most like a name, first of all with the same letters; None where none is near."""
+    symbols = {symbol.upper(): symbol for symbol in bundle.vocabulary.by_symbol}
+    wanted = name.upper()
+    near = get_close_matches(wanted, symbols, n=5)
+    best = next((found for found in near if sorted(found) == sorted(wanted)), near[0] if near else None)
+    return None if best is None else symbols[best]
 
 
 def gene_names(text: str, bundle: Bundle) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes
+from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes, said_of
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.labels import label_meant
 from rankshift.screen.cells.sql_names import check_names
@@ -47,7 +47,7 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
     layers = measured_layers(bundle.config, options.layer)
     genes, unknown = resolve_genes(options.genes, bundle)
     if unknown:
-        say(f"{len(unknown)} genes are not in the vocabulary and are left out: {', '.join(unknown[:10])}")
+        say(said_of(unknown, bundle))
     panels = panels_of(options.genes, bundle)
     if panels and options.how != "each":
         raise InputError(

@@ -138,6 +138,13 @@ class Vocabulary:
         return {name: token for token, name in enumerate(self.symbol) if name is not None and count[name] == 1}
 
     @cached_property
+    def by_folded_symbol(self) -> dict[str, int]:
+        """Token by symbol in lower case, for symbols that then, too, name exactly one gene: for what a person typed."""
+        folded = [None if name is None else name.casefold() for name in self.symbol]
+        count = collections.Counter(folded)
+        return {name: token for token, name in enumerate(folded) if name is not None and count[name] == 1}
+
+    @cached_property
     def tokens_sha256(self) -> str:
         """Identity of the token numbering alone (medians and symbols do not enter)."""
         return hashlib.sha256("\n".join(self.ensembl_id).encode()).hexdigest()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary
+from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary, plain_id
 from rankshift.screen.tokenizer.count_file import CountFile, count_files
 from rankshift.screen.tokenizer.counts import filter_pass, row_sums, totals
 from rankshift.screen.tokenizer.gene_columns import ensembl_column, var_labels
@@ -115,7 +115,7 @@ class _Genes:
         """int32 (columns,): gene numbers of a file's columns, -1 for a column that is no gene."""
         ids = ensembl_column(file.path, file.var, column)
         numbers = np.full(len(ids), -1, np.int32)
-        symbols = _symbols(file.var)
+        symbols = _symbols(file.var, ids)
         for i, name in enumerate(ids):
             if name is None:
                 self.foreign += 1
@@ -129,9 +129,14 @@ class _Genes:
         return numbers
 
 
-def _symbols(var: Any) -> list[str] | None:
+def _symbols(var: Any, ids: Sequence[str | None]) -> list[str] | None:
+    """Symbols from the first of SYMBOL_COLUMNS; else the names of var, as in files of scanpy, where they are not the ids."""
     name = next((name for name in SYMBOL_COLUMNS if name in var.columns), None)
-    return None if name is None else var_labels(var, name)
+    if name is not None:
+        return var_labels(var, name)
+    names = var_labels(var, "index")
+    same = sum(plain_id(name) == gene for name, gene in zip(names, ids, strict=True))
+    return names if 2 * same < len(names) and not all(name.isdecimal() for name in names) else None
 
 
 _SCHEMA = pa.schema([("gene", pa.int32()), ("value", pa.float64())])

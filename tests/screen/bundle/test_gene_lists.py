@@ -1,11 +1,12 @@
 """Genes as users write them into options and files: every gene is found, or a line says what is wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes
+from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes, said_of
 from rankshift.screen.errors import InputError
 
 
@@ -86,3 +87,42 @@ def test_more_genes_than_a_file_name_has_letters(bundle):
 def test_retired_ids_are_found_by_the_aliases(bundle):
     for alias, gene in bundle.aliases.items():
         assert resolve_genes([alias.lower(), alias], bundle)[0] == (bundle.vocabulary.by_id[gene],)
+
+
+@pytest.fixture
+def human(bundle):
+    """The bundle with symbols of people's genes instead of its own."""
+    names = [None] * bundle.vocabulary.size
+    places = [bundle.vocabulary.by_id[gene] for gene in list(bundle.vocabulary.by_id)[:8]]
+    for place, name in zip(places, ["LYZ", "LY9", "CST3", "CD14", "C9orf72", "MAX", "Abc", "ABC"], strict=True):
+        names[place] = name
+    vocabulary = replace(bundle.vocabulary, symbol=names)
+    return replace(bundle, vocabulary=vocabulary), dict(zip(names_of(vocabulary), places, strict=True))
+
+
+def names_of(vocabulary):
+    return [name for name in vocabulary.symbol if name is not None]
+
+
+def test_a_symbol_counts_in_any_case_where_it_then_names_one_gene(human):
+    bundle, token = human
+    assert resolve_genes(["lyz", "C9ORF72", "Cd14"], bundle) == ((token["LYZ"], token["C9orf72"], token["CD14"]), [])
+    assert resolve_genes("Abc,ABC", bundle) == ((token["Abc"], token["ABC"]), [])
+    assert resolve_genes(["abc", "LYZ"], bundle) == ((token["LYZ"],), ["abc"])
+
+
+def test_what_was_perhaps_meant_is_said(human):
+    bundle, _ = human
+    with pytest.raises(InputError, match=r"none of the 1 genes is in the vocabulary \(LZY\): did you mean LYZ\?"):
+        resolve_genes("LZY", bundle)
+    with pytest.raises(InputError, match="give Ensembl ids or symbols of the bundle"):
+        resolve_genes("ENSG99999999999", bundle)
+    assert said_of(["CST33", "QQQQ"], bundle) == (
+        "2 genes are not in the vocabulary and are left out: CST33 (did you mean CST3?), QQQQ"
+    )
+
+
+def test_words_of_a_table_are_no_genes_in_another_case(human, tmp_path):
+    bundle, token = human
+    (tmp_path / "t.csv").write_text("LYZ,max\nCST3,max\n")
+    assert resolve_genes(str(tmp_path / "t.csv"), bundle) == ((token["LYZ"], token["CST3"]), [])

@@ -126,3 +126,16 @@ def test_a_corpus_that_cannot_be_is_refused(tmp_path, change, options, message):
     with pytest.raises(InputError, match=message):
         build_vocabulary(path, tmp_path / "v.parquet", **options)
     assert not (tmp_path / "v.parquet").exists()
+
+
+def test_symbols_are_the_names_of_var_where_ids_have_a_column_of_their_own(tmp_path):
+    """As scanpy reads 10x files: var is named by symbol, gene_ids holds the Ensembl ids."""
+    data = anndata.read_h5ad(h5ad(tmp_path / "a.h5ad"))
+    data.var = pd.DataFrame({"gene_ids": GENES}, index=["CST3", "NEVER", "LYZ"])
+    data.write_h5ad(tmp_path / "symbols.h5ad")
+    build_vocabulary(tmp_path / "symbols.h5ad", tmp_path / "v.parquet")
+    assert Vocabulary.read(tmp_path / "v.parquet").symbol == [None, None, "LYZ", "CST3"]
+    data.var = pd.DataFrame({"gene_ids": GENES}, index=[f"{gene}.3" for gene in GENES])
+    data.write_h5ad(tmp_path / "ids.h5ad")
+    build_vocabulary(tmp_path / "ids.h5ad", tmp_path / "w.parquet")
+    assert Vocabulary.read(tmp_path / "w.parquet").symbol == [None] * 4
