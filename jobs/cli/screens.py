@@ -146,6 +146,15 @@ def query(
 
 
 @app.command()
+def compact(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Sort a run's rows into few files beside its parts, for quick queries."""
+    # Late: --help and a wrong option must not wait for what computes.
+    from rankshift.jobs.verbs.compact import compact_run
+
+    compact_run(run, say=say)
+
+
+@app.command()
 def stats(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[

@@ -3,15 +3,17 @@ in SQL here (module `run`).
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import Mirror
+from rankshift.screen.runs.compacted import files, generations
 from rankshift.screen.runs.layout import COMMITS, EMPTY_PART, MANIFEST
 from rankshift.screen.runs.manifest import Manifest, Screened
-from rankshift.screen.runs.markers import committed, committed_names
+from rankshift.screen.runs.markers import Marker, committed, committed_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,17 @@ class RunFolder:
             done = {Path(name).stem for name in objects if name.startswith(f"{COMMITS}/")}
             self.mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem in done})
             return {name: marker for name, marker in committed(self.path).items() if name in done}
+        generations(self.path)  # an index of a compaction spares reading its markers one by one
         return committed(self.path)
+
+    def files(self, folder: str, markers: Mapping[str, Marker], *, compacted: bool = True) -> list[Path]:
+        """Files of `folder` (shifts or genes) that hold every row of the shards of these markers once.
+
+        compacted: those of a compaction instead of the parts they were made from, where there was one. The order of their
+        rows is another then.
+        """
+        told = generations(self.path) if compacted and self.mirror is None else []
+        return files(self.path, folder, markers, told)
 
     @property
     def done(self) -> set[str]:

@@ -19,18 +19,38 @@ FOLDERS = 8  # runs whose markers are remembered; 100,000 markers take some 50 M
 _remembered: OrderedDict[str, dict[str, tuple[Stamp, Marker]]] = OrderedDict()
 
 
-def committed(run: Path) -> dict[str, Marker]:
-    """Marker of every committed shard, by shard name, in the order of the shards."""
-    folder = os.path.realpath(run / COMMITS)
+def stamped(run: Path) -> dict[str, tuple[Stamp, Marker]]:
+    """Stamp and marker of every committed shard, by shard name, in the order of the shards."""
+    folder = _folder(run)
     known = _remembered.pop(folder, {})
     found: dict[str, tuple[Stamp, Marker]] = {}
     for name, path, stamp in _listed(folder):
         before = known.get(name)
         found[name] = before if before is not None and before[0] == stamp else (stamp, _read(path))
-    _remembered[folder] = found
+    _keep(folder, found)
+    return {name: found[name] for name in in_order(found)}
+
+
+def committed(run: Path) -> dict[str, Marker]:
+    """Marker of every committed shard, by shard name, in the order of the shards."""
+    return {name: marker for name, (_, marker) in stamped(run).items()}
+
+
+def remember(run: Path, markers: dict[str, tuple[Stamp, Marker]]) -> None:
+    """Take markers from a file that holds many; each counts only while its own file has the stamp."""
+    folder = _folder(run)
+    if folder not in _remembered:
+        _keep(folder, markers)
+
+
+def _folder(run: Path) -> str:
+    return os.path.realpath(run / COMMITS)
+
+
+def _keep(folder: str, markers: dict[str, tuple[Stamp, Marker]]) -> None:
+    _remembered[folder] = markers
     while len(_remembered) > FOLDERS:
         _remembered.popitem(last=False)
-    return {name: found[name][1] for name in in_order(found)}
 
 
 def committed_names(run: Path) -> set[str]:

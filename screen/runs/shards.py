@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,15 +82,15 @@ def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Ta
     return [path.relative_to(run).as_posix() for path in (*written, marker)]
 
 
-def _write(table: pa.Table, path: Path, run: Path) -> None:
+def encodings(schema: pa.Schema) -> dict[str, Any]:
+    """How parts are written, for a writer of pyarrow."""
     # Floats are byte-stream split: similar exponents lie together and compress.
-    floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
-    ids = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    floats = [f.name for f in schema if pa.types.is_floating(f.type)]
+    ids = [f.name for f in schema if pa.types.is_integer(f.type)]
+    encoded = {**dict.fromkeys(floats, "BYTE_STREAM_SPLIT"), **dict.fromkeys(ids, "DELTA_BINARY_PACKED")}
+    return {"compression": "zstd", "use_dictionary": False, "column_encoding": encoded}
+
+
+def _write(table: pa.Table, path: Path, run: Path) -> None:
     with replacing(path, within=run) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            use_dictionary=False,
-            column_encoding={**dict.fromkeys(floats, "BYTE_STREAM_SPLIT"), **dict.fromkeys(ids, "DELTA_BINARY_PACKED")},
-        )
+        pq.write_table(table, temporary, **encodings(table.schema))

@@ -5,8 +5,7 @@ The text names files by absolute paths and lists what is committed now. Nothing 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,13 +18,16 @@ from rankshift.screen.runs.layout import (
     CELL,
     CELLS,
     EMPTY_PART,
+    GENES,
     PERTURBATION,
     PERTURBATIONS,
+    SHIFTS,
     STATISTICS,
     VOCABULARY,
     genes_path,
     part_path,
 )
+from rankshift.screen.runs.markers import Marker
 
 STAMP = b"rankshift.statistics"  # metadata of the run's own statistics: the summary as JSON
 # Partial aggregates of gene cosines (n, sum, square) added up: their mean, and the standard deviation of the population.
@@ -46,12 +48,15 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def views_of(run: RunFolder, schema: str | None = None) -> str:
-    """CREATE VIEW statements of NAMES, as far as the run has them; in a schema of its own, or where the connection is."""
+def views_of(run: RunFolder, schema: str | None = None, *, compacted: bool = True) -> str:
+    """CREATE VIEW statements of NAMES, as far as the run has them; in a schema of its own, or where the connection is.
+
+    compacted: over sorted files, where there are some; else over the parts, whose rows come cell by cell.
+    """
     prefix = "" if schema is None else f"{quoted(schema)}."
     statements = [] if schema is None else [f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};"]
     markers = run.committed
-    for name, select in _selects(run, markers, prefix):
+    for name, select in _selects(run, markers, prefix, compacted):
         statements.append(f"CREATE OR REPLACE VIEW {prefix}{name} AS {select};")
     return "\n".join(statements)
 
@@ -97,9 +102,9 @@ def statistics_summary(run: RunFolder) -> dict[str, Any] | None:
         return None
 
 
-def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, str]]:
+def _selects(run: RunFolder, markers: Mapping[str, Marker], prefix: str, compacted: bool) -> Iterator[tuple[str, str]]:
     """Name and SELECT of every view, in an order in which each finds what it needs."""
-    files = _files(part_path, run, markers)
+    files = _files(run, SHIFTS, markers, compacted)
     cells = literal(str((run.path / CELLS).resolve()))
     perturbations = literal(str((run.path / PERTURBATIONS).resolve()))
     measures = [n for n in pq.read_schema(part_path(run.path, EMPTY_PART)).names if n not in (CELL, PERTURBATION)]
@@ -131,7 +136,7 @@ def _selects(run: RunFolder, markers: Mapping[str, Mapping[str, Any]], prefix: s
     yield "run", _one_row(_progress(run, markers))
     yield "noise", _noise(run)
     if absent(run, "genes") is None:
-        yield from _gene_selects(run, markers, prefix)
+        yield from _gene_selects(run, markers, prefix, compacted)
     if absent(run, "hits") is None:
         recorded = literal(str((run.path / STATISTICS).resolve()))
         yield "statistics", f"SELECT * FROM read_parquet({recorded})"
@@ -147,19 +152,21 @@ def _as(names: Sequence[str], new: Sequence[str]) -> list[str]:
     return [f"c.{quoted(a)}" + ("" if a == b else f" AS {quoted(b)}") for a, b in zip(names, new, strict=True)]
 
 
-def _files(path: Callable[[Path, str], Path], run: RunFolder, markers: Iterable[str]) -> str:
-    """The committed parts as a list of SQL literals; of a run without any, the empty part.
+def _files(run: RunFolder, folder: str, markers: Mapping[str, Marker], compacted: bool) -> str:
+    """The files of what is committed as a list of SQL literals; of a run without any, the empty part.
 
     DuckDB takes every file to be as long as the first. An empty part in front made it believe that shifts is the smallest
     table of its joins, hold all of it and push nothing down.
     """
-    whole = run.path.resolve()
-    return ", ".join(literal(str(path(whole, name))) for name in markers) or literal(str(path(whole, EMPTY_PART)))
+    there = run.files(folder, markers, compacted=compacted) or [run.path.resolve() / folder / f"{EMPTY_PART}.parquet"]
+    return ", ".join(literal(str(path)) for path in there)
 
 
-def _gene_selects(run: RunFolder, markers: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _gene_selects(
+    run: RunFolder, markers: Mapping[str, Marker], prefix: str, compacted: bool
+) -> Iterator[tuple[str, str]]:
     """`genes`, the partial aggregates with names; `effects`, them added up: n, mean, sd (population), min of the cosine."""
-    files = _files(genes_path, run, markers)
+    files = _files(run, GENES, markers, compacted)
     names = literal(str((run.path / VOCABULARY).resolve()))
     apart = [n for n in ("cell", "cells") if n in pq.read_schema(genes_path(run.path, EMPTY_PART)).names]
     keys = ["perturbation", "kind", "gene_ids", "symbols", "affected_gene", "affected_symbol", *apart]

@@ -12,7 +12,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import PERTURBATIONS, VOCABULARY, genes_path, part_path
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import limited
-from rankshift.screen.runs.views import COSINE_MEAN, COSINE_SD, literal, quoted
+from rankshift.screen.runs.views import COSINE_MEAN, COSINE_SD, literal, quoted, views_of
 
 BATCH = 100_000
 CELL = -1  # stands for the cell itself among affected tokens
@@ -180,7 +180,7 @@ def _reader(run: Run, query: str) -> pa.RecordBatchReader:
 
     def rows() -> Iterator[pa.RecordBatch]:
         with limited() as connection:
-            connection.execute(run.views)
+            connection.execute(views_of(run, compacted=False))  # cell by cell
             for batch in connection.sql(query).to_arrow_reader(BATCH):
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 

@@ -1,0 +1,285 @@
+"""Compaction: the same rows in order, few files; killed at any moment, nothing changes for a query or a resume."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import drawn_runs
+from rankshift.screen.errors import InputError
+from rankshift.screen.runs import compaction
+from rankshift.screen.runs.compacted import INDEX, generations
+from rankshift.screen.runs.compaction import compact
+from rankshift.screen.runs.layout import COMMITS, COMPACTED, GENES, SHIFTS, part_path
+from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.aggregate_tables import cell_rows
+
+SHARDS, CELLS, PER_CELL = 6, 60, 40
+RANDOM_KILLS = int(os.environ.get("RANKSHIFT_KILLS", "12"))  # 200 by hand
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(drawn_runs, "ROWS", CELLS // SHARDS * PER_CELL)
+    path = tmp_path_factory.mktemp("drawn") / "run"
+    drawn_runs.Draw(cells=CELLS, genes=80, per_cell=PER_CELL, affected=50).run(path)
+    patch.undo()
+    return path
+
+
+@pytest.fixture
+def run(drawn, tmp_path) -> Run:
+    shutil.copytree(drawn, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+def rows(run: Run) -> tuple[pa.Table, pa.Table]:
+    """All that queries can see of a run's measurements, in an order of its own."""
+    return (
+        run.sql("SELECT * FROM shifts ORDER BY cell, perturbation"),
+        run.sql("SELECT * FROM genes ORDER BY ALL"),
+    )
+
+
+def uncommit(run: Run, *shards: int) -> None:
+    for shard in shards:
+        (run.path / COMMITS / f"shard-{shard:06d}.json").unlink()
+
+
+def written(run: Run, folder: str) -> list[Path]:
+    return sorted((run.path / COMPACTED).glob(f"{folder}-*.parquet"))
+
+
+def test_the_rows_are_the_same_and_sorted(run):
+    before = rows(run)
+    done = compact(run)
+    assert (done.shards, done.rows, done.files) == (SHARDS, CELLS * PER_CELL, 2)
+    assert COMPACTED in run.views
+    assert "shard-0" not in run.views
+    assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
+    (file,) = written(run, SHIFTS)
+    table = pq.read_table(file)
+    parts = pa.concat_tables([pq.read_table(part_path(run.path, f"shard-{i:06d}")) for i in range(SHARDS)])
+    assert table.equals(parts.sort_by([("perturbation", "ascending"), ("cell", "ascending")]))
+    (genes,) = written(run, GENES)
+    assert pq.read_table(genes)["perturbation"].to_pylist() == sorted(pq.read_table(genes)["perturbation"].to_pylist())
+
+
+def test_files_and_row_groups_are_bounded_and_know_what_they_hold(run, monkeypatch):
+    monkeypatch.setattr(compaction, "GROUP_ROWS", 2048)  # rows come in vectors of so many
+    monkeypatch.setattr(compaction, "FILE_ROWS", 2048)
+    before = rows(run)
+    compact(run)
+    first, second = written(run, SHIFTS)
+    assert [pq.read_metadata(file).num_rows for file in (first, second)] == [2048, CELLS * PER_CELL - 2048]
+    ranges = []
+    for file in (first, second):
+        about = pq.read_metadata(file).row_group(0).column(1)
+        assert about.path_in_schema == "perturbation"
+        ranges.append((about.statistics.min, about.statistics.max))
+    assert ranges[0][1] <= ranges[1][0]
+    assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
+
+
+def test_doing_it_again_writes_nothing(run):
+    compact(run)
+    before = {path: path.stat().st_mtime_ns for path in (run.path / COMPACTED).rglob("*.*")}
+    assert compact(run).shards == 0
+    assert {path: path.stat().st_mtime_ns for path in (run.path / COMPACTED).rglob("*.*")} == before
+
+
+def test_a_run_that_goes_on_is_compacted_in_generations(run):
+    """Five of six shards, then the last: a generation of its own, because the first is far longer."""
+    whole = rows(run)
+    last = run.path / COMMITS / "shard-000005.json"
+    marker = last.read_text()
+    last.unlink()
+    compact(run)
+    partial = rows(run)
+    assert partial[0].num_rows == CELLS * PER_CELL * 5 // 6
+    last.write_text(marker)  # what a resume does
+    assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
+    assert f"{SHIFTS}/shard-000005" in run.views
+    assert compact(run).shards == 1
+    assert [len(one.shards) for one in generations(run.path)] == [5, 1]
+    assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
+
+
+def test_generations_of_one_size_become_one(run):
+    whole = rows(run)
+    markers = {name: (run.path / COMMITS / name).read_text() for name in os.listdir(run.path / COMMITS)}
+    uncommit(run, 3, 4, 5)
+    compact(run)
+    for name, text in markers.items():
+        (run.path / COMMITS / name).write_text(text)
+    compact(run)
+    assert [len(one.shards) for one in generations(run.path)] == [6]
+    assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
+
+
+def test_what_the_index_named_before_stays_for_queries_under_way(run):
+    uncommit(run, 5)
+    compact(run)
+    (old,) = written(run, SHIFTS)
+    with run.connect() as connection:
+        marker = run.path / COMMITS / "shard-000004.json"
+        marker.unlink()
+        assert compact(run).shards == 4
+        count = connection.execute("SELECT count(*) FROM shifts").fetchone()
+    assert count == (CELLS * PER_CELL * 5 // 6,)
+    assert old.exists()
+
+
+def test_a_shard_that_is_not_committed_any_more_has_no_rows(run):
+    compact(run)
+    uncommit(run, 2)
+    assert run.sql("SELECT count(*) AS n FROM shifts")["n"].to_pylist() == [CELLS * PER_CELL * 5 // 6]
+    assert "shard-000002" not in run.committed
+
+
+def test_a_shard_committed_anew_is_read_from_its_part(run):
+    """Its rows need not be those that were compacted: another device may have computed them."""
+    compact(run)
+    part = part_path(run.path, "shard-000002")
+    table = pq.read_table(part)
+    changed = table.set_column(2, "similarity", pa.array([0.25] * table.num_rows, pa.float32()))
+    pq.write_table(changed, part)
+    marker = run.path / COMMITS / "shard-000002.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "device": "another"}))
+    assert run.sql("SELECT count(*) AS n FROM shifts WHERE similarity = 0.25")["n"].to_pylist() == [table.num_rows]
+    compact(run)
+    assert run.sql("SELECT count(*) AS n FROM shifts WHERE similarity = 0.25")["n"].to_pylist() == [table.num_rows]
+    assert "shard-0" not in run.views
+
+
+def test_without_its_files_the_parts_are_read(run):
+    before = rows(run)
+    compact(run)
+    written(run, SHIFTS)[0].unlink()
+    assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
+    compact(run)
+    assert "shard-0" not in run.views
+    assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
+
+
+def test_a_copied_run_is_compacted_still(run, tmp_path):
+    """Its markers have other inodes and times there, and say the same."""
+    compact(run)
+    shutil.copytree(run.path, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert "shard-0" not in Run.open(tmp_path / "copy").views
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"version": 1}', '{"version": 1, "generations": [3]}', '{"version": 2}', ""]
+)
+def test_a_damaged_index_is_one_line_that_says_what_to_do(run, text):
+    compact(run)
+    (run.path / COMPACTED / INDEX).write_text(text)
+    with pytest.raises(InputError, match=r"index.json cannot be read .*: remove .*compacted, the parts have all rows"):
+        run.sql("SELECT count(*) FROM shifts")
+
+
+def test_tables_that_keep_the_order_of_processing_keep_it(run):
+    before = cell_rows(run, published=True).read_all()
+    compact(run)
+    assert cell_rows(run, published=True).read_all().equals(before)
+
+
+def test_two_at_once_are_refused(run):
+    compact(run)
+    with (run.path / COMPACTED / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="is being compacted by another process"):
+            compact(run)
+
+
+def _work(path: str, step: int | None) -> None:
+    """Compact, and die without a trace at the step: before it opens, renames, removes or makes something of the run."""
+    left = step
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal left
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
+            event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        )
+        if left is not None and changes and path in str(arguments[0]):
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(watch)
+    compact(Run.open(Path(path)))
+
+
+def _kill_at(context, path: Path, step: int | None = None, after: float | None = None) -> bool:
+    """Compact in a process of its own that dies; True where it was done before."""
+    process = context.Process(target=_work, args=(str(path), step))
+    process.start()
+    if after is not None:
+        timer = threading.Timer(after, process.kill)
+        timer.start()
+    process.join(60)
+    if after is not None:
+        timer.cancel()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def children():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rankshift.screen.runs.compaction", __name__])
+    return context
+
+
+@pytest.mark.slow
+def test_killed_before_any_change_it_makes_nothing_changes(run, children):
+    """First with nothing compacted, then with a generation there that is to be merged."""
+    whole, markers = rows(run), run.committed
+    kept = {name: (run.path / COMMITS / f"{name}.json").read_text() for name in markers}
+    for first in (True, False):
+        step, done = 0, False
+        while not done:
+            shutil.rmtree(run.path / COMPACTED, ignore_errors=True)
+            if not first:
+                uncommit(run, 3, 4, 5)
+                compact(run)
+                for name, text in kept.items():
+                    (run.path / COMMITS / f"{name}.json").write_text(text)
+            done = _kill_at(children, run.path, step)
+            assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True)), step
+            assert run.committed == markers
+            step += 1
+        assert step > 5
+    compact(run)
+    assert not list((run.path / COMPACTED).glob(".*.tmp"))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_changes(run, children):
+    whole, markers = rows(run), run.committed
+    began = time.perf_counter()
+    assert _kill_at(children, run.path)
+    took = time.perf_counter() - began
+    moments = random.Random(0)
+    for _ in range(RANDOM_KILLS):
+        if moments.random() < 0.5:
+            shutil.rmtree(run.path / COMPACTED, ignore_errors=True)
+        _kill_at(children, run.path, after=moments.uniform(0, took))
+        assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
+        assert run.committed == markers
+    compact(run)
+    assert "shard-0" not in run.views
+    assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
