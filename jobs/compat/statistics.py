@@ -25,6 +25,7 @@ from rankshift.screen.cells.labels import label_text
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
+from rankshift.screen.runs.layout import SIMILARITY, shift_column
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.arithmetic.mixture import Mixture
 from rankshift.screen.stats.observations import Observations
@@ -151,7 +152,7 @@ class InSilicoPerturberStats:
         if self.mode == "aggregate_gene_shifts":
             if not values.genes:
                 raise InputError("the pickles hold no gene values: perturb with an emb_mode that ends in _and_gene")
-            return as_run(folder, {"similarity": cells}, self._vocabulary, genes=values.genes)
+            return as_run(folder, {SIMILARITY: cells}, self._vocabulary, genes=values.genes)
         if self.anchor_gene is not None and self.combos == 0:  # how near the other genes stayed under the anchor alone
             anchor = (self._vocabulary.token_of(self.anchor_gene),)
             cells = {(affected,): some for (tokens, affected), some in values.genes.items() if tokens == anchor}
@@ -159,7 +160,7 @@ class InSilicoPerturberStats:
                 raise InputError(
                     f"the pickles hold no gene values of {self.anchor_gene}: perturb it with emb_mode …_and_gene"
                 )
-        return as_run(folder, {"similarity": self._of_list(cells)}, self._vocabulary, together=self._listed)
+        return as_run(folder, {SIMILARITY: self._of_list(cells)}, self._vocabulary, together=self._listed)
 
     def _goal_run(self, values: RawValues, folder: Path) -> Run:
         assert self.cell_states_to_model is not None
@@ -172,7 +173,7 @@ class InSilicoPerturberStats:
             raise InputError(
                 f"the pickles hold no shifts towards {missing[0]!r}, of states there are {there}: perturb with it"
             )
-        columns = {f"shift_{s}": self._of_list(by_name[s]) for s in route[2:]}
+        columns = {shift_column(s): self._of_list(by_name[s]) for s in route[2:]}
         return as_run(folder, columns, self._vocabulary, route=route, together=self._listed)
 
     def _of_list(self, cells: Mapping[Tokens, list]) -> dict[Tokens, list]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing, scratch, sync
-from rankshift.screen.runs.layout import PERTURBATIONS, genes_path, part_path, shift_column
+from rankshift.screen.runs.layout import PERTURBATIONS, SIMILARITY, genes_path, part_path, shift_column
 from rankshift.screen.runs.run import Run
 
 SUFFIX = "_raw.pickle"
@@ -160,7 +160,7 @@ def _cell_values(rows: pa.Table, states: Sequence[str], keys: Sequence[Key], *, 
     """{(perturbed, "cell_emb"): [value]} of one cell, below the name of each state when there are states."""
     named = [(keys[p], "cell_emb") for p in rows["perturbation"].to_pylist()]
     if not states:
-        values = _numbers(rows["similarity"])
+        values = _numbers(rows[SIMILARITY])
         return dict(zip(named, values, strict=True)) if plain else _lists(named, values)
     return {state: _lists(named, _numbers(rows[shift_column(state)])) for state in states}
 

@@ -55,7 +55,7 @@ class Findings:
         if goal is not None:
             table, summary = goal_effects(run, judging)
             return Findings._sorted(run, judging, "shift", goal, table, summary)
-        seen = Observations.read(run, ["similarity"])
+        seen = Observations.read(run, [SIMILARITY])
         if len(seen.count) > 1:
             table, summary = similarity_effects(run, judging)
         else:  # one perturbation has no others to be held against
@@ -144,7 +144,7 @@ class Findings:
 
 
 def _alone(seen: Observations, judging: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
-    values = seen.values["similarity"]
+    values = seen.values[SIMILARITY]
     columns: dict[str, Any] = {
         **seen.names,
         "cells": seen.count,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rankshift.screen.runs.layout import SIMILARITY, shift_column
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import measures
 from rankshift.screen.stats.evidence import Evidence, OneRun, TwoRuns
@@ -27,8 +28,8 @@ SUMMARY = (
 def goal_effects(run: Run, options: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
     """Shifts towards the goal state: hits first, then by falling mean."""
     towards, others = route(run)
-    seen = Observations.read(run, [f"shift_{s}" for s in (towards, *others)] + ["similarity"])
-    one = OneRun(run=run, options=options, seen=seen, quantity="shift", column=f"shift_{towards}", others=others)
+    seen = Observations.read(run, [shift_column(s) for s in (towards, *others)] + [SIMILARITY])
+    one = OneRun(run=run, options=options, seen=seen, quantity="shift", column=shift_column(towards), others=others)
     columns = _of_run(one)
     table = described(_in_order(columns, -columns["hit"].astype(int), -columns["shift_mean"]), others)
     return table, {"goal": towards, "alternatives": others, **_summary(one, columns)}
@@ -36,8 +37,8 @@ def goal_effects(run: Run, options: StatOptions) -> tuple[pa.Table, dict[str, An
 
 def similarity_effects(run: Run, options: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
     """Similarities, with the mixture of genes of impact and others: hits first, then by rising mean."""
-    seen = Observations.read(run, ["similarity"])
-    one = OneRun(run=run, options=options, seen=seen, quantity="similarity", column="similarity")
+    seen = Observations.read(run, [SIMILARITY])
+    one = OneRun(run=run, options=options, seen=seen, quantity="similarity", column=SIMILARITY)
     columns = _of_run(one)
     table = described(_in_order(columns, -columns["hit"].astype(int), columns["similarity_mean"]))
     return table, _summary(one, columns)
@@ -45,7 +46,7 @@ def similarity_effects(run: Run, options: StatOptions) -> tuple[pa.Table, dict[s
 
 def null_effects(run: Run, null: Run, options: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
     """Similarities against those of another run, gene by gene: hits first, then the strongest effect (lowest difference)."""
-    seen, other = Observations.read(run, ["similarity"]), Observations.read(null, ["similarity"])
+    seen, other = Observations.read(run, [SIMILARITY]), Observations.read(null, [SIMILARITY])
     two = TwoRuns(run=run, options=options, seen=seen, null=null, other=other)
     columns: Columns = {}
     for measure in measures.MEASURES:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rankshift.screen.runs.layout import SIMILARITY
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.arithmetic.empirical_null import null_centre
 from rankshift.screen.stats.arithmetic.false_discovery import fdr
@@ -175,12 +176,12 @@ class TwoRuns(Evidence):
     @property
     def values(self) -> np.ndarray:
         """float32 [N]: similarities here."""
-        return self.seen.values["similarity"]
+        return self.seen.values[SIMILARITY]
 
     @property
     def null_values(self) -> np.ndarray:
         """float32 [M]: similarities there."""
-        return self.other.values["similarity"]
+        return self.other.values[SIMILARITY]
 
     @cached_property
     def same(self) -> np.ndarray:

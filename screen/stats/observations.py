@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import one_line
-from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, part_path
+from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, SIMILARITY, part_path
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import literal, quoted
 
@@ -175,5 +175,5 @@ def null_means(
     kept = same >= 0
     null_count, null_mean = np.zeros(len(test.count), np.int64), np.full(len(test.count), np.nan)
     null_count[same[kept]] = other.count[kept]
-    null_mean[same[kept]] = other.mean(other.values["similarity"])[kept]
-    return test.count, null_count, test.mean(test.values["similarity"]), null_mean
+    null_mean[same[kept]] = other.mean(other.values[SIMILARITY])[kept]
+    return test.count, null_count, test.mean(test.values[SIMILARITY]), null_mean

@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pyarrow as pa
 
+from rankshift.screen.runs.layout import SIMILARITY, shift_column
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.aggregate_tables import INDEX, known_symbols
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT, fdr
@@ -34,14 +35,14 @@ def random_values(values: np.ndarray) -> np.ndarray:
 def goal(run: Run) -> pa.Table:
     """goal_state_shift: the mean shift of every gene towards the goal, against random values (PS 4.2, PS 4.3)."""
     towards, others = route(run)
-    seen = Observations.read(run, [f"shift_{s}" for s in (towards, *others)])
-    shift = {s: seen.mean(seen.values[f"shift_{s}"]) for s in (towards, *others)}
+    seen = Observations.read(run, [shift_column(s) for s in (towards, *others)])
+    shift = {s: seen.mean(seen.values[shift_column(s)]) for s in (towards, *others)}
     if run.manifest.perturb.how == "together":  # the published code reports one row and no test (PS B32)
         row = {"Shift_to_goal_end": shift[towards]} | {f"Shift_to_alt_end_{s}": shift[s] for s in others}
         return pa.table({INDEX: [0], **{name: value[:1] for name, value in row.items()}})
     p = {}
     for s in (towards, *others):
-        values = seen.values[f"shift_{s}"]
+        values = seen.values[shift_column(s)]
         p[s] = against_sample(seen.offsets, values, random_values(values)).p
     q = {s: fdr(p[s]) for s in p}
     significant = (q[towards] < SIGNIFICANT).astype(np.int64)
@@ -64,15 +65,15 @@ def against_null(run: Run, null: Run) -> pa.Table:
 
     What is called shift are mean similarities: the less similar, the stronger the effect, and such rows come last (PS B28).
     """
-    test, other = Observations.read(run, ["similarity"]), Observations.read(null, ["similarity"])
+    test, other = Observations.read(run, [SIMILARITY]), Observations.read(null, [SIMILARITY])
     same = match(test, other)
     count, null_count, mean, null_mean = null_means(test, other, same)
     kept = same >= 0
     p = between(
         test.gene,
-        test.values["similarity"],
+        test.values[SIMILARITY],
         same[other.gene][kept[other.gene]],
-        other.values["similarity"][kept[other.gene]],
+        other.values[SIMILARITY][kept[other.gene]],
         len(count),
         ties=False,
     ).p
@@ -95,15 +96,15 @@ def against_null(run: Run, null: Run) -> pa.Table:
 
 def mixture(run: Run) -> pa.Table:
     """mixture_model: genes of impact by a mixture of two Gaussians over their mean similarities (PS 4.5, PS B3)."""
-    seen = Observations.read(run, ["similarity"])
-    mean = seen.mean(seen.values["similarity"])
+    seen = Observations.read(run, [SIMILARITY])
+    mean = seen.mean(seen.values[SIMILARITY])
     model = Mixture.fit(mean)
     impact = model.impact(mean).astype(np.int64)
     columns = {
         **_gene_columns(seen),
         "Test_avg_shift": mean,
         "Impact_component": impact,
-        "Impact_component_percent": 100 * seen.mean(model.impact(seen.values["similarity"]).astype(np.float32)),
+        "Impact_component_percent": 100 * seen.mean(model.impact(seen.values[SIMILARITY]).astype(np.float32)),
         "N_Detections": seen.count,
     }
     return _sorted(columns, -impact, mean)

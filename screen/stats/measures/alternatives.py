@@ -1,5 +1,6 @@
 """Shifts towards the alternative states of a route, each with the test that the goal has."""
 
+from rankshift.screen.runs.layout import SIMILARITY, shift_column
 from rankshift.screen.stats.arithmetic.false_discovery import fdr
 from rankshift.screen.stats.arithmetic.rank_sum import against_rest, two_sided
 from rankshift.screen.stats.evidence import OneRun
@@ -13,11 +14,11 @@ def of_run(one: OneRun) -> Columns:
         return {}
     out: Columns = {}
     for s in one.others:
-        values = one.seen.values[f"shift_{s}"]
+        values = one.seen.values[shift_column(s)]
         result = against_rest(one.seen.gene, values, len(one.seen.count))
         p, centred = (one.where_tested(two_sided(result.z_around(c))) for c in (0.5, one.centre_of(result)))
         out |= {f"shift_mean_{s}": one.seen.mean(values), f"p_value_{s}": p, f"fdr_{s}": fdr(centred)}
-    return {**out, "similarity_mean": one.seen.mean(one.seen.values["similarity"])}
+    return {**out, "similarity_mean": one.seen.mean(one.seen.values[SIMILARITY])}
 
 
 MEASURE = Measure(
