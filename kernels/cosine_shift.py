@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankshift.kernels.perturbed_lists import PerturbedLists, row_positions, trace
+from rankshift.kernels.perturbed_lists import PerturbedLists, row_positions, sent, trace
 from rankshift.kernels.rank_shift import FLOATS, runs_triton
 
 try:
@@ -114,8 +114,9 @@ def prepare_base(
     """Norms and pooled means of the base lists, computed once however many perturbations follow.
 
     `hidden` [B, D] is packed as the ids of `PerturbedLists` are; cell c has the rows start[c] .. start[c] + length[c]
-    - 1 (`start` strictly ascending). `skip_first` and `skip_last` are 0 for plain lists, 1 for lists framed by
-    specials. `states` [S, D]. Raises ValueError when shapes disagree.
+    - 1 (`start` strictly ascending). On the host, `start` and `length` save a wait for the device. `skip_first` and
+    `skip_last` are 0 for plain lists, 1 for lists framed by specials. `states` [S, D]. Raises ValueError when shapes
+    disagree.
     """
     if hidden.dim() != 2 or not hidden.is_contiguous() or start.shape != length.shape:
         raise ValueError(
@@ -125,15 +126,16 @@ def prepare_base(
         raise ValueError(
             f"states have shape {tuple(states.shape)}, the hidden states {hidden.shape[1]} dims: same layer?"
         )
-    start = start.to(hidden.device, torch.int64)
-    length = length.to(hidden.device, torch.int64)
+    longest = int(length.max()) if length.numel() else 0  # of lengths on the host, so nothing waits
+    start = sent(start.to(torch.int64), hidden.device)
+    length = sent(length.to(torch.int64), hidden.device)
     if runs_triton(hidden):
         norm = torch.linalg.vector_norm(hidden, dim=1, dtype=torch.float32)
-        pooled = launch_pooled_sums(hidden, start, length.to(torch.int32), skip_first, skip_last)
+        pooled = launch_pooled_sums(hidden, start, length.to(torch.int32), longest, skip_first, skip_last)
     else:
         norm, pooled = prepare_base_reference(hidden, start + skip_first, start + length - skip_last)
     pooled /= (length - skip_first - skip_last).clamp(min=0)[:, None]
-    states = None if states is None else states.to(hidden.device, torch.float32).contiguous()
+    states = None if states is None else sent(states.to(torch.float32).contiguous(), hidden.device)
     return BaseCells(
         hidden=hidden,
         inverse_norm=norm.clamp_(min=TINY).reciprocal_(),
@@ -184,8 +186,8 @@ def cosine_shift_reference(
 # ---------------------------------------------------------------- Triton kernels
 
 if triton is not None:
-
-    @triton.jit
+    # `chunks` follows the longest list: specialised, every kind of number would be compiled for itself in mid-run.
+    @triton.jit(do_not_specialize=["chunks"])
     def cosine_shift_kernel(  # type: ignore[no-untyped-def]
         hidden, base_hidden, inverse_norm, gene, sums, cosines, pairs,
         base, base_length, length, start, source, destination, token,
@@ -248,7 +250,7 @@ if triton is not None:
         assert [x.dtype for x in where] == [torch.int64, torch.int32, torch.int32, torch.int64]
         assert all(x.dtype == torch.int32 and x.shape[0] == perturbations for x in edits)
         block_dims = triton.next_power_of_2(dims)
-        block_rows = block_rows or max(1, 4096 // block_dims)
+        block_rows = block_rows or (1 if block_dims > 1024 else max(1, 4096 // block_dims))
         chunk_rows = max(chunk_rows, block_rows)
         assert chunk_rows % block_rows == 0
         chunks = max(1, triton.cdiv(width, chunk_rows))
@@ -262,19 +264,25 @@ if triton is not None:
                 edits[0].shape[1], chunks, *skip,
                 TINY=TINY, GENES=gene is not None,
                 D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, CHUNK_ROWS=chunk_rows,
-                num_warps=4 if block_dims <= 1024 else 8,
+                num_warps=8,  # with four, float32 rows of two edits spill on every GPU
             )  # fmt: skip
         return sums.sum(1), cosines.sum(1), pairs.sum(1, dtype=torch.int32)  # no atomics: the order is fixed
 
     def launch_pooled_sums(
-        hidden: Tensor, start: Tensor, length: Tensor, skip_first: int, skip_last: int, block_rows: int | None = None
+        hidden: Tensor,
+        start: Tensor,
+        length: Tensor,
+        longest: int,
+        skip_first: int,
+        skip_last: int,
+        block_rows: int | None = None,
     ) -> Tensor:
         """Sums [C, D] of the gene rows of base lists, by the kernel that pools perturbed lists: equal rows, equal sums."""
         none = torch.empty(start.numel(), 0, dtype=torch.int32, device=hidden.device)
         unit = torch.ones(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         return _launch_rows(
             hidden, unit, hidden, (start, length, length, start), (none, none, none), (skip_first, skip_last),
-            int(length.max()) if length.numel() else 0, None, block_rows, CHUNK_ROWS,
+            longest, None, block_rows, CHUNK_ROWS,
         )[0]  # fmt: skip
 
     def launch_cosine_shift(

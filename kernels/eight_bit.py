@@ -31,11 +31,11 @@ class EightBit:
         """Quantise a weight."""
         wide = weight_DF.float()
         scale = (wide.abs().amax(0) / LARGEST).clamp_(min=SMALLEST)
-        return cls((wide / scale).round_().to(torch.int8).contiguous(), scale)
+        return cls(_laid_out((wide / scale).round_().to(torch.int8)), scale)
 
     def __getitem__(self, at: tuple[slice, slice]) -> "EightBit":
         """Some columns, as [:, first:last]."""
-        return EightBit(self.weight[:, at[1]].contiguous(), self.scale[at[1]])
+        return EightBit(_laid_out(self.weight[:, at[1]]), self.scale[at[1]])
 
     def float(self) -> Tensor:
         """The weight that the 8 bits stand for, float32."""
@@ -52,12 +52,18 @@ class EightBit:
         return torch.addcmul(bias.float(), sums.mul_(scale), self.scale).to(bias.dtype)
 
 
+def _laid_out(weight_DF: Tensor) -> Tensor:
+    """The same values as a device multiplies them: cuBLAS reads 8-bit weights by columns only, a CPU by rows."""
+    return weight_DF.T.contiguous().T if weight_DF.is_cuda else weight_DF.contiguous()
+
+
 def multiplies(device: torch.device, sizes: set[int]) -> str | None:
     """None if the device multiplies int8 matrices of these sizes, else why not."""
     if device.type == "cuda" and (odd := [n for n in sizes if n % 8]):
         return f"a GPU multiplies them in sizes that 8 divides, a weight has {odd[0]}"
     try:
-        torch._int_mm(*(torch.ones(32, 32, dtype=torch.int8, device=device) for _ in range(2)))
+        x, weight = (torch.ones(32, 32, dtype=torch.int8, device=device) for _ in range(2))
+        torch._int_mm(x, _laid_out(weight))
     except (AttributeError, NotImplementedError, RuntimeError) as error:
         return f"torch {torch.__version__} does not multiply them on {device.type} ({str(error).splitlines()[0]})"
     return None

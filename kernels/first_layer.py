@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rankshift.kernels.perturbed_lists import sent
 from rankshift.kernels.rank_shift import FLOATS, runs_triton
 
 try:
@@ -309,7 +310,8 @@ if triton is not None:
         values = tl.load(table + 2 * D + at[:, None] + e[None, :], mask=present[:, None], other=0.0)
         return _merge(peak, weight, value, logit, values)
 
-    @triton.jit
+    # What follows cells and batches is not specialised: 8 kinds of it met a screen of 500 cells, each compiled in mid-run.
+    @triton.jit(do_not_specialize=["N", "P", "n_out", "front"])
     def shared_rows_kernel(  # type: ignore[no-untyped-def]
         table, extra, split, out,
         N, P, n_out, front, scale,
@@ -383,7 +385,7 @@ if triton is not None:
                 at = (wide_p * n_out + to) * D + head * E
                 tl.store(out + at[:, None] + e[None, :], y.to(out.dtype.element_ty), mask=stays[:, None])
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["N", "P", "n_out", "front"])
     def extra_rows_kernel(  # type: ignore[no-untyped-def]
         table, extra, split, out,
         N, P, n_out, front, scale,
@@ -443,7 +445,7 @@ if triton is not None:
             assert rows.device == below.device
         assert above.shape == below.shape
         assert max(2 * tokens, split.numel()) * 3 * dims < 2**31, "offsets into q|k|v rows are 32 bit"
-        split = split.to(below.device, torch.int32).contiguous()
+        split = sent(split.to(torch.int32).contiguous(), below.device)
         table = torch.cat([below, above])
         arguments = (
             table, table if extra is None else extra, split, out,
@@ -454,7 +456,8 @@ if triton is not None:
             shared_rows_kernel[grid](
                 *arguments, EXTRA=extra is not None, H=heads, E=head_dims,
                 BLOCK_Q=block, BLOCK_P=block_splits, BLOCK_K=block, WINDOW_K=min(32, block_splits),
-                num_warps=8, num_stages=2,
+                num_warps=block // 16 if below.dtype != torch.float32 else 8,  # 16 rows a warp: more would compute them twice
+                num_stages=2,
             )  # fmt: skip
             if extra is not None:
                 extra_rows_kernel[(triton.cdiv(split.numel(), 16), heads)](
@@ -522,10 +525,9 @@ def first_layer(
         raise ValueError(f"out is {out.dtype} {tuple(out.shape)}, must be contiguous {below.dtype} {shape}")
     if out.numel() == 0:
         return out
-    split = split.to(below.device, torch.int64)
     pays = sharing_pays(tokens, on_host, "cuda" if runs_triton(below) else "cpu")
     if not pays or (runs_triton(below) and not kernel_takes(below.dtype, dims // heads)):
-        return plain_first_layer(below, above, extra, split, front, heads, out)
+        return plain_first_layer(below, above, extra, sent(on_host, below.device), front, heads, out)
     if runs_triton(below):
-        return launch_first_layer(below, above, extra, split, front, heads, out)
-    return first_layer_reference(below, above, extra, split, front, heads, out)
+        return launch_first_layer(below, above, extra, on_host, front, heads, out)
+    return first_layer_reference(below, above, extra, sent(on_host, below.device), front, heads, out)

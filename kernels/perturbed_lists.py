@@ -28,6 +28,13 @@ except ImportError:  # no Triton on this platform: the reference below is what r
 NOWHERE = 1 << 30  # index of an edit that has no source, or no destination; larger than any rank list
 
 
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device; to a GPU through pinned memory, so that copying overlaps what runs there and nothing waits."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerturbedLists:
     """P edited rank lists, packed one after the other without padding.
@@ -117,18 +124,10 @@ class PerturbedLists:
             longest=longest,
         )
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PerturbedLists:
-        """The same lists on another device; the host copies come along, so nothing waits.
-
-        With `non_blocking` the way to a GPU leads through pinned memory, so that copying overlaps what runs there.
-        """
+    def to(self, device: torch.device | str) -> PerturbedLists:
+        """The same lists on another device; the host copies come along, so nothing waits."""
         tensors = ("ids", "base", "base_length", "length", "start", "source", "destination", "token")
-        pin = non_blocking and torch.device(device).type == "cuda" and self.ids.device.type == "cpu"
-
-        def move(tensor: Tensor) -> Tensor:
-            return (tensor.pin_memory() if pin else tensor).to(device, non_blocking=non_blocking)
-
-        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in tensors}
+        moved: dict[str, Any] = {name: sent(getattr(self, name), device) for name in tensors}
         return replace(self, **moved)
 
     @property

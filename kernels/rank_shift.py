@@ -105,8 +105,8 @@ def rank_shift_reference(lists: PerturbedLists, tables: EmbeddingTables, out: Te
 # ---------------------------------------------------------------- Triton kernel
 
 if triton is not None:
-
-    @triton.jit
+    # `blocks` follows the longest list: specialised, every kind of number would be compiled for itself in mid-run.
+    @triton.jit(do_not_specialize=["blocks"])
     def rank_shift_kernel(  # type: ignore[no-untyped-def]
         ids, base, length, start, source, destination, token, word, position, type_row, gamma, beta, out,
         K, blocks, eps,

@@ -46,6 +46,11 @@ class Record:
     def note(self, kind: str, name: str, size: int = 0) -> None:
         self.events.append(Event(kind, name, size))
 
+    @property
+    def bytes(self) -> int:
+        """Read and written by launches, weights included."""
+        return sum(event.bytes for event in self.events if event.kind in ("launch", "triton"))
+
     def counts(self) -> Counter[str]:
         return Counter(event.kind for event in self.events)
 
@@ -229,6 +234,7 @@ def install() -> None:
         def launch(*args, **constants):
             named = dict(zip(self.arg_names, args, strict=False)) | constants
             size = sum(x.nbytes for x in named.values() if isinstance(x, Pretended))
+            size += named[OVER[self.__name__]].nbytes if self.__name__ in OVER else 0
             RECORD.note("triton", self.__name__, size)
             with _uncounted():
                 ANSWERS[self.__name__]({name: real(x) for name, x in named.items()})
@@ -284,7 +290,15 @@ def _varlen_attention(a: dict[str, Any]) -> None:
     varlen_attention_reference(a["qkv"], a["start"], a["H"], a["out"])
 
 
+def _add_norm(a: dict[str, Any]) -> None:
+    from rankshift.kernels.add_norm import add_norm_reference
+
+    add_norm_reference(a["x"], a["a"], a["gamma"], a["beta"], a["eps"], a["half"])
+
+
+OVER = {"add_norm_kernel": "x"}  # what a kernel reads and writes over
 ANSWERS = {
+    "add_norm_kernel": _add_norm,
     "rank_shift_kernel": _rank_shift,
     "cosine_shift_kernel": _cosine_shift,
     "shared_rows_kernel": _shared_rows,

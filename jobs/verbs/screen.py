@@ -22,6 +22,7 @@ from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.progress import progress
+from rankshift.screen.runs.markers import notes
 from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.source import CellSource
 
@@ -151,6 +152,8 @@ def _compute(run: Run, opened: Bundle, bundle: Path | str, there: Executor, out:
     again = f", {already:,} were there" if already else ""
     rate = fresh / max(took, 1e-9)
     say(f"{fresh:,} perturbations of {len(screener.cells)} cells in {took:.1f} s ({rate:.1f}/s){again}")
+    for note in notes(run.committed.values()):
+        say(note)
     for column, floor in (run.manifest.noise_floor or {}).items():
         say(
             f"noise floor of {column}: median {floor.median:.1e}, p99 {floor.p99:.1e}, max {floor.max:.1e} "

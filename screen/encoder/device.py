@@ -10,6 +10,14 @@ import torch
 TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
 SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}  # ten seconds or so: little is lost with a worker, and markers stay few
 
+# Words of errors that mean memory. Triton's "out of resource" is none: it means a multiprocessor's own, of any batch.
+OUT_OF_MEMORY = (
+    "out of memory",  # of CUDA's runtime and driver, and of Triton's launcher
+    "status_alloc_failed",  # of cuBLAS, cuBLASLt, cuDNN and hipBLAS
+    "hiperroroutofmemory",
+    "can't allocate memory",  # of torch on a CPU
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
@@ -43,6 +51,28 @@ class Device:
         if self.kind == "cuda":
             return "float16"
         return None if self.native_16_bit else "float32"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Was it a device's memory? torch has a type for its own allocator; libraries beside it and the CPU say it in words."""
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(word in words for word in OUT_OF_MEMORY)
+
+
+def computed_by(device: torch.device) -> dict[str, str]:
+    """What numbers depend on beside the model and the cells, for the record: the device, its name and the versions on it."""
+    if device.type != "cuda":
+        return {"device": str(device), "torch": torch.__version__}
+    import triton  # optional dependency: not every platform has it, and only a GPU asks
+
+    return {
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or torch.version.hip or "",
+        "cudnn": str(torch.backends.cudnn.version()),
+        "triton": triton.__version__,
+    }
 
 
 def default_device() -> str:

@@ -9,6 +9,7 @@ Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rankshift.kernels.first_layer import first_layer, sharing_pays
+from rankshift.kernels.perturbed_lists import sent
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches
 from rankshift.screen.encoder.pooling import Pooling
@@ -56,7 +58,7 @@ class Encoder:
         share_first_layer: bool = True,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        family, self.config = bundle.family, bundle.config
+        self._bundle, family, self.config = bundle, bundle.family, bundle.config
         family.check_config(self.config)
         self.sizes = bundle.sizes
         self.operators = Operators(device, dtype, {self.sizes.hidden_size, self.sizes.intermediate_size})
@@ -71,6 +73,13 @@ class Encoder:
             raise InputError(
                 f"{bundle.path} lacks the weight {e.args[0]}: make the bundle from a complete checkpoint"
             ) from e
+
+    @cached_property
+    def wider(self) -> "Encoder | None":
+        """The same weights in float32, for what fewer bits cannot hold, read when it is asked for; None where these are it."""
+        if self.dtype == torch.float32 and not self.operators.eight_bit:
+            return None
+        return Encoder(self._bundle, device=str(self.device), share_first_layer=self.share_first_layer)
 
     @property
     def hidden_size(self) -> int:
@@ -125,7 +134,7 @@ class Encoder:
 
         attended_TD: first-layer attention of the batch that the block was cut from, None to compute it here.
         """
-        lists, runs = block.lists().to(self.device, non_blocking=True), block.runs
+        lists, runs = block.lists().to(self.device), block.runs
         x = self.model.embed(lists)  # (T, D)
         for i in range(layers):
             if first_rows and i == layers - 1:
@@ -140,7 +149,7 @@ class Encoder:
     @torch.inference_mode()
     def layer_inputs(self, block: Batch, layers: int) -> Iterator[Tensor]:
         """What each of the first `layers` layers reads, float32 [T, D], one after the other; the next overwrites it."""
-        lists, runs = block.lists().to(self.device, non_blocking=True), block.runs
+        lists, runs = block.lists().to(self.device), block.runs
         x = self.model.embed(lists)
         for i in range(layers - 1):
             yield x
@@ -193,5 +202,5 @@ class Encoder:
 
     def _first_qkv(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """First-layer Q, K, V (n, 3D) of `tokens` standing at `positions`."""
-        token, position = (x.to(self.device, torch.int64, non_blocking=True) for x in (tokens, positions))
+        token, position = (sent(x.to(torch.int64), self.device) for x in (tokens, positions))
         return self.model.qkv(0, self.model.embed_tokens(token, position))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.encoder.device import default_device
+from rankshift.screen.encoder.device import computed_by, default_device
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.ask import Say
 from rankshift.screen.engine.gene_shifts import gene_table
@@ -103,7 +103,12 @@ class Screener:
         encoded = perf_counter()
         table = shifts.table(self.run.states, self.perturbation_of)
         genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest.gene_shifts)
-        record = {"encode_seconds": round(encoded - began, 4), "device": str(encoder.device)}
+        record = {
+            "encode_seconds": round(encoded - began, 4),
+            **computed_by(encoder.device),
+            "batch_rows": np.unique(shifts.batch_rows).tolist(),
+            "wider_rows": int(shifts.wider.sum()),
+        }
         self.run.share(*commit(self.run.path, shard, table, record, genes))
         return table.num_rows
 

@@ -18,6 +18,8 @@ from rankshift.screen.runs.layout import (
     shift_column,
 )
 
+BY_ROW = ("cell", "key", "similarity", "cell_cosine", "before", "after", "batch_rows", "wider")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shifts:
@@ -26,6 +28,8 @@ class Shifts:
     cell, key int32 [P] (key: as in `CellEdits`); similarity, cell_cosine float32 [P]; before, after float32
     [P, S]. first, second float32 [P, 1 + S]: of pairs, similarity and shifts of each gene alone, else [P, 0].
     gene_row, gene_token int32 [G], gene_cosine float32 [G]: if measured, how near every gene stayed, by row of the above.
+    batch_rows int32 [P]: rows of a batch at most, when the row was computed. wider bool [P]: was it in float32, because
+    fewer bits could not hold it?
     """
 
     cell: np.ndarray
@@ -39,6 +43,8 @@ class Shifts:
     gene_row: np.ndarray
     gene_token: np.ndarray
     gene_cosine: np.ndarray
+    batch_rows: np.ndarray
+    wider: np.ndarray
 
     @staticmethod
     def none(states: int, pairs: bool) -> "Shifts":
@@ -57,6 +63,8 @@ class Shifts:
             gene_row=whole,
             gene_token=whole,
             gene_cosine=real,
+            batch_rows=whole,
+            wider=np.empty(0, bool),
         )
 
     @property
@@ -120,7 +128,7 @@ def with_alone(shifts: Shifts, edits: list[CellEdits]) -> Shifts:
     of_pair = number[shifts.gene_row] >= 0
     return replace(
         shifts,
-        **{n: getattr(shifts, n)[rows] for n in ("cell", "key", "similarity", "cell_cosine", "before", "after")},
+        **{n: getattr(shifts, n)[rows] for n in BY_ROW},
         first=np.concatenate(first),
         second=np.concatenate(second),
         gene_row=number[shifts.gene_row][of_pair],

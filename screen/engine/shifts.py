@@ -7,14 +7,16 @@ import numpy as np
 import torch
 
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
-from rankshift.kernels.perturbed_lists import trace
+from rankshift.kernels.perturbed_lists import sent, trace
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
+from rankshift.screen.encoder.device import out_of_memory
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shift_rows import Shifts, stack, with_alone
+from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import CellEdits
 from rankshift.screen.perturb.perturbation import Perturb, edits_of
@@ -47,28 +49,23 @@ def shifts_of(
 ) -> Shifts:
     """Shifts of the cells `numbers`; of a cell in `some` only these of its perturbed lists. `done` is told rows as they come.
 
-    When memory is out the batch is halved and the group begins again; a single list that does not fit is an error.
+    When memory is out the batch is halved and the group begins again; a single list that does not fit is an error. What
+    fewer bits than float32 cannot hold is computed again in float32, with its group, and marked in the rows.
     """
     rows: list[Shifts] = []
     for group, edits in groups(cells, numbers, perturb, measure.tokens, some or {}):
         tokens = measure.tokens
         while True:
             try:
-                found = _group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done)
+                rows.append(_group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done))
                 break
             except RuntimeError as error:
                 longest = max(int(e.length.max()) for e in edits)
-                if not _out_of_memory(error) or tokens <= longest:
+                if not out_of_memory(error) or tokens <= longest:
                     raise
-                torch.cuda.empty_cache()
                 tokens = max(min(tokens, longest * sum(len(e) for e in edits)) // 2, longest)
-        rows.append(found)
+            torch.cuda.empty_cache()  # here, where the error and the tensors that its frames hold are gone
     return stack(rows, Shifts.none(0 if measure.states is None else len(measure.states), perturb.how == "pairs"))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Was it a GPU's memory or, which torch only tells in words, the CPU's?"""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def groups(
@@ -96,7 +93,8 @@ def groups(
         yield np.array(group), edits
 
 
-Found = tuple[CosineShift, torch.Tensor | None]  # cosines of a block; with genes, the token of every row or -1
+# Cosines of a block; with genes, the token of every row or -1; for <cls> with genes, the cosines of the genes too.
+Found = tuple[CosineShift, torch.Tensor | None, CosineShift | None]
 
 
 def _group_shifts(
@@ -126,28 +124,65 @@ def _group_shifts(
             found.append(block)
             done(0 if pairs else len(block[0].similarity))
     except RuntimeError:
-        done(0 if pairs else -sum(len(block.similarity) for block, _ in found))
+        done(0 if pairs else -sum(len(block[0].similarity) for block in found))
         raise
-
-    def gather(name: str) -> np.ndarray:
-        return torch.cat([getattr(block, name) for block, _ in found]).float().cpu().numpy()
+    columns = _gathered(found)
+    lost = _not_finite(columns, lists, frame, measure)
+    wider = encoder.wider if lost else None
+    if lost and wider is None:
+        raise InputError(
+            f"{lost} perturbed lists have no finite value in float32: make the bundle of weights that are not damaged"
+        )
+    if wider is not None:
+        done(0 if pairs else -len(lists))
+        found.clear()
+        again = _group_shifts(cells, group, edits, wider, frame, measure, tokens, done)
+        return replace(again, wider=np.ones(len(again.cell), bool))
 
     wide = np.empty((len(lists), 0), np.float32)
     shifts = Shifts(
         cell=np.repeat(group[owner], [len(part) for _, part in runs]).astype(np.int32),
         key=np.concatenate([part.key for _, part in runs]),
-        similarity=gather("similarity"),
-        cell_cosine=gather("cell_cosine"),
-        before=wide if measure.states is None else gather("state_before"),
-        after=wide if measure.states is None else gather("state_after"),
+        similarity=columns["similarity"][:, 0],
+        cell_cosine=columns["cell_cosine"][:, 0],
+        before=columns.get("state_before", wide),
+        after=columns.get("state_after", wide),
         first=wide,
         second=wide,
+        batch_rows=np.full(len(lists), tokens, np.int32),
+        wider=np.zeros(len(lists), bool),
         **_gene_rows(found, lists.length),
     )
     if pairs:
         shifts = with_alone(shifts, edits)
         done(len(shifts.cell))
     return shifts
+
+
+def _gathered(found: list[Found]) -> dict[str, np.ndarray]:
+    """Columns of all blocks on the host, float32 [P, *]: they come in one copy, the only one a group waits for."""
+    names = ["similarity", "cell_cosine", "pairs"]
+    names += [] if found[0][0].state_after is None else ["state_before", "state_after"]
+    parts = [torch.cat([getattr(block[0], name) for block in found]).float() for name in names]
+    if found[0][2] is not None:
+        names += ["gene_similarity", "gene_pairs"]
+        parts += [torch.cat([getattr(block[2], name) for block in found]).float() for name in ("similarity", "pairs")]
+    parts = [part if part.dim() == 2 else part[:, None] for part in parts]
+    edges = np.cumsum([part.shape[1] for part in parts])[:-1]
+    whole = torch.cat(parts, 1).cpu().numpy()
+    return {name: np.ascontiguousarray(part) for name, part in zip(names, np.split(whole, edges, 1), strict=True)}
+
+
+def _not_finite(columns: Mapping[str, np.ndarray], lists: ListArrays, frame: Frame, measure: Measure) -> int:
+    """Lists with a value that is not finite although there is something to compare: bits overflowed, no gene was missing."""
+    gene = measure.level == "cls" or np.minimum(lists.length, lists.partner_length) > frame.head + frame.tail
+    bad = (columns["pairs"][:, 0] > 0) & ~np.isfinite(columns["similarity"][:, 0])
+    for name in ("cell_cosine", "state_before", "state_after"):
+        if name in columns:
+            bad |= gene & ~np.isfinite(columns[name]).all(1)
+    if "gene_pairs" in columns:
+        bad |= (columns["gene_pairs"][:, 0] > 0) & ~np.isfinite(columns["gene_similarity"][:, 0])
+    return int(bad.sum())
 
 
 def _comparison(
@@ -159,27 +194,27 @@ def _comparison(
 ) -> Callable[[Batch, torch.Tensor], Found]:
     """What is done with a block's hidden states: cosines to the originals, all rows or <cls> rows, and to the states."""
     base, first_rows = before
-    states = None if measure.states is None else torch.from_numpy(measure.states).to(encoder.device)
+    states = None if measure.states is None else sent(torch.from_numpy(measure.states), encoder.device)
     packed = torch.cat(
         [ids[b : b + n] for b, n in zip(originals.base.tolist(), originals.length.tolist(), strict=True)]
     )
 
     @torch.inference_mode()
     def compare(block: Batch, hidden: torch.Tensor) -> Found:
-        cosines = token = None
+        cosines = token = genes = None
         if base is not None:
-            partners = block.partners(packed).to(encoder.device, non_blocking=True)
+            partners = block.partners(packed).to(encoder.device)
             cosines = cosine_shift(base, hidden, partners, gene_cosines=measure.genes)
             if cosines.gene is not None:
                 index, _, _ = trace(partners)
                 token = torch.where(cosines.gene.isnan(), -1, partners.ids[index.clamp(0, len(packed) - 1)])
             hidden = hidden[partners.start[:-1]] if first_rows is not None else hidden
         if first_rows is not None:
-            mine = torch.from_numpy(np.searchsorted(originals.partner, block.arrays.partner)).to(encoder.device)
-            by_row = cosine_rows(hidden, first_rows[mine], states)
-            cosines = by_row if cosines is None else replace(by_row, gene=cosines.gene)
+            mine = torch.from_numpy(np.searchsorted(originals.partner, block.arrays.partner))
+            by_row = cosine_rows(hidden, first_rows[sent(mine, encoder.device)], states)
+            genes, cosines = cosines, by_row if cosines is None else replace(by_row, gene=cosines.gene)
         assert cosines is not None
-        return cosines, token
+        return cosines, token, genes
 
     return compare
 
@@ -192,8 +227,8 @@ def _gene_rows(found: list[Found], length: np.ndarray) -> dict[str, np.ndarray]:
             "gene_token": np.empty(0, np.int32),
             "gene_cosine": np.empty(0, np.float32),
         }
-    token = torch.cat([t for _, t in found if t is not None]).cpu().numpy()
-    cosine = torch.cat([block.gene for block, _ in found if block.gene is not None]).cpu().numpy()
+    token = torch.cat([t for _, t, _ in found if t is not None]).cpu().numpy()
+    cosine = torch.cat([block.gene for block, _, _ in found if block.gene is not None]).cpu().numpy()
     kept = token >= 0
     row = np.repeat(np.arange(len(length), dtype=np.int32), length)
     return {"gene_row": row[kept], "gene_token": token[kept].astype(np.int32), "gene_cosine": cosine[kept]}
@@ -230,4 +265,4 @@ def _run_originals(
         skip_last=frame.tail,
         states=None if measure.states is None or cls else torch.from_numpy(measure.states),
     )
-    return base, before[start.to(before.device)] if cls else None
+    return base, before[sent(start, before.device)] if cls else None

@@ -145,7 +145,7 @@ class BertModel:
     ) -> None:
         self._do, self._sizes = operators, sizes
         self.eps: float = config.get("layer_norm_eps", EPS)
-        self.activate = ACTIVATIONS[config["hidden_act"]]
+        self.activation: str = config["hidden_act"]
         self.tables = self._tables(weights)
         self.layers = [self._layer(weights, i) for i in range(sizes.layers)]
 
@@ -208,9 +208,9 @@ class BertModel:
     def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
         """The layer behind its attention: output projection, two-layer perceptron, both residuals and LayerNorms."""
         w = self.layers[layer]
-        x = self._norm(self._do.add_product(x, attended, w.out, w.out_bias), w.norm)
-        inner = self.activate(self._do.product(x, w.up, w.up_bias))
-        return self._norm(self._do.add_product(x, inner, w.down, w.down_bias), w.down_norm)
+        x = self._do.norm_of_sum(x, attended, w.out, w.out_bias, w.norm, self.eps)
+        inner = self._do.activated(x, w.up, w.up_bias, self.activation)
+        return self._do.norm_of_sum(x, inner, w.down, w.down_bias, w.down_norm, self.eps)
 
     def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
         """A layer's output at the first row of every list, (P, D), from the rows of the layer below.

@@ -13,7 +13,9 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
+from rankshift.kernels.add_norm import add_norm
 from rankshift.kernels.eight_bit import EightBit, multiplies
 from rankshift.kernels.varlen_attention import kernel_takes, varlen_attention
 from rankshift.screen.errors import InputError
@@ -32,6 +34,8 @@ PRECISIONS = (*DTYPES, "int8")
 QUERY_BLOCK = 256  # queries whose logits over a list's keys are in cache together
 Runs: TypeAlias = list[tuple[int, int]]  # (count, length) of neighbouring lists of one length
 Weight: TypeAlias = Tensor | EightBit
+Norm: TypeAlias = tuple[Tensor, Tensor]  # weight and bias of a LayerNorm, float32 [D]
+Scalar: TypeAlias = float  # `Operators.float` hides the type from its methods
 
 
 class Operators:
@@ -47,6 +51,8 @@ class Operators:
             raise InputError(f"dtype int8 needs products of 8-bit integers, {lacking}: use --dtype auto")
         self.dtype = _beside_eight_bits(self.device) if self.eight_bit else DTYPES[dtype]
         settle(self.device)
+        self._fuses = self.device.type == "cuda" and self.dtype != torch.float32 and not self.eight_bit
+        self._halves = WeakIdKeyDictionary()  # 16-bit copies of the rows that `norm_of_sum` made, as long as those live
 
     def float(self, tensor: Tensor) -> Tensor:
         """A float32 copy on the device, of what stays at full precision."""
@@ -66,10 +72,28 @@ class Operators:
         """x times the weight, plus the bias."""
         if isinstance(weight, EightBit):
             return weight.product(x, bias)
-        return torch.addmm(bias, x.to(self.dtype), weight)
+        return torch.addmm(bias, self._half(x), weight)
+
+    def activated(self, x: Tensor, weight: Weight, bias: Tensor, name: str) -> Tensor:
+        """An activation of `product`. A GPU applies ReLU before it rounds and writes, which gives the same bits."""
+        if self._fuses and name == "relu" and isinstance(weight, Tensor):
+            return torch._addmm_activation(bias, self._half(x), weight)
+        return ACTIVATIONS[name](self.product(x, weight, bias))
+
+    def norm_of_sum(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor, norm: Norm, eps: Scalar) -> Tensor:
+        """LayerNorm of `add_product`. Takes x over. A GPU makes the next product's copy with it."""
+        if self._fuses and isinstance(weight, Tensor):
+            self._halves[x] = add_norm(x, torch.addmm(bias, a, weight), *norm, eps)
+            return x
+        return F.layer_norm(self.add_product(x, a, weight, bias), x.shape[1:], *norm, eps)
+
+    def _half(self, x: Tensor) -> Tensor:
+        found: Tensor | None = self._halves.get(x)
+        return x.to(self.dtype) if found is None else found
 
     def add_product(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor) -> Tensor:
         """The residual stream x plus (a times the weight, plus the bias). Takes x over."""
+        self._halves.pop(x, None)
         if isinstance(weight, EightBit):
             return x.add_(weight.product(a, bias.float()))
         if self.dtype == torch.float32:

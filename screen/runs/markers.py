@@ -62,6 +62,27 @@ def committed_names(run: Path) -> set[str]:
         return set()
 
 
+def notes(markers: Iterable[Marker]) -> list[str]:
+    """What a reader should know of how the rows were computed, a sentence each.
+
+    >>> notes([{"gpu": "A100", "wider_rows": 0}, {"gpu": "H100", "wider_rows": 7}])  # doctest: +NORMALIZE_WHITESPACE
+    ['computed by A100, H100: rows of different devices agree to rounding, not to the bit',
+     '7 rows overflowed 16 bits and were computed again in float32']
+    """
+    found, wider = set[str](), 0
+    for marker in markers:
+        found.add(str(marker.get("gpu", marker.get("device", ""))))
+        wider += marker.get("wider_rows", 0)
+    said = []
+    if len(found) > 1:
+        said.append(
+            f"computed by {', '.join(sorted(found))}: rows of different devices agree to rounding, not to the bit"
+        )
+    if wider:
+        said.append(f"{wider:,} rows overflowed 16 bits and were computed again in float32")
+    return said
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of shards in the order of the shards: a number of seven digits comes after all of six.
 

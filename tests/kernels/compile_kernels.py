@@ -20,6 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime.jit import JITFunction
 
+from rankshift.kernels.add_norm import launch_add_norm
 from rankshift.kernels.cosine_shift import launch_cosine_shift, prepare_base
 from rankshift.kernels.first_layer import launch_first_layer
 from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
@@ -104,7 +105,9 @@ def compile_for(target: GPUTarget) -> None:
 
     JITFunction.__getitem__ = warm_up
 
-    for dims, dtype, edits in [(d, F16, 1) for d in WIDTHS] + [(1152, F32, 3), (1152, BF16, 3), (256, F32, 1)]:
+    for dims, dtype, edits in [
+        *((d, F32, k) for d in WIDTHS for k in (1, 2)), (1152, F32, 3), (1152, BF16, 3), (256, F16, 1),
+    ]:  # fmt: skip
         label = f"D={dims} {dtype} K={edits}"
         lists = PerturbedLists.pack(
             ids=torch.zeros(TOKENS), base=torch.zeros(LISTS), base_length=torch.full((LISTS,), TOKENS),
@@ -116,7 +119,7 @@ def compile_for(target: GPUTarget) -> None:
         hidden = torch.empty(lists.rows, dims, dtype=dtype)
         launch_rank_shift(lists, tables, hidden)
         base = prepare_base(table, torch.tensor([0]), torch.tensor([TOKENS]))
-        launch_cosine_shift(base, hidden, lists, dims == 256)
+        launch_cosine_shift(base, hidden, lists, edits == 2)
     for heads, head_dims, dtype, moved in [
         (4, 64, F16, False), (4, 64, F16, True), (18, 64, BF16, True), (4, 64, F32, True), (4, 16, F16, True),
     ]:  # fmt: skip
@@ -124,6 +127,10 @@ def compile_for(target: GPUTarget) -> None:
         rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)
         out = torch.empty(LISTS, TOKENS - 1 + moved, heads * head_dims, dtype=dtype)
         launch_first_layer(rows, rows, rows[:LISTS] if moved else None, torch.arange(LISTS), 0, heads, out)
+    for dims, dtype in [(d, F16) for d in WIDTHS] + [(256, BF16)]:
+        label = f"D={dims} {dtype}"
+        row, half = torch.zeros(dims), torch.zeros(TOKENS, dims, dtype=dtype)
+        launch_add_norm(torch.zeros(TOKENS, dims), half, row, row, 1e-12, half)
     for heads, head_dims, dtype in [(4, 64, F16), (12, 64, BF16), (4, 32, F16), (4, 128, BF16)]:
         label = f"H={heads} E={head_dims} {dtype}"
         rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)

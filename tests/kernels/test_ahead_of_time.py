@@ -17,6 +17,7 @@ KERNELS = {
     "shared_rows_kernel",
     "extra_rows_kernel",
     "varlen_attention_kernel",
+    "add_norm_kernel",
 }
 
 

@@ -79,7 +79,7 @@ def test_an_unperturbed_list_pools_to_the_very_bits_of_its_base(dtype, device):
     lists = batch()
     rows = torch.randn(17, 100).to(dtype).to(device)
     start, length = torch.tensor([0], device=device), torch.tensor([17], dtype=torch.int32, device=device)
-    before = launch_pooled_sums(rows, start, length, 1, 1, block_rows=4)
+    before = launch_pooled_sums(rows, start, length, int(length.max()), 1, 1, block_rows=4)
     same = PerturbedLists.pack(
         ids=lists.ids[:17], base=torch.tensor([0]), base_length=torch.tensor([17]), length=torch.tensor([17]),
         source=torch.tensor([[NOWHERE]]), destination=torch.tensor([[NOWHERE]]), token=torch.tensor([[-1]]),
@@ -95,7 +95,9 @@ def test_pooled_sums_of_base_lists(dtype, device):
     rows = torch.randn(30, 70).to(dtype)
     start, length = torch.tensor([0, 9, 19]), torch.tensor([9, 10, 11], dtype=torch.int32)
     _, expected = prepare_base_reference(rows, start + 1, start + length - 1)
-    found = launch_pooled_sums(rows.to(device), start.to(device), length.to(device), 1, 1, block_rows=4)
+    found = launch_pooled_sums(
+        rows.to(device), start.to(device), length.to(device), int(length.max()), 1, 1, block_rows=4
+    )
     torch.testing.assert_close(found.cpu(), expected, **CLOSE)
 
 

@@ -19,6 +19,8 @@ import pyarrow as pa
 import torch
 
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.embed.cell_embeddings import original_lists
+from rankshift.screen.encoder.batches import batches
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.families.bert import BERT
@@ -104,6 +106,17 @@ def screened(case: str, device: str, dtype: str, tokens: int) -> np.ndarray:
     return shifts_of(cells, np.arange(len(cells)), encoder, perturb, measure).similarity
 
 
+def bytes_of(encoder: Encoder, lists: int, layers: int) -> int:
+    """What `layers` layers read and write over some lists of 32 rows."""
+    frame = Frame(head=0, tail=0)
+    cells = cells_of([32] * lists, frame)
+    arrays = original_lists(cells.offsets[:-1], cells.lengths, cells.lengths, frame)
+    (batch,) = batches(torch.from_numpy(cells.ids), arrays, 32 * lists)
+    RECORD.events.clear()
+    encoder.hidden(batch, None, layers, False)
+    return RECORD.bytes
+
+
 def main() -> None:
     for case in CASES:
         exact = screened(case, "cpu", "float32", BUDGETS[0])
@@ -120,6 +133,16 @@ def main() -> None:
                 "spread": float(exact.std()),
             }
             print(json.dumps(row), flush=True)
+    for name, model in (("V1", V1), ("V2", V2)):
+        with pretending():
+            encoder = Encoder(model, device="cuda:0", dtype="float16")  # type: ignore[arg-type]
+            few, many = (bytes_of(encoder, n, 4) - bytes_of(encoder, n, 3) for n in (4, 8))
+        per_row = (many - few) / (4 * 32)  # weights cancel
+        print(json.dumps({"case": f"bytes {name}", "per dim": per_row / model.sizes.hidden_size}), flush=True)
+    with pretending():
+        layer = Encoder(V1, device="cuda:0", dtype="int8").model.layers[0]  # type: ignore[arg-type, attr-defined]
+        strides = [list(weight.weight.stride()) for weight in (layer.qkv, layer.qkv[:, :128], layer.up)]
+    print(json.dumps({"case": "8 bits", "strides": strides}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """The loop over batches: what happens when memory runs out, and cells that have nothing to perturb."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen import InputError, run
+from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shifts import Measure, shifts_of
@@ -35,7 +40,19 @@ def cells(bundles):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("HIP error: hipErrorOutOfMemory"),
+    ],
+    ids=lambda e: str(e)[-30:],
 )
 def test_batches_are_halved_until_they_fit(error, cells, bundles):
     bundle = Bundle.open(bundles["v1"])
@@ -47,6 +64,8 @@ def test_batches_are_halved_until_they_fit(error, cells, bundles):
     np.testing.assert_allclose(found.similarity, whole.similarity, atol=1e-6)
     np.testing.assert_array_equal(found.key, whole.key)
     assert sum(counted) == len(whole.cell)
+    assert found.batch_rows.max() <= small.rows
+    assert whole.batch_rows.tolist() == [3000] * len(whole.cell)
 
 
 def test_a_list_that_never_fits_is_an_error(cells, bundles):
@@ -54,6 +73,51 @@ def test_a_list_that_never_fits_is_an_error(cells, bundles):
     small.rows = 10
     with pytest.raises(torch.OutOfMemoryError):
         shifts_of(cells, np.arange(1), small, DELETE, MEASURE)
+
+
+def bundle_with(weights: dict[str, float], folder: Path) -> Bundle:
+    """The golden model with some weights multiplied."""
+    shutil.copytree(GOLDEN / "v1/model", folder / "model")
+    (file,) = (folder / "model").glob("*.safetensors")
+    held = load_file(file)
+    for end, factor in weights.items():
+        for name in (n for n in held if n.endswith(end)):
+            held[name] *= factor
+    save_file(held, file, {"format": "pt"})
+    return make_bundle(folder / "model", GOLDEN / "v1/vocabulary.json", folder / "bundle")
+
+
+def test_what_overflows_16_bits_is_computed_again_in_float32_and_counted(cells, tmp_path):
+    """The inner layer reaches 1e6, float16 ends at 65,504; the output layer takes it back."""
+    weights = {"intermediate.dense.weight": 1e6, "intermediate.dense.bias": 1e6, ".output.dense.weight": 1.0}
+    bundle = bundle_with(weights, tmp_path)
+    counted = []
+    found = shifts_of(cells, np.arange(3), Encoder(bundle, dtype="float16"), DELETE, MEASURE, done=counted.append)
+    exact = shifts_of(cells, np.arange(3), Encoder(bundle), DELETE, MEASURE)
+    assert np.isfinite(exact.similarity).all()
+    np.testing.assert_array_equal(found.similarity, exact.similarity)
+    np.testing.assert_array_equal(found.cell_cosine, exact.cell_cosine)
+    assert found.wider.all()
+    assert not exact.wider.any()
+    assert sum(counted) == len(found.cell)
+    done = run(CELLS, tmp_path / "bundle", tmp_path / "run", perturb="delete", dtype="float16", max_cells=3)
+    (marker,) = done.committed.values()
+    assert (
+        marker["wider_rows"] == marker["rows"] == len(done.frame("SELECT similarity FROM shifts WHERE similarity < 2"))
+    )
+
+
+def test_values_that_fit_stay_in_16_bits(cells, bundles):
+    found = shifts_of(cells, np.arange(2), Encoder(Bundle.open(bundles["v1"]), dtype="float16"), DELETE, MEASURE)
+    assert not found.wider.any()
+
+
+def test_weights_that_are_not_numbers_are_refused(cells, bundles):
+    bundle = Bundle.open(bundles["v1"])
+    weights = bundle.encoder_weights()
+    weights["encoder.layer.0.attention.output.dense.bias"].fill_(float("nan"))
+    with pytest.raises(InputError, match="perturbed lists have no finite value in float32"):
+        shifts_of(cells, np.arange(2), Encoder(bundle, weights=weights), DELETE, MEASURE)
 
 
 def test_other_errors_are_not_taken_for_memory(cells, bundles):
