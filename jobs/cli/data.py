@@ -34,6 +34,17 @@ def bundle(
 
 
 @app.command()
+def verify(
+    place: Annotated[Path, typer.Argument(help="Folder of a run or a bundle.")],
+) -> None:
+    """Hold the files of a run or a bundle against the checksums that were taken when they were written."""
+    # Late: --help and a wrong option must not wait for what computes.
+    from rankshift.jobs.verbs.verify import verify as held
+
+    held(place, say)
+
+
+@app.command()
 def vocabulary(
     data: Annotated[list[Path], typer.Argument(help="h5ad files, or folders of them.")],
     out: OutOption,

@@ -32,6 +32,7 @@ from rankshift.screen.runs.layout import CELLS, PERTURBATIONS
 from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, commit, plan
+from rankshift.screen.runs.sums import FILES, check_run, mend
 from rankshift.screen.tokenizer.source import CellSource
 
 Watch = Callable[[str, int, int], AbstractContextManager[Done]]
@@ -49,6 +50,7 @@ class Screener:
     def open(place: Path | str, bundle: Bundle) -> "Screener":
         """Open the run at a path or URL for computing."""
         run = Run.open(place)
+        check_run(run.path, run.manifest.more.get(FILES), {})
         perturb = recorded(run.manifest.perturb.entries)
         return Screener(run=run, cells=Cells.read(run.path / CELLS, bundle, below=perturb.refill), perturb=perturb)
 
@@ -152,7 +154,9 @@ def finish(screener: Screener, bundle: Bundle) -> Run:
 
 
 def missing(screener: Screener) -> Iterator[Shard]:
-    """Shards of a run that are not committed yet."""
+    """Shards of a run that are not committed yet, and those that are no longer as they were committed."""
+    if screener.run.mirror is None:
+        mend(screener.run.path)
     there = screener.run.done
     return (shard for shard in screener.shards if shard.name not in there)
 

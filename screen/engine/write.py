@@ -43,6 +43,7 @@ from rankshift.screen.runs.manifest import (
     Screened,
 )
 from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.sums import FILES, sums_of
 
 
 def write_run(place: Path | str, selected: Selected, decision: Decision) -> Run:
@@ -133,6 +134,8 @@ def _write(out: Path, selected: Selected, manifest: Manifest) -> None:
             (making / GENES).mkdir()
             pq.write_table(gene_table(none, number, cells, manifest.gene_shifts), genes_path(making, EMPTY_PART))
             vocabulary.write(making / VOCABULARY)
+        files = sorted(path.relative_to(making).as_posix() for path in making.rglob("*.parquet"))
+        manifest = manifest.replace(more={**manifest.more, FILES: sums_of(making, files)})
         (making / MANIFEST).write_text(manifest.text())
         for path in (making / MANIFEST, making / SHIFTS):
             sync(path)

@@ -1,13 +1,20 @@
 """Files that appear whole or not at all: written beside the target, synced, renamed. Nothing is edited in place."""
 
 import os
+import platform
+import re
 import shutil
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rankshift.screen.errors import InputError
+
+DAY = 86_400.0  # seconds: nobody writes one file for longer
+_TEMPORARY = re.compile(r"^\..*\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(tmp|scratch|old)$")
 
 
 def sync(path: Path) -> None:
@@ -71,7 +78,45 @@ def _beside(path: Path, ending: str, within: Path | None = None) -> Path:
             path.parent.mkdir(exist_ok=True)
         except FileNotFoundError as error:
             raise _gone(within) from error
-    return path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex[:8]}.{ending}")
+    return path.with_name(f".{path.name[:64]}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{ending}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a process of this machine has left in `folder` and that is gone; others after a day."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        made = _TEMPORARY.search(entry.name)
+        if made is None:
+            continue
+        try:
+            left = not _alive(int(made["pid"])) if made["machine"] == _machine() else _age(entry) > DAY
+            if left and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif left:
+                os.unlink(entry.path)
+        except OSError:  # somebody else was faster, or may and we may not
+            continue
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _age(entry: os.DirEntry[str]) -> float:
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime
 
 
 def _swap(folder: Path, path: Path) -> None:

@@ -14,6 +14,7 @@ from rankshift.screen.runs.compacted import files, generations
 from rankshift.screen.runs.layout import COMMITS, EMPTY_PART, MANIFEST
 from rankshift.screen.runs.manifest import Manifest, Screened
 from rankshift.screen.runs.markers import Marker, committed, committed_names
+from rankshift.screen.runs.sums import FILES, check_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +69,17 @@ class RunFolder:
 
     @property
     def committed(self) -> dict[str, dict]:
-        """Marker of every committed shard by name; their parts are at hand."""
+        """Marker of every committed shard by name; their parts are at hand, and as they were written (InputError if not)."""
         if self.mirror is not None:
             objects = self.mirror.objects()
             done = {Path(name).stem for name in objects if name.startswith(f"{COMMITS}/")}
             self.mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem in done})
-            return {name: marker for name, marker in committed(self.path).items() if name in done}
-        generations(self.path)  # an index of a compaction spares reading its markers one by one
-        return committed(self.path)
+            found = {name: marker for name, marker in committed(self.path).items() if name in done}
+        else:
+            generations(self.path)  # an index of a compaction spares reading its markers one by one
+            found = committed(self.path)
+        check_run(self.path, self.manifest.more.get(FILES), found)
+        return found
 
     def files(self, folder: str, markers: Mapping[str, Marker], *, compacted: bool = True) -> list[Path]:
         """Files of `folder` (shifts or genes) that hold every row of the shards of these markers once.

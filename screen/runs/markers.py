@@ -3,18 +3,20 @@
 What is committed now is asked of the folder every time: only what the markers say is remembered.
 """
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.json_file import read_object
 from rankshift.screen.runs.layout import COMMITS
 
 Marker: TypeAlias = dict[str, Any]
 Stamp: TypeAlias = tuple[int, int, int]  # inode, time of the last change, size: a marker written again has another one
 
+FIX = "go on with --resume, which computes that shard again"
 FOLDERS = 8  # runs whose markers are remembered; 100,000 markers take some 50 MB
 _remembered: OrderedDict[str, dict[str, tuple[Stamp, Marker]]] = OrderedDict()
 
@@ -26,7 +28,7 @@ def stamped(run: Path) -> dict[str, tuple[Stamp, Marker]]:
     found: dict[str, tuple[Stamp, Marker]] = {}
     for name, path, stamp in _listed(folder):
         before = known.get(name)
-        found[name] = before if before is not None and before[0] == stamp else (stamp, _read(path))
+        found[name] = before if before is not None and before[0] == stamp else (stamp, read_marker(Path(path)))
     _keep(folder, found)
     return {name: found[name] for name in in_order(found)}
 
@@ -105,11 +107,17 @@ def _listed(folder: str) -> Iterator[tuple[str, str, Stamp]]:
     with entries:
         for entry in entries:
             if _is_marker(entry.name):
-                state = entry.stat()
+                try:
+                    state = entry.stat()
+                except FileNotFoundError as error:
+                    raise InputError(f"{entry.path} is a link to nothing: {FIX}") from error
                 yield entry.name.removesuffix(".json"), entry.path, (state.st_ino, state.st_mtime_ns, state.st_size)
 
 
-def _read(path: str) -> Marker:
-    with open(path, "rb") as file:
-        marker: Marker = json.loads(file.read())
+def read_marker(path: Path) -> Marker:
+    """What a marker says; raises InputError where it is none, or does not say how many rows there are."""
+    marker: Marker = read_object(path, FIX)
+    rows, seconds = marker.get("rows"), marker.get("encode_seconds", 0.0)
+    if type(rows) is not int or rows < 0 or isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InputError(f"{path} is damaged ({rows!r} rows, {seconds!r} seconds): {FIX}")
     return marker

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.layout import genes_path, marker_path, part_path
+from rankshift.screen.runs.sums import FILES, sums_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +79,9 @@ def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Ta
         _write(genes, written[1], run)
     marker = marker_path(run, shard.name)
     with replacing(marker, within=run) as temporary:
-        temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record}))
-    return [path.relative_to(run).as_posix() for path in (*written, marker)]
+        files = sums_of(run, (path.relative_to(run).as_posix() for path in written))
+        temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record, FILES: files}))
+    return [*files, marker.relative_to(run).as_posix()]
 
 
 def encodings(schema: pa.Schema) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from drawn_runs import Draw
+from drawn_runs import Draw, sealed
 from rankshift.screen.errors import InputError
 from rankshift.screen.notebook import Run
 from rankshift.screen.notebook import run as screen
@@ -221,7 +221,7 @@ def test_names_from_the_data_are_text_and_nothing_else(bundles, tmp_path):
     symbols = [f"{nasty}{i}" for i in range(len(perturbations))]
     place = perturbations.column_names.index("symbols")
     pq.write_table(perturbations.set_column(place, "symbols", [symbols]), run.path / "perturbations.parquet")
-    page = report_of(run, tmp_path)
+    page = report_of(sealed(run), tmp_path)
     assert "b" not in page.tags
     assert "img" not in page.tags
     assert set(page.data["table"]["symbols"]) == set(symbols)

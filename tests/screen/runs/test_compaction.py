@@ -158,6 +158,7 @@ def test_a_shard_committed_anew_is_read_from_its_part(run):
     pq.write_table(changed, part)
     marker = run.path / COMMITS / "shard-000002.json"
     marker.write_text(json.dumps({**json.loads(marker.read_text()), "device": "another"}))
+    drawn_runs.sealed(run)
     assert run.sql("SELECT count(*) AS n FROM shifts WHERE similarity = 0.25")["n"].to_pylist() == [table.num_rows]
     compact(run)
     assert run.sql("SELECT count(*) AS n FROM shifts WHERE similarity = 0.25")["n"].to_pylist() == [table.num_rows]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drawn_runs import Draw
+from drawn_runs import Draw, sealed
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import STATISTICS
@@ -115,6 +115,7 @@ def test_what_changes_nothing_is_no_hit(tmp_path):
         values[mine] = 1.0 if column == "similarity" else 0.0
         table = table.set_column(table.column_names.index(column), column, pa.array(values))
     pq.write_table(table, part)
+    sealed(run)
     for mode in ("goal", "mixture"):
         for by, q in ((None, "fdr"), ("donor", "balanced_fdr")):
             found = statistics(run, mode, judging=StatOptions(by=by, bootstrap=0)).table().to_pandas()

@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from scipy.stats import ttest_1samp
 
-from drawn_runs import Draw
+from drawn_runs import Draw, sealed
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
@@ -220,6 +220,7 @@ def test_values_that_are_no_numbers_are_left_out_and_counted(tmp_path):
     shift = table["shift_goal"].to_numpy().copy()
     shift[[3, 77]] = np.nan
     pq.write_table(table.set_column(table.column_names.index("shift_goal"), "shift_goal", pa.array(shift)), part)
+    sealed(run)
     result = statistics(run, "goal")
     assert result.summary["dropped_rows"] == 2
     assert sum(result.table()["cells"].to_pylist()) == 40 * 20 - 2
