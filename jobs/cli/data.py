@@ -46,7 +46,10 @@ def verify(
 
 @app.command()
 def vocabulary(
-    data: Annotated[list[Path], typer.Argument(help="h5ad files, or folders of them.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Counts: .h5ad, .loom, .zarr, .h5mu, 10x .h5 or mtx folder, .csv; or folders of them."),
+    ],
     out: OutOption,
     generation: Annotated[str, typer.Option(help="v1 (plain lists) or v2 (framed by <cls> and <eos>).")] = "v1",
     gene_column: Annotated[str | None, typer.Option(help="var column that holds the gene ids.")] = None,
@@ -64,7 +67,10 @@ def vocabulary(
 
 @app.command()
 def tokenize(
-    data: Annotated[list[Path], typer.Argument(help="h5ad or loom files, or folders of them.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Counts: .h5ad, .loom, .zarr, .h5mu, 10x .h5 or mtx folder, .csv; or folders of them."),
+    ],
     out: OutOption,
     bundle: Annotated[Path | None, typer.Option(help="Folder made by `rankshift bundle`.")] = None,
     vocabulary: Annotated[

@@ -18,7 +18,9 @@ def _either(names: list[str]) -> str:
 
 @app.command()
 def screen(
-    cells: Annotated[list[Path], typer.Argument(help="Token tables (.parquet), .dataset folders, or folders of them.")],
+    cells: Annotated[
+        list[Path], typer.Argument(help="Token tables (.parquet), .dataset folders, folders of them; or counts.")
+    ],
     bundle: BundleOption,
     out: OutOption,
     perturb: Annotated[str, typer.Option(help=_either(list(KINDS)))],

@@ -3,7 +3,7 @@
 It refuses files that contradict themselves, and those whose data lie in other files: what is read is what was given.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -231,17 +231,3 @@ def _loom_frame(file: h5py.File, name: str) -> pd.DataFrame:
 def _text(values: np.ndarray) -> np.ndarray:
     texts = [v.decode() if isinstance(v, bytes) else v for v in values] if values.dtype.kind == "O" else values
     return np.asarray(texts, dtype=values.dtype)
-
-
-def count_files(data: Path | Sequence[Path]) -> list[Path]:
-    """The h5ad and loom files meant: a file, a folder of them (by name), or several of either."""
-    paths = [Path(data)] if isinstance(data, (str, Path)) else [Path(path) for path in data]
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted((*path.glob("*.h5ad"), *path.glob("*.loom"))) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path} holds no .h5ad or .loom file: give count matrices")
-        files += inside
-    if not files:
-        raise InputError("no count file is given: give one or more .h5ad files")
-    return files

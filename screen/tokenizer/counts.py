@@ -61,6 +61,11 @@ class Counts:
         return self.shape[0]
 
     @property
+    def stored(self) -> int:
+        """Stored counts, zeros of a dense matrix included."""
+        raise NotImplementedError
+
+    @property
     def dtype(self) -> np.dtype:
         """Type of the counts."""
         raise NotImplementedError
@@ -106,18 +111,23 @@ class CountsInMemory(Counts):
     layer: `raw`, `X` or the name of a layer; None for the first of them that may be counts (module `layers`).
     """
 
-    def __init__(self, data: Any, layer: str | None = None) -> None:
+    def __init__(self, data: Any, layer: str | None = None, path: Path | None = None) -> None:
         super().__init__()
-        self.path = Path("AnnData")
+        self.path = Path("AnnData") if path is None else path
         matrices = {RAW: data.raw.X} if data.raw is not None else {}
         matrices |= {name: data.layers[name] for name in data.layers}
         matrices |= {} if data.X is None else {X: data.X}
         rows = {name: partial(_some_rows, matrix) for name, matrix in matrices.items()}
-        chosen = choose("the AnnData", rows, layer, "log1p" in data.uns)
+        chosen = choose("the AnnData" if path is None else str(path), rows, layer, "log1p" in data.uns)
         self._x, self.obs = _readable(matrices[chosen.layer]), data.obs
         self.var = data.raw.var if chosen.layer == RAW else data.var
         self.shape = (data.n_obs, len(self.var))
-        self.notes += [] if chosen.note is None else [f"AnnData: {chosen.note}"]
+        self.notes += [] if chosen.note is None else [f"{self.path.name}: {chosen.note}"]
+
+    @property
+    def stored(self) -> int:
+        """Stored counts, zeros of a dense matrix included."""
+        return int(self._x.nnz) if sp.issparse(self._x) else int(np.prod(self.shape))
 
     @property
     def dtype(self) -> np.dtype:

@@ -17,6 +17,7 @@ from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.genes.token_space import Tokens
+from rankshift.screen.tokenizer.endings import holds_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -97,8 +98,14 @@ def cells_of(cells: CellSource, bundle: Tokens, *, below: bool = False) -> Cells
         return tokenize(cells, bundle, keep_uncropped=below)
     if not isinstance(cells, str | Path | list | tuple):
         raise InputError(f"cells are a {type(cells).__name__}: {_way_out(cells)}")
-    places = [cells] if isinstance(cells, str | Path) else list(cells)
-    return Cells.read([fetched(place) for place in places], bundle, below=below)
+    places = [fetched(place) for place in ([cells] if isinstance(cells, str | Path) else cells)]
+    counts = [holds_counts(place) for place in places]
+    if places and all(counts):
+        return tokenize(places, bundle, keep_uncropped=below)
+    if any(counts):
+        place = places[counts.index(True)]
+        raise InputError(f"{place} holds counts, beside token tables: tokenize it first")
+    return Cells.read(places, bundle, below=below)
 
 
 def _way_out(cells: Any) -> str:

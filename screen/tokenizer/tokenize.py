@@ -22,7 +22,6 @@ from rankshift.screen.cells.writer import Write, writing
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.token_space import Tokens
-from rankshift.screen.tokenizer.count_file import CountFile, count_files
 from rankshift.screen.tokenizer.counts import (
     BLOCK_CELLS,
     Block,
@@ -33,6 +32,8 @@ from rankshift.screen.tokenizer.counts import (
     row_sums,
     totals,
 )
+from rankshift.screen.tokenizer.endings import count_files
+from rankshift.screen.tokenizer.formats import open_counts
 from rankshift.screen.tokenizer.gene_columns import Match, gene_columns, match_columns
 from rankshift.screen.tokenizer.rank_value import NO_LIMIT, GeneColumns, cropped_lists, rank_rows
 
@@ -209,7 +210,7 @@ def _size(bundle: Tokens, input_size: int | None) -> int:
 def _opened_by(data: "Path | Sequence[Path] | AnnData", layer: str | None) -> list[Callable[[], Counts]]:
     if is_anndata(data):
         return [partial(CountsInMemory, data, layer)]
-    return [partial(CountFile, path, layer) for path in count_files(data)]
+    return [partial(open_counts, path, layer) for path in count_files(data)]
 
 
 def _sources(

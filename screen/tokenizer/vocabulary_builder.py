@@ -15,8 +15,9 @@ import scipy.sparse as sp
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary, plain_id
-from rankshift.screen.tokenizer.count_file import CountFile, count_files
-from rankshift.screen.tokenizer.counts import filter_pass, row_sums, totals
+from rankshift.screen.tokenizer.counts import Counts, filter_pass, row_sums, totals
+from rankshift.screen.tokenizer.endings import count_files
+from rankshift.screen.tokenizer.formats import open_counts
 from rankshift.screen.tokenizer.gene_columns import ensembl_column, var_labels
 from rankshift.screen.tokenizer.rank_value import SCALE
 
@@ -72,7 +73,7 @@ def build_vocabulary(
     genes = _Genes()
     parts, stored = [], 0
     for path in files:
-        with CountFile(path, layer) as file:
+        with open_counts(path, layer) as file:
             parts.append((path, genes.number(file, gene_column), totals(file), filter_pass(file)))
             stored += file.stored
     is_exact = stored <= EXACT_COUNTS if exact is None else exact
@@ -111,7 +112,7 @@ class _Genes:
         self.foreign = 0
         self._number: dict[str, int] = {}
 
-    def number(self, file: CountFile, column: str | None) -> np.ndarray:
+    def number(self, file: Counts, column: str | None) -> np.ndarray:
         """int32 (columns,): gene numbers of a file's columns, -1 for a column that is no gene."""
         ids = ensembl_column(file.path, file.var, column)
         numbers = np.full(len(ids), -1, np.int32)
@@ -151,7 +152,7 @@ def _values(
 ) -> Iterator[pa.RecordBatch]:
     """(gene, value) of every non-zero count of every used cell; parts are files, gene numbers, totals, filter_pass."""
     for path, numbers, given, passing in parts:
-        with CountFile(path, layer) as file:
+        with open_counts(path, layer) as file:
             if given is None:
                 notes.append(f"{path.name}: obs has no n_counts, totals summed over all genes")
             several = len(np.unique(numbers[numbers >= 0])) < (numbers >= 0).sum()
