@@ -83,11 +83,6 @@ class CountFile(Counts):
         return self._frame(self._var, self.shape[1])
 
     @property
-    def stored(self) -> int:
-        """Stored counts, zeros of a dense matrix included."""
-        return self._stored.size
-
-    @property
     def dtype(self) -> np.dtype:
         """Type of the counts."""
         return self._stored.dtype

@@ -14,15 +14,16 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.atomic import scratch
 from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary, plain_id
 from rankshift.screen.tokenizer.counts import Counts, filter_pass, row_sums, totals
 from rankshift.screen.tokenizer.endings import count_files
 from rankshift.screen.tokenizer.formats import open_counts
 from rankshift.screen.tokenizer.gene_columns import ensembl_column, var_labels
+from rankshift.screen.tokenizer.medians import GeneValues
 from rankshift.screen.tokenizer.rank_value import SCALE
 
 SPECIALS = {"v1": (PAD, MASK), "v2": (PAD, MASK, CLS, EOS)}
-EXACT_COUNTS = 100_000_000  # stored counts up to which all values are held for an exact median: about 2 GB
 SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 
 
@@ -56,14 +57,14 @@ def build_vocabulary(
     out: Path,
     *,
     generation: str = "v1",
-    exact: bool | None = None,
+    exact: bool = True,
     gene_column: str | None = None,
     layer: str | None = None,
 ) -> VocabularyReport:
     """Write vocabulary.parquet: the specials, then the detected genes by id, each with its median.
 
     The value of a gene in a cell is count / n_counts * 10,000; the median is over the cells with a non-zero count, over
-    all files. exact: hold all values, or None to do so up to EXACT_COUNTS of them; otherwise a t-digest per gene.
+    all files. exact: by sorting all values, which takes 8 bytes of disk for each beside `out`; otherwise a t-digest per gene.
     gene_column: column of var with the gene ids, by default the first that holds Ensembl ids. layer: the matrix that holds
     counts, as for `tokenize`.
     """
@@ -71,15 +72,14 @@ def build_vocabulary(
         raise InputError(f"--generation is {generation!r}: give v1 (no <cls>) or v2")
     files = count_files(data)
     genes = _Genes()
-    parts, stored = [], 0
+    parts = []
     for path in files:
         with open_counts(path, layer) as file:
             parts.append((path, genes.number(file, gene_column), totals(file), filter_pass(file)))
-            stored += file.stored
-    is_exact = stored <= EXACT_COUNTS if exact is None else exact
     tally = {"cells": 0, "unused": 0}
     notes: list[str] = []
-    medians = _medians(_values(parts, layer, len(genes.names), tally, notes), is_exact)
+    values = _values(parts, layer, len(genes.names), tally, notes)
+    medians = _exact_medians(values, len(genes.names), Path(out)) if exact else _digest_medians(values)
     if not medians:
         raise InputError(f"no gene is detected in {tally['cells']} cells of {len(files)} files: give count matrices")
     found = sorted((genes.names[number], number) for number in medians)
@@ -98,7 +98,7 @@ def build_vocabulary(
         unused_cells=tally["unused"],
         undetected=len(genes.names) - len(found),
         foreign=genes.foreign,
-        exact=is_exact,
+        exact=exact,
         notes=tuple(notes),
     )
 
@@ -149,13 +149,17 @@ def _values(
     genes: int,
     tally: dict[str, int],
     notes: list[str],
-) -> Iterator[pa.RecordBatch]:
-    """(gene, value) of every non-zero count of every used cell; parts are files, gene numbers, totals, filter_pass."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(gene int32, value float64) of every non-zero count of every used cell.
+
+    parts: files, gene numbers, totals, filter_pass.
+    """
     for path, numbers, given, passing in parts:
         with open_counts(path, layer) as file:
             if given is None:
                 notes.append(f"{path.name}: obs has no n_counts, totals summed over all genes")
             several = len(np.unique(numbers[numbers >= 0])) < (numbers >= 0).sum()
+            everything = (numbers >= 0).all()
             for block in file.blocks():
                 inside = slice(block.start, block.start + len(block))
                 total = (row_sums(block, len(numbers)) if given is None else given[inside]).astype(np.float64)
@@ -163,26 +167,40 @@ def _values(
                 tally["cells"] += int(used.sum())
                 tally["unused"] += int((~used).sum())
                 gene, count = numbers[block.column], block.data
-                row = np.repeat(np.arange(len(block)), np.diff(block.offsets))
-                kept = used[row] & (gene >= 0) & (count != 0)
-                gene, count, row = gene[kept], count[kept], row[kept]
+                size = np.diff(block.offsets)
+                if not (everything and used.all() and count.all()):
+                    kept = np.repeat(used, size) & (gene >= 0) & (count != 0)
+                    row = np.repeat(np.arange(len(block)), size)[kept]
+                    gene, count, size = gene[kept], count[kept], np.bincount(row, minlength=len(block))
                 if several:  # columns of one gene are one count
+                    row = np.repeat(np.arange(len(block)), size)
                     summed = sp.coo_matrix((count, (row, gene)), (len(block), genes)).tocsr()
-                    gene, count = summed.indices, summed.data
-                    row = np.repeat(np.arange(len(block)), np.diff(summed.indptr))
-                value = count.astype(np.float64) / total[row] * SCALE
-                yield pa.record_batch([pa.array(gene, pa.int32()), pa.array(value)], schema=_SCHEMA)
+                    gene, count, size = summed.indices, summed.data, np.diff(summed.indptr)
+                value = count.astype(np.float64)
+                value /= np.repeat(total, size)
+                value *= SCALE
+                yield gene, value
             notes += file.notes
 
 
-def _medians(values: Iterator[pa.RecordBatch], exact: bool) -> dict[int, float]:
-    """{gene: median}. One thread, because a t-digest depends on the order in which it meets its values."""
-    summary = "median(value)" if exact else "approx_quantile(value, 0.5)"
+def _exact_medians(values: Iterator[tuple[np.ndarray, np.ndarray]], genes: int, out: Path) -> dict[int, float]:
+    """{gene: median} of the genes that have a value."""
+    with scratch(out) as folder:
+        gathered = GeneValues(folder, genes)
+        for gene, value in values:
+            gathered.add(gene, value)
+        medians = gathered.medians()
+    return {int(gene): float(medians[gene]) for gene in np.flatnonzero(~np.isnan(medians))}
+
+
+def _digest_medians(values: Iterator[tuple[np.ndarray, np.ndarray]]) -> dict[int, float]:
+    """{gene: median}, near. One thread, because a t-digest depends on the order in which it meets its values."""
     failed: list[Exception] = []
 
     def told() -> Iterator[pa.RecordBatch]:
         try:
-            yield from values
+            for gene, value in values:
+                yield pa.record_batch([pa.array(gene, pa.int32()), pa.array(value)], schema=_SCHEMA)
         except Exception as error:  # DuckDB would wrap it into one of its own
             failed.append(error)
             raise
@@ -190,10 +208,9 @@ def _medians(values: Iterator[pa.RecordBatch], exact: bool) -> dict[int, float]:
     with duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False}) as connection:
         connection.register("corpus", pa.RecordBatchReader.from_batches(_SCHEMA, told()))
         try:
-            return dict(connection.execute(f"SELECT gene, {summary} FROM corpus GROUP BY gene").fetchall())
-        except duckdb.Error as error:
+            query = "SELECT gene, approx_quantile(value, 0.5) FROM corpus GROUP BY gene"
+            return dict(connection.execute(query).fetchall())
+        except duckdb.Error:
             if failed:
                 raise failed[0] from None
-            if isinstance(error, duckdb.OutOfMemoryException):
-                raise InputError("the corpus is too large for exact medians: use approximate ones") from error
             raise
