@@ -13,7 +13,7 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo quick test lint wheel bench clean
+.PHONY: demo quick test lint wheel bench gpu clean
 demo: $(READY)
 	$(BIN)/rankshift demo
 
@@ -34,6 +34,10 @@ wheel: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench
+
+# What a GPU does, in minutes and in lines of JSON; make gpu CPU=--cpu rehearses it where there is none.
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu $(CPU)
 
 $(READY): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11')"

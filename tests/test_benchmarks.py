@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_smallest_case_end_to_end(tmp_path: Path) -> None:
     assert float(row["spread"]) > 1e-5, "perturbations must differ, or agreement says nothing"
     assert row["case"] == "V1-10M-200-delete-float32"
     assert int(row["lists"]) >= int(row["stock_lists"]) == 8
+
+
+@pytest.mark.slow
+def test_the_first_hour_on_a_gpu_is_rehearsed_on_a_cpu() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    facts = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    ended = {fact["part"]: fact["error"] for fact in facts if "seconds" in fact}
+    parts = ["environment", "attention", "passes", "numbers", "memory", "screens", "budgets", "kernels"]
+    assert ended == dict.fromkeys(parts), ended
+    assert done.returncode == 0, done.stderr[-2000:]
+    off = {fact["dtype"]: fact["off"] / fact["spread"] for fact in facts if "dtype" in fact}
+    assert off["float32"] < 1e-5
+    assert 0 < off["float16"] < off["bfloat16"] < 0.1
+    assert all(fact["repeats"] for fact in facts if "repeats" in fact)
 
 
 @pytest.mark.slow
