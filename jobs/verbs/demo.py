@@ -42,6 +42,7 @@ SOURCE = "data: Bioconductor HSMMSingleCell (Debian r-bioc-hsmmsinglecell), Arti
 CAVEAT = "A tiny encoder, trained on these 271 cells alone: this shows the tool at work, not biology."
 KEY, START, GOAL = "hours", "0", "72"
 KINDS = ("delete", "overexpress")
+FEWEST_CELLS = 10  # of 3 cells no gene was left for the plot
 LEAST_CELLS = 3  # a gene in fewer cells is left out of the table and the plot
 
 TINY = Pretraining(
@@ -89,6 +90,10 @@ def demo(
     Everything is in the folder `out`; steps whose result is complete are skipped, so a stopped demo goes on. workers: in the
     pool that trains and screens, 0 for none. max_cells: cells to screen. input_size: genes of a cell. epochs: of pretraining.
     """
+    if max_cells < FEWEST_CELLS:
+        raise InputError(
+            f"--max-cells {max_cells}: hardly a gene is in {LEAST_CELLS} of so few cells, give at least {FEWEST_CELLS}"
+        )
     out, began = Path(out), perf_counter()
     training = replace(TINY, epochs=epochs)
     _claim(out, {"input_size": input_size, "max_cells": max_cells, "training": asdict(training)})
@@ -227,6 +232,8 @@ def _say_next(out: Path, say: Say) -> None:
     route = f"--states {here}/states.json --state-key {KEY} --start {START} --goal {GOAL}"
     say(f"""
 To go on, with the results as Parquet under {out}/{KINDS[0]} and {out}/{KINDS[1]}:
+  rankshift report {here}/delete --out {here}/delete.html
+  rankshift stats {here}/delete --min-cells 5
   rankshift query {here}/delete "SELECT cell_id, symbols, similarity FROM shifts ORDER BY similarity LIMIT 5"
   rankshift query {here}/overexpress "SELECT * FROM shifts" --format parquet --out shifts.parquet
   rankshift screen {here}/cells.parquet --bundle {here}/bundle --out {here}/together --perturb overexpress \\

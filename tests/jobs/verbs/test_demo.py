@@ -162,3 +162,9 @@ def test_source_and_licence_travel_with_the_cells():
     for fact in ("GSE52529", "Trapnell", "32:381", "Artistic License 2.0", "HSMMSingleCell", "r-bioc-hsmmsinglecell"):
         assert fact in readme
     assert (MYOBLASTS.parent / "LICENSE").read_text().startswith("The Artistic License 2.0")
+
+
+def test_too_few_cells_are_refused_before_anything_is_computed(tmp_path, capfd):
+    assert run_command(["demo", "--out", str(tmp_path / "demo"), "--max-cells", "3"]) == 2
+    assert "give at least 10" in capfd.readouterr().err
+    assert not (tmp_path / "demo").exists()
