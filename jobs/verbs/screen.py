@@ -155,6 +155,11 @@ def _compute(run: Run, opened: Bundle, bundle: Path | str, there: Executor, out:
     for note in notes(run.committed.values()):
         say(note)
     for column, floor in (run.manifest.noise_floor or {}).items():
+        if floor.max == 0:  # float32 in the same batches: the same sums once more, and no measure of noise
+            say(
+                f"{column}: {floor.n} lists computed again in float32 are the same, beside a spread of {floor.spread:.1e}"
+            )
+            continue
         say(
             f"noise floor of {column}: median {floor.median:.1e}, p99 {floor.p99:.1e}, max {floor.max:.1e} "
             f"over {floor.n} lists, beside a spread of {floor.spread:.1e}"

@@ -26,21 +26,21 @@ SUMMARY = (
 
 
 def goal_effects(run: Run, options: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
-    """Shifts towards the goal state: hits first, then by falling mean."""
+    """Shifts towards the goal state: hits first, then what was tested, by falling mean."""
     towards, others = route(run)
     seen = Observations.read(run, [shift_column(s) for s in (towards, *others)] + [SIMILARITY])
     one = OneRun(run=run, options=options, seen=seen, quantity="shift", column=shift_column(towards), others=others)
     columns = _of_run(one)
-    table = described(_in_order(columns, -columns["hit"].astype(int), -columns["shift_mean"]), others)
+    table = described(_in_order(columns, -columns["shift_mean"]), others)
     return table, {"goal": towards, "alternatives": others, **_summary(one, columns)}
 
 
 def similarity_effects(run: Run, options: StatOptions) -> tuple[pa.Table, dict[str, Any]]:
-    """Similarities, with the mixture of genes of impact and others: hits first, then by rising mean."""
+    """Similarities, with the mixture of genes of impact and others: hits first, then what was tested, by rising mean."""
     seen = Observations.read(run, [SIMILARITY])
     one = OneRun(run=run, options=options, seen=seen, quantity="similarity", column=SIMILARITY)
     columns = _of_run(one)
-    table = described(_in_order(columns, -columns["hit"].astype(int), columns["similarity_mean"]))
+    table = described(_in_order(columns, columns["similarity_mean"]))
     return table, _summary(one, columns)
 
 
@@ -52,7 +52,7 @@ def null_effects(run: Run, null: Run, options: StatOptions) -> tuple[pa.Table, d
     for measure in measures.MEASURES:
         if measure.of_contrast is not None:
             columns |= measure.of_contrast(two)
-    table = described(_in_order(columns, -columns["hit"].astype(int), columns["difference_mean"]))
+    table = described(_in_order(columns, columns["difference_mean"]))
     return table, _summary(two, columns, {"null": str(null.path), "null_cells": other.cells})
 
 
@@ -105,7 +105,8 @@ def _summary(evidence: Evidence, columns: Columns, more: dict[str, Any] | None =
 
 
 def _in_order(columns: Columns, *keys: np.ndarray) -> pa.Table:
-    """Rows by rising keys, the first counts most; NaN becomes null."""
+    """Rows with hits first and what was not tested last, within them by rising keys; NaN becomes null."""
+    keys = (-columns["hit"].astype(int), -columns["enough_cells"].astype(int), *keys)
     order = pa.array(np.lexsort(keys[::-1]))
     table = pa.table({name: pa.array(c, from_pandas=True) for name, c in columns.items()})
     return table.take(order)

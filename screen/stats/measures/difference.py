@@ -12,7 +12,7 @@ def of_contrast(two: TwoRuns) -> Columns:
     _, null_count, _, null_mean = two.means
     out = {"null_cells": null_count, "null_similarity_mean": null_mean, "difference_mean": two.effect}
     if (interval := two.resampled[0]) is not None:
-        out |= {"difference_low": interval.low, "difference_high": interval.high}
+        out |= {f"difference_{end}": two.where_tested(getattr(interval, end)) for end in ("low", "high")}
     return out
 
 

@@ -11,7 +11,7 @@ def of_run(one: OneRun) -> Columns:
     """Mean, standard deviation, and the bootstrap interval of the mean."""
     out = {f"{one.quantity}_mean": one.effect, f"{one.quantity}_sd": _sd(one)}
     if (interval := one.resampled[0]) is not None:
-        out |= {f"{one.quantity}_low": interval.low, f"{one.quantity}_high": interval.high}
+        out |= {f"{one.quantity}_{end}": one.where_tested(getattr(interval, end)) for end in ("low", "high")}
     return out
 
 

@@ -274,3 +274,21 @@ def test_what_cannot_be_drawn_or_grouped_is_refused(drawn, tmp_path):
     one, _ = Draw(cells=5, genes=20, per_cell=10).run(tmp_path / "run")
     with pytest.raises(InputError, match="has 1 values, 2 to"):
         Donors.read(one, "donor")
+
+
+def test_what_was_not_tested_comes_last_and_has_no_interval(tmp_path):
+    """Of one cell a bootstrap gives an interval without width; a gene of too few cells is no finding and no certainty."""
+    run, _ = Draw(cells=60, genes=80, per_cell=20, shifted=4, effect=2e-2).run(tmp_path / "run")
+    least = 16
+    for mode, mean in (("goal", "shift_mean"), ("mixture", "similarity_mean")):
+        table = statistics(run, mode, judging=StatOptions(min_cells=least)).table().to_pandas()
+        tested = table.cells >= least
+        assert 10 < tested.sum() < len(table) - 10
+        assert table.enough_cells.tolist() == tested.tolist() == sorted(tested, reverse=True)
+        name = mean.removesuffix("_mean")
+        low, high = table[f"{name}_low"], table[f"{name}_high"]
+        assert low[~tested].isna().all()
+        assert high[~tested].isna().all()
+        assert (high[tested] > low[tested]).all()
+        rest = table[tested & ~table.hit][mean]
+        assert rest.is_monotonic_decreasing if mode == "goal" else rest.is_monotonic_increasing, mode
