@@ -53,10 +53,12 @@ class Selected:
     @property
     def digest(self) -> str:
         """sha256 of their lists and ids."""
-        digest = sha256(self.cells.ids.tobytes())
-        digest.update(self.cells.offsets.tobytes())
+        digest = sha256(
+            np.ascontiguousarray(self.cells.ids).data
+        )  # the bytes of the array itself: a copy may be gigabytes
+        digest.update(np.ascontiguousarray(self.cells.offsets).data)
         if self.cells.below is not None:
-            digest.update(self.cells.below.ids.tobytes())
+            digest.update(np.ascontiguousarray(self.cells.below.ids).data)
         digest.update(json.dumps(self.cells.obs.column("cell_id").to_pylist()).encode())
         return digest.hexdigest()
 
