@@ -22,6 +22,7 @@ from rankshift.jobs.cli import (  # noqa: F401 (registers the verbs)
     screens,
 )
 from rankshift.jobs.cli.app import app, say
+from rankshift.jobs.pool.connection import exit_now_if_lost
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
 STOPPED = "stopped; the same command with --resume goes on where it was"
@@ -49,7 +50,9 @@ def main() -> None:
     """The entry point of the command."""
     signal.signal(signal.SIGTERM, _terminated)
     sys.excepthook = _unexpected
-    sys.exit(run_command(sys.argv[1:]))
+    code = run_command(sys.argv[1:])
+    exit_now_if_lost(code)
+    sys.exit(code)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -88,6 +88,7 @@ class RayCrew:
 
     def wait(self, calls: Collection, seconds: float) -> list:
         """See `Crew.wait`. All that have ended, because each look costs time for every call under way."""
+        self._lease.check()
         if self._recall is None and time.monotonic() > self._quiet:
             self._recall = self._lease.recalled(len(self._leaving) + self._due)
         watched = [*calls] if self._recall is None else [self._recall, *calls]
@@ -168,6 +169,7 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
     stopped: list[Stopped] = []
     asked, steps = False, 0
     while calls:
+        lease.check()
         ready, _ = ray.wait(list(calls), num_returns=1, timeout=GRACE if failures else POLL)
         if failures and not ready:
             break

@@ -21,7 +21,7 @@ from rankshift.jobs.pool.cluster import (
     start_head,
 )
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.names import POOL
+from rankshift.jobs.pool.connection import POOL
 from rankshift.jobs.show.escapes import printable
 from rankshift.screen.errors import InputError
 

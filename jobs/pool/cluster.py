@@ -4,7 +4,6 @@ Ray and torch are imported inside the functions: the command line asks here how 
 no cluster it must not wait seconds for Ray.
 """
 
-import logging
 import os
 import subprocess
 import sys
@@ -17,15 +16,15 @@ from typing import Any
 
 from rankshift.jobs.pool.auth import first_token
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.names import NAMESPACE, POOL
+from rankshift.jobs.pool.connection import NAMESPACE, POOL, connect, leave, lost, refuse_silent
 from rankshift.jobs.pool.own_cluster import own_cluster
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import one_line
 
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
+ANSWER = 30.0  # seconds the pool may take to say which workers it has
 OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
 _own: ContextVar[Any] = ContextVar("own_pool", default=None)
-QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NAMESPACE}
 
 
 @contextmanager
@@ -57,11 +56,11 @@ def connected(cpus: int) -> Iterator[None]:
         return
     if not _join():
         room = max(cpus, os.cpu_count() or 1)
-        ray.init("local", include_dashboard=False, num_cpus=room, object_store_memory=OBJECTS, **QUIET)
+        connect("local", include_dashboard=False, num_cpus=room, object_store_memory=OBJECTS)
     try:
         yield
     finally:
-        ray.shutdown()
+        leave()
 
 
 def address() -> str | None:
@@ -77,13 +76,13 @@ def named() -> str | None:
 
 def _join() -> bool:
     """Connect to the cluster at `address`; one that was only left over on this machine may be gone."""
-    import ray  # late, see above
-
     where, asked = address(), named()
     if where is None:
         return False
+    if asked is not None:
+        refuse_silent(asked)
     try:
-        ray.init(where, **QUIET)
+        connect(where)
     except (ConnectionError, RuntimeError) as error:
         if asked is None:
             return False
@@ -135,7 +134,7 @@ def default_workers() -> int:
                     return cluster_size()
             finally:
                 if not already:
-                    ray.shutdown()
+                    leave()
     import torch  # late, see above
 
     gpus = torch.cuda.device_count()
@@ -173,14 +172,19 @@ def private_pool(count: int) -> Iterator[Any]:
     try:
         yield pool
     finally:
-        end_pool(pool)
+        if not lost.is_set():
+            end_pool(pool)
 
 
 def end_pool(pool: Any) -> None:
     """End a pool's workers, then the pool. What they were computing is lost, what they committed stays."""
     import ray  # late, see above
 
-    for handle in ray.get(pool.handles.remote()).values():
+    try:
+        handles = ray.get(pool.handles.remote(), timeout=ANSWER)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):  # it is gone, and its workers with it
+        handles = {}
+    for handle in handles.values():
         ray.kill(handle)
     ray.kill(pool)
 

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from rankshift.jobs.pool.code_version import code_version
+from rankshift.jobs.pool.connection import lost, silent
 from rankshift.jobs.pool.worker import Grant, HeldBack, StaleLease, WorkerDied
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
@@ -29,6 +30,8 @@ PLAIN = (
     WorkerDied,
     OSError,
 )  # they need no trace of Ray's
+LOST = 8.0  # seconds without a head or a process of Ray here before the cluster is given up
+STOPPED = "the pool was stopped, what was committed stays: rankshift pool start, then continue with --resume"
 SILENT = 5  # empty answers, two seconds each, before the user is told what is waited for
 
 
@@ -50,6 +53,7 @@ class Lease:
         self._pool, self._say, self._ended = pool, say, threading.Event()
         self._asked: ray.ObjectRef | None = None
         self._waited, self._served = 0, False
+        self._fault: str | None = None
         self.ttl = self._open()
         self._heart = threading.Thread(target=self._heartbeat, daemon=True)
         self._heart.start()
@@ -61,6 +65,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        if self._fault is not None:
+            return  # there is nobody to tell
         with suppress(RayActorError, ray.exceptions.GetTimeoutError):  # the pool forgets a lease that is silent
             ray.get(self._pool.close.remote(self.name), timeout=self.ttl)
 
@@ -78,6 +84,8 @@ class Lease:
         self._asked = None
         try:
             found = ray.get(answer)
+        except ActorDiedError as error:
+            raise Interrupted(STOPPED) from error
         except RayActorError:
             time.sleep(1.0)  # the pool is being restarted
             return []
@@ -96,8 +104,14 @@ class Lease:
     def wait(self) -> list[Grant]:
         """Wait until workers are granted: all of a gang, at least one otherwise."""
         while True:
+            self.check()
             if found := self.granted(self.ask()):
                 return found
+
+    def check(self) -> None:
+        """Raise Interrupted where the pool was stopped or the cluster does not answer any more, as the heartbeat has found."""
+        if self._fault is not None:
+            raise Interrupted(self._fault)
 
     def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
@@ -125,10 +139,22 @@ class Lease:
             raise cause(error) from error
 
     def _heartbeat(self) -> None:
-        while not self._ended.wait(self.ttl / HEARTBEATS):
-            # A pool that is being restarted is asked again; if it does not come back, the calls to workers say so.
+        heard = time.monotonic()
+        while not self._ended.wait(min(self.ttl / HEARTBEATS, 3.0)):
+            # A pool that is being restarted is asked again.
             with suppress(RayActorError, ray.exceptions.GetTimeoutError):
-                ray.get(self._pool.heartbeat.remote(self.name), timeout=self.ttl)
+                try:
+                    ray.get(self._pool.heartbeat.remote(self.name), timeout=self.ttl / 3)
+                except ActorDiedError:
+                    self._fault = STOPPED
+                    return
+            what = silent()
+            if what is None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > LOST:
+                self._fault = f"{what} does not answer any more: start it, then continue with --resume"
+                lost.set()
+                return
 
 
 def cause(error: RayTaskError) -> Exception:

@@ -20,8 +20,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from rankshift.jobs.pool.actor import WorkerActor
+from rankshift.jobs.pool.connection import NAMESPACE, POOL
 from rankshift.jobs.pool.ledger import FREE, HELD, QUARANTINE, Ledger, Slot
-from rankshift.jobs.pool.names import NAMESPACE, POOL
 from rankshift.screen.errors import InputError, Interrupted
 from rankshift.screen.files.one_line import one_line
 

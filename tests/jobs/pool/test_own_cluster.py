@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rankshift.jobs.cli import run_command
 from rankshift.jobs.pool.auth import first_token, use_token
 from rankshift.jobs.pool.cluster import address, default_workers
 from rankshift.jobs.pool.own_cluster import listener, own_cluster
@@ -131,3 +132,14 @@ def test_ray_speaks_with_a_token_that_was_made_by_the_same_command(note, tmp_pat
     )
     env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_named_cluster_where_nobody_listens_is_refused_in_a_line(scheme, monkeypatch, capfd):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", where)
+    assert run_command(["pool", "status"]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert said == [f"rankshift: no Ray cluster answers at RAY_ADDRESS={where}: start it, or unset RAY_ADDRESS"]
