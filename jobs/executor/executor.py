@@ -41,7 +41,7 @@ class Executor(ABC):
         Raises what a piece raised, and Interrupted where one lost too many workers.
         """
         with self.crew() as crew:
-            FanOut(crew, work).drive(done)
+            FanOut(crew, work, say=self.say).drive(done)
 
     def call(self, function: Callable[[A], B], argument: A) -> B:
         """`function(argument)` on one worker, on its device. Function and argument are pickled, so the function is a module's.
@@ -50,7 +50,7 @@ class Executor(ABC):
         """
         work = CallWork(function, argument)
         with self.crew() as crew:
-            FanOut(crew, work).drive()
+            FanOut(crew, work, say=self.say).drive()
         return work.result  # type: ignore[return-value]  # set by the one piece, or an error was raised
 
     @abstractmethod

@@ -16,6 +16,7 @@ from rankshift.jobs.pool.model_cache import ModelCache
 from rankshift.jobs.pool.worker import Compute, Count, Fetch, Grant, HeldBack, Job, StaleLease, WorkerDied
 from rankshift.screen.errors import Interrupted
 
+HUNG = 45.0  # seconds without an answer after which a worker is taken to hang; one that computes answers at once
 TRIES = 3
 POLL = 0.5  # seconds that the loop waits for a call to end
 LOOK = 2.0  # seconds between questions for progress, for which results are not waited
@@ -80,9 +81,13 @@ class Work(Protocol):
 
 
 class FanOut:
-    """The loop over some work with a crew."""
+    """The loop over some work with a crew. say: hears of workers that hang; hung: seconds after which one does."""
 
-    def __init__(self, crew: Crew, work: Work) -> None:
+    def __init__(
+        self, crew: Crew, work: Work, *, say: Callable[[str], None] = lambda line: None, hung: float = HUNG
+    ) -> None:
+        self._say, self._hung = say, hung
+        self._unheard: dict[Grant, float] = {}  # since when a worker that is asked has not answered
         self._crew, self._work, self._key = crew, work, uuid.uuid4().hex
         self._tries: Counter[int | None] = Counter()
         self._heard: dict[Grant, int] = {}  # steps of a worker, as far as heard
@@ -178,14 +183,26 @@ class FanOut:
         silent = [grant for grant, calls in self._held.items() if None not in calls.values()]
         silent = [grant for grant in silent if grant not in self._fresh]
         self._fresh.clear()
+        for grant in silent:
+            self._unheard.setdefault(grant, began)
         for grant, steps in self._crew.progress(silent).items():
             self._told(grant, steps, done)
+        self._give_up(began)
         spent = time.monotonic() - began
         self._next_look = began + max(LOOK, SHARE * spent)
+
+    def _give_up(self, now: float) -> None:
+        """Pieces of workers that hang go to others; where such a worker came from, it is restarted."""
+        for grant in [grant for grant, since in self._unheard.items() if now - since > self._hung]:
+            del self._unheard[grant]
+            if grant in self._held:
+                self._say(f"{grant.worker} has not answered for {self._hung:.0f} s: its work is given to others")
+                self._lost(grant)
 
     def _told(self, grant: Grant, steps: int, done: Done) -> None:
         """Tell `done` of steps that a worker made since it was last heard."""
         self._fresh.add(grant)
+        self._unheard.pop(grant, None)
         more = steps - self._heard.get(grant, 0)
         if more > 0:
             self._heard[grant] = steps

@@ -27,6 +27,7 @@ from rankshift.screen.files.one_line import one_line
 
 POLL = 2.0  # seconds an answer to `acquire` waits for a worker, so that a driver's death never blocks the pool
 PATIENCE = 600.0  # seconds a worker may take to end what it does before it is restarted: longer than any shard
+HUNG = 60.0  # seconds that a worker in quarantine may be silent: longer than one takes to start again
 ANSWER = 60.0  # seconds a new worker may take to answer when the pool starts
 BROKEN = 5  # deaths in a row without an answer after which a worker is called broken
 
@@ -198,9 +199,16 @@ class Pool:
         """Wait until a worker has stopped whatever it does and answers; then it is free."""
         slot = self._ledger.slots[worker]
         self._workers[worker].fence.remote(slot.epoch, None)
-        await self._answer(worker, lambda handle: handle.drain.remote(slot.epoch))
+        await self._answer(worker, lambda handle: self._drained(handle, slot.epoch))
         slot.state = FREE
         self._wake()
+
+    async def _drained(self, handle: Any, epoch: int) -> dict[str, Any]:
+        """What a worker says when all before has ended. TimeoutError where meanwhile it does not even say how it is."""
+        draining = asyncio.ensure_future(handle.drain.remote(epoch))
+        while not (await asyncio.wait([draining], timeout=HUNG))[0]:
+            await asyncio.wait_for(handle.status.remote(), HUNG)
+        return dict(draining.result())
 
     async def _answer(self, worker: str, ask: Callable[[Any], Any]) -> dict[str, Any]:
         """A worker's status by whichever call, however often it dies before; one that hangs is restarted."""
