@@ -68,7 +68,7 @@ def replay(table: Table, wanted: Wanted, full: int) -> Replay:
     asked = next(plan)
     while True:
         try:
-            asked = plan.send(table.values[asked.rows])
+            asked = plan.send((asked.rows, table.values[asked.rows]))
         except StopIteration as end:
             verdict: Verdict = end.value
             break

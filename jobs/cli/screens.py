@@ -9,6 +9,7 @@ from rankshift.jobs.cli.app import BundleOption, LayerOption, OutOption, app, sa
 from rankshift.screen.perturb.kinds import KINDS, taking
 
 if TYPE_CHECKING:
+    from rankshift.screen.engine.options import Adaptive
     from rankshift.screen.stats.options import StatOptions
 
 
@@ -66,6 +67,19 @@ def screen(
     refill: Annotated[
         bool, typer.Option("--refill", help="Deletions let genes move up from below the input limit.")
     ] = False,
+    top: Annotated[
+        int | None, typer.Option(help="Adaptive: find this many genes of strongest effect, measure few others.")
+    ] = None,
+    bottom: Annotated[bool, typer.Option("--bottom", help="Adaptive: the genes at the other end instead.")] = False,
+    confidence: Annotated[
+        float | None, typer.Option(help="Adaptive: the share of them that is to be found. 0.98.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Adaptive: of what is drawn. 0.")] = None,
+    min_cells: Annotated[int | None, typer.Option(help="Adaptive: genes in fewer cells are not measured. 10.")] = None,
+    strata: Annotated[
+        str | None, typer.Option(help="Adaptive: obs column (donor) whose values share every block of cells.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="Adaptive: encoder passes at most.")] = None,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
     # Late: --help and a wrong option must not wait for what computes.
@@ -97,10 +111,37 @@ def screen(
         by=by,
         per_cell=per_cell,
     )
+    adaptive = _adaptive(top, budget, bottom, confidence, seed, min_cells, strata)
     if dry_run:
-        say_cost(cells, bundle, options, say)
+        say_cost(cells, bundle, options, say, adaptive)
     else:
-        run_screen(cells, bundle, out, options, workers=workers, resume=resume, say=say)
+        run_screen(
+            cells, bundle, out, options, workers=workers, resume=resume, adaptive=adaptive, budget=budget, say=say
+        )
+
+
+def _adaptive(
+    top: int | None,
+    budget: int | None,
+    bottom: bool,
+    confidence: float | None,
+    seed: int | None,
+    min_cells: int | None,
+    strata: str | None,
+) -> "Adaptive | None":
+    """What --top and its options ask for, the rest by default; refuses these options without --top."""
+    # Late: --help and a wrong option must not wait for what computes.
+    from rankshift.screen.engine.options import Adaptive
+    from rankshift.screen.errors import InputError
+
+    given = {"confidence": confidence, "seed": seed, "min_cells": min_cells, "strata": strata, "bottom": bottom or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    if top is not None:
+        return Adaptive(top=top, **given)  # type: ignore[arg-type]
+    if budget is not None or given:
+        name = "budget" if budget is not None else next(iter(given)).replace("_", "-")
+        raise InputError(f"--{name} belongs to adaptive screens: add --top")
+    return None
 
 
 @app.command()

@@ -50,6 +50,7 @@ def export(
     if format != "reference":
         raise InputError(f"--format {format!r} is unknown: use reference")
     opened = Run.open(Path(run))
+    opened.check_whole("exports")
     if not opened.complete:
         there, all_ = len(opened.committed), opened.manifest.shards
         raise InputError(f"{run} has {there} of {all_} shards: finish the screen with --resume")

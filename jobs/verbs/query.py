@@ -53,7 +53,9 @@ def query(
     for one in (opened, *runs.values()):
         if out is not None and one.holds(out):
             raise InputError(f"{out} lies inside the run, which queries never write to: give another --out")
-        if not one.complete:
+        if not one.complete and one.manifest.adaptive is not None:
+            say(f"{one.path}: the adaptive screen has not ended; it goes on with rankshift resume")
+        elif not one.complete:
             there, shards = len(one.committed), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")
     with opened.connect(runs, files) as connection:

@@ -9,18 +9,20 @@ from time import perf_counter
 from rankshift.jobs.executor.executor import Executor
 from rankshift.jobs.executor.registry import executor
 from rankshift.jobs.executor.shard_work import fan_out
+from rankshift.jobs.verbs.adaptive import compute_adaptive
 from rankshift.screen import notebook
+from rankshift.screen.adaptive.allocation import PREDICTION, STRATA
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder.device import Device
 from rankshift.screen.engine.decide import Decision, Request, decide, shard_tokens
 from rankshift.screen.engine.noise import TRIAL_LISTS
-from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.options import Adaptive, Options
 from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import DTYPES
-from rankshift.screen.files.object_store import everywhere, fetched
+from rankshift.screen.files.object_store import Mirror, everywhere, fetched
 from rankshift.screen.progress import progress
 from rankshift.screen.runs.markers import notes
 from rankshift.screen.runs.run import Run
@@ -101,12 +103,19 @@ def run_screen(
     *,
     workers: int | None = None,
     resume: bool = False,
+    adaptive: Adaptive | None = None,
+    budget: int | None = None,
     say: Say = print,
 ) -> Run:
     """Screen a token table and return the run. workers: Ray workers; 0: this process; None: what the machine has.
+    adaptive: measure only what finds the strongest genes; budget: passes of that at most.
 
     What depends on a device is decided where the workers are. Stopped or crashed, it goes on with `resume`.
     """
+    if adaptive is not None and Mirror.of(out) is not None:
+        raise InputError(
+            f"--out {redacted(out)} is in an object store, --top needs a folder that all workers see: give a path"
+        )
     opened = Bundle.open(fetched(bundle))
     with executor(workers, what=f"screen {Path(redacted(out)).name}", say=say) as there:
 
@@ -114,8 +123,8 @@ def run_screen(
             """The decision of a worker, which finds the bundle where the driver was told it is."""
             return there.call(decide, replace(request, bundle=everywhere(bundle)))
 
-        run = prepare(cells, opened, out, options, resume=resume, say=say, decide=decide_there)
-        return _compute(run, opened, bundle, there, str(out), say)
+        run = prepare(cells, opened, out, options, adaptive=adaptive, resume=resume, say=say, decide=decide_there)
+        return _compute(run, opened, bundle, there, str(out), say, budget)
 
 
 def resume_screen(
@@ -136,9 +145,19 @@ def resume_screen(
         return _compute(found, opened, place, there, str(run), say)
 
 
-def _compute(run: Run, opened: Bundle, bundle: Path | str, there: Executor, out: str, say: Say) -> Run:
+def _compute(
+    run: Run,
+    opened: Bundle,
+    bundle: Path | str,
+    there: Executor,
+    out: str,
+    say: Say,
+    budget: int | None = None,
+) -> Run:
     """Compute what is missing of a prepared run, and say how it went. out: the run as the user wrote it."""
     screener = Screener.open(run.place, opened)
+    if run.manifest.adaptive is not None:
+        return compute_adaptive(screener, bundle, there, out, say, budget)
     left = list(missing(screener))
     rows = run.manifest.lists or 0
     already = rows - sum(shard.lists for shard in left)
@@ -169,9 +188,11 @@ def _compute(run: Run, opened: Bundle, bundle: Path | str, there: Executor, out:
     return run
 
 
-def say_cost(cells: CellSource, bundle: Path | str, options: Options, say: Say = print) -> None:
+def say_cost(
+    cells: CellSource, bundle: Path | str, options: Options, say: Say = print, adaptive: Adaptive | None = None
+) -> None:
     """Say what a screen would cost on this machine's device, and what only its start decides. Nothing is embedded."""
-    selected = count(cells, Bundle.open(fetched(bundle)), options, say=say)
+    selected = count(cells, Bundle.open(fetched(bundle)), options, adaptive=adaptive, say=say)
     asked, chosen, device = selected.asked, selected.cells, Device.here()
     dtype = options.dtype
     if dtype == "auto":
@@ -190,6 +211,12 @@ def say_cost(cells: CellSource, bundle: Path | str, options: Options, say: Say =
     say(f"time              about {duration(seconds)} on one worker (measured product rate {rate / 1e9:.0f} GFLOP/s)")
     if dtype == "auto":
         say("dtype auto: decided when the run starts")
+    if adaptive is not None:
+        pilot = (1 + STRATA + PREDICTION) * len(chosen)
+        full = selected.lists + len(chosen)
+        say(
+            f"with --top        predictions and pilot {pilot:,} passes ({pilot / full:.1%} of them); all in all 5 to 30 %"
+        )
 
 
 def duration(seconds: float) -> str:

@@ -21,7 +21,6 @@ PAYS = 2.0  # a larger pilot must be able to save that many times its rows
 PREDICTION = 8  # passes that the prediction of a cell counts for, with its backward pass
 NORMAL = 1.96  # half width of a 95 % interval of a normal, in standard deviations
 FAR = 6.0  # standard deviations; one audited gene farther off must not decide the scale
-LEAST_GENES, MOST_SHARE = 200, 0.05  # fewer genes, or more of them wanted: a full screen costs little more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +55,14 @@ class Wanted:
 class Round:
     """What is to be measured next: `rows` int64, sorted; kind: pilot, audit or block.
 
-    genes: how many are still in question; missed: expected number of the top genes among those set aside so far.
+    genes: how many are still in question; ahead: rows of these that stay to be measured, at most; missed: expected number of
+    the top genes among those set aside so far.
     """
 
     kind: str
     rows: np.ndarray
     genes: int
+    ahead: int
     missed: float
 
 
@@ -86,7 +87,8 @@ class Verdict:
     top: np.ndarray
 
 
-Rounds = Generator[Round, np.ndarray, Verdict]
+Measured = tuple[np.ndarray, np.ndarray]  # rows int64, and their values
+Rounds = Generator[Round, Measured, Verdict]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -104,18 +106,23 @@ class _Race:
     scale: float = 1.0
     width: float = NORMAL
 
-    def measure(self, kind: str, rows: np.ndarray) -> Generator[Round, np.ndarray, bool]:
+    def measure(self, kind: str, rows: np.ndarray, kept: np.ndarray | None = None) -> Generator[Round, Measured, bool]:
         """Have rows bool [N] measured that were not yet; False where the budget does not allow it."""
+        kept = self.active if kept is None else kept
         asked = Round(
-            kind=kind, rows=np.flatnonzero(rows & ~self.seen), genes=int(self.active.sum()), missed=self.missed
+            kind=kind,
+            rows=np.flatnonzero(rows & ~self.seen),
+            genes=int(kept.sum()),
+            ahead=int((kept[self.of.gene] & ~self.seen & ~rows).sum()),
+            missed=self.missed,
         )
         cost = passes(self.of, asked.rows)
         if self.spent + cost > self.budget:
             return False
         if len(asked.rows):
-            found = np.asarray((yield asked), np.float64)
-            self.values[asked.rows] = found if self.wanted.highest else -found
-        self.seen[asked.rows] = True
+            measured, found = yield asked
+            self.values[measured] = found if self.wanted.highest else -np.asarray(found, np.float64)
+            self.seen[measured] = True
         self.spent += cost
         return True
 
@@ -146,9 +153,10 @@ class _Race:
 
 
 def rounds(of: Population, wanted: Wanted, budget: int | None = None) -> Rounds:
-    """Every round that is to be measured, in order; send the values float [rows] of each. Returns what may be said.
+    """Every round that is to be measured, in order; send what was measured for each. Returns what may be said.
 
-    The same values give the same rounds, whoever measured them and in whatever order. budget: passes that are not exceeded
+    The same values give the same rounds, whoever measured them and in whatever order. What is sent may be of other rows, where
+    a plan that was written down elsewhere differs by the rounding of another processor. budget: passes that are not exceeded
     (`passes`); a round that would ends the screen with what is known. Raises InputError where not even the pilot fits.
     """
     wanted.check(of.genes)
@@ -179,7 +187,7 @@ def rounds(of: Population, wanted: Wanted, budget: int | None = None) -> Rounds:
         if not (yield from race.measure("pilot", pilot(of, wanted.seed, strata))):
             break
     checked = audited(of, wanted.seed)
-    going = yield from race.measure("audit", checked[of.gene])
+    going = yield from race.measure("audit", checked[of.gene], kept)
     if going:
         race.scale, race.width = _calibrated(race, checked, now)
     block = blocks(of, wanted.seed)
@@ -227,11 +235,11 @@ def passes(of: Population, rows: np.ndarray) -> int:
     return len(rows) + len(np.unique(of.cell[rows]))
 
 
-def preparation(of: Population) -> int:
-    """Passes that the predictions count for."""
-    return 0 if of.predicted is None else PREDICTION * of.cells
+def preparation(of: Population, *, predicted: bool = False) -> int:
+    """Passes that the predictions count for; `predicted`: also where they are yet to be made."""
+    return PREDICTION * of.cells if predicted or of.predicted is not None else 0
 
 
-def pilot_passes(of: Population, seed: int) -> int:
+def pilot_passes(of: Population, seed: int, *, predicted: bool = False) -> int:
     """Passes of the predictions and the smallest pilot, which are spent before anything is known."""
-    return preparation(of) + passes(of, np.flatnonzero(pilot(of, seed, STRATA)))
+    return preparation(of, predicted=predicted) + passes(of, np.flatnonzero(pilot(of, seed, STRATA)))

@@ -61,3 +61,38 @@ class Options:
     def route(self) -> list[str] | None:
         """The states from start to goal and the alternatives, None of a screen without."""
         return None if self.start is None or self.goal is None else [self.start, self.goal, *self.alt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """What an adaptive screen is asked besides: the `top` genes of strongest effect, or with `bottom` those at the other end.
+
+    confidence: the share of them that is expected to be found; 0.98 costs little more than 0.95. seed: of all that is drawn.
+    min_cells: genes in fewer cells are not measured, because `stats` tests none of them. strata: obs column (donor) whose
+    values give every block of cells their share.
+    """
+
+    top: int
+    bottom: bool = False
+    confidence: float = 0.98
+    seed: int = 0
+    min_cells: int = 10
+    strata: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise InputError(f"--top is {self.top}: ask for at least 1 gene")
+        if not 0.5 <= self.confidence <= 0.999:
+            raise InputError(f"--confidence is {self.confidence:g}, it lies between 0.5 and 0.999: 0.98 is the default")
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}: give a number of at least 0")
+        if self.min_cells < 1:
+            raise InputError(f"--min-cells is {self.min_cells}: give at least 1")
+
+    def check(self, options: Options) -> None:
+        """Refuse what an adaptive screen does not do."""
+        for name in ("gene_shifts", "refill", "reference_overflow"):
+            if getattr(options, name):
+                raise InputError(f"--{name.replace('_', '-')} and --top exclude each other: leave out one of them")
+        if options.how != "each":
+            raise InputError(f"--top ranks single genes, --how {options.how} joins them: leave out --top")

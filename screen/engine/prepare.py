@@ -5,6 +5,7 @@ It refuses, in one line, whatever does not fit together, and leaves a run folder
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.ask import Say, ask
 from rankshift.screen.engine.decide import Decision, Request, decide
 from rankshift.screen.engine.noise import Sample
-from rankshift.screen.engine.options import Options
-from rankshift.screen.engine.selection import Selected, select_cells
+from rankshift.screen.engine.options import Adaptive, Options
+from rankshift.screen.engine.selection import Selected, check_top, select_cells
 from rankshift.screen.engine.shifts import Measure
-from rankshift.screen.engine.write import write_run
+from rankshift.screen.engine.write import adaptive_of, write_run
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import Mirror, everywhere
+from rankshift.screen.runs.manifest import AdaptiveAsked
 from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.source import CellSource
 
@@ -34,6 +36,7 @@ def prepare(
     out: Path | str,
     options: Options,
     *,
+    adaptive: Adaptive | None = None,
     resume: bool = False,
     say: Say = silent,
     decide: Decide = decide,
@@ -47,9 +50,9 @@ def prepare(
     exists = _exists(out)
     if exists and not resume:
         raise InputError(f"run folder {_shown(out)} exists: continue it with --resume, or give another --out")
-    selected = count(cells, bundle, options, say=say)
+    selected = count(cells, bundle, options, adaptive=adaptive, say=say)
     if exists:
-        return _same(Run.open(out), selected)
+        return _same(Run.open(out), selected, adaptive)
     decision = decide(_request(selected))
     if "spread" in decision.dtype_choice:
         say(
@@ -57,12 +60,19 @@ def prepare(
                 decision.dtype, **decision.dtype_choice
             )
         )
-    return write_run(out, selected, decision)
+    return write_run(out, selected, decision, adaptive)
 
 
-def count(cells: CellSource, bundle: Bundle, options: Options, *, say: Say = silent) -> Selected:
+def count(
+    cells: CellSource, bundle: Bundle, options: Options, *, adaptive: Adaptive | None = None, say: Say = silent
+) -> Selected:
     """What a screen would come to: all that can be said before a device is asked. Nothing is embedded or written."""
-    return select_cells(ask(cells, bundle, options, say), say)
+    if adaptive is not None:
+        adaptive.check(options)
+    selected = select_cells(ask(cells, bundle, options, say), say)
+    if adaptive is not None:
+        check_top(selected, adaptive)
+    return selected
 
 
 def _exists(out: Path | str) -> bool:
@@ -94,7 +104,7 @@ def _request(selected: Selected) -> Request:
     )
 
 
-def _same(run: Run, selected: Selected) -> Run:
+def _same(run: Run, selected: Selected, adaptive: Adaptive | None) -> Run:
     """The run there, if the same was asked of it. What it decided by itself is not asked again."""
     asked, options = selected.asked, selected.asked.options
     kept = {"by": options.by, "per_cell": options.per_cell} if options.gene_shifts else None
@@ -109,6 +119,8 @@ def _same(run: Run, selected: Selected) -> Run:
         "bundle": asked.bundle.weights_sha256,
     }
     then = {name: run.manifest.get(name) for name in now}
+    for entries, recorded in ((now, adaptive_of(options, adaptive)), (then, run.manifest.adaptive)):
+        entries |= {f"--{f.name.replace('_', '-')}": getattr(recorded, f.name, None) for f in fields(AdaptiveAsked)}
     then |= {"cells": run.screened.cells.sha256, "bundle": run.screened.bundle.weights_sha256}
     if options.states is not None or options.route is None:
         now["states"], then["states"] = dict(asked.states), run.manifest["states"]

@@ -3,7 +3,7 @@
 `Screener` computes shards of a run in this process or in a worker; `run` prepares and computes all of them here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,8 +82,13 @@ class Screener:
         out[[tokens[-1] for tokens in table["tokens"].to_pylist()]] = table["perturbation"].to_numpy()
         return out
 
-    def shifts(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> Shifts:
-        """Compute the shifts of a shard."""
+    def shifts(
+        self, shard: Shard, encoder: Encoder, done: Done = lambda n: None, lists: Mapping[int, np.ndarray] | None = None
+    ) -> Shifts:
+        """Compute the shifts of a shard; with `lists` of these cells, and of each these of its lists."""
+        if lists is not None:
+            numbers = np.array(sorted(lists), np.int64)
+            return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, lists, done)
         some = {}
         if shard.last_cell - shard.first_cell == 1:
             some[shard.first_cell] = slice(shard.first_list, shard.last_list)
@@ -95,11 +100,13 @@ class Screener:
         sample = Sample.draw(self.cells, self.perturb, self.measure)
         return noise_floor(sample, self.run, bundle, default_device(), self.perturbation_of)
 
-    def compute(self, shard: Shard, encoder: Encoder, done: Done = lambda n: None) -> int:
-        """Compute a shard and commit it; returns its rows."""
+    def compute(
+        self, shard: Shard, encoder: Encoder, done: Done = lambda n: None, lists: Mapping[int, np.ndarray] | None = None
+    ) -> int:
+        """Compute a shard and commit it; returns its rows. lists: as in `shifts`."""
         began = perf_counter()
         with one_thread():
-            shifts = self.shifts(shard, encoder, done)
+            shifts = self.shifts(shard, encoder, done, lists)
         if len(shifts.cell) != shard.lists:
             raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
         encoded = perf_counter()

@@ -10,10 +10,12 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.select import select
 from rankshift.screen.encoder.cost import list_flops
 from rankshift.screen.engine.ask import Asked, Say
+from rankshift.screen.engine.options import Adaptive
 from rankshift.screen.errors import InputError
-from rankshift.screen.perturb.perturbation import eligible
+from rankshift.screen.perturb.perturbation import edits_of, eligible
 from rankshift.screen.runs.shards import plan
 
+LEAST_GENES, MOST_SHARE = 200, 0.05  # fewer genes, or more of them wanted: a full screen costs little more than --top
 STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (PS 3.7)
 
 
@@ -90,6 +92,26 @@ def select_cells(asked: Asked, say: Say) -> Selected:
         )
     state_cells, labels = _of_states(asked)
     return Selected(asked=asked, cells=cells, counts=counts, state_cells=state_cells, state_labels=labels)
+
+
+def check_top(selected: Selected, adaptive: Adaptive) -> None:
+    """Refuse an adaptive screen where it cannot do what is asked, or where a full one costs little more."""
+    cells, top, least = selected.cells, adaptive.top, adaptive.min_cells
+    if adaptive.strata is not None and adaptive.strata not in cells.obs.column_names:
+        raise InputError(
+            f"--strata {adaptive.strata!r} is not a column: the columns are {', '.join(cells.obs.column_names)}"
+        )
+    keys = [edits_of(cells.ids_of(number), selected.asked.perturb).key for number in range(len(cells))]
+    count = np.bincount(np.concatenate(keys)) if keys else np.empty(0, int)
+    genes = int((count >= least).sum())
+    if top > genes:
+        raise InputError(f"--top is {top}, {genes} genes are in {least} cells: ask for fewer, or lower --min-cells")
+    if genes < LEAST_GENES:
+        raise InputError(f"{genes} genes are in {least} cells, --top pays from {LEAST_GENES}: leave it out")
+    if top > MOST_SHARE * genes:
+        raise InputError(
+            f"--top is {top} of {genes} genes, it pays up to {MOST_SHARE:.0%} of them: leave it out for the full screen"
+        )
 
 
 def _of_states(asked: Asked) -> tuple[Cells | None, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from rankshift.screen.cells.expression import state_scores
 from rankshift.screen.cells.select import SEED
 from rankshift.screen.engine.decide import Decision
 from rankshift.screen.engine.gene_shifts import gene_table
+from rankshift.screen.engine.options import Adaptive, Options
 from rankshift.screen.engine.selection import Selected
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.errors import redacted
@@ -28,12 +29,16 @@ from rankshift.screen.runs.layout import (
     GENES,
     MANIFEST,
     PERTURBATIONS,
+    ROUNDS,
     SHIFTS,
+    SIMILARITY,
     VOCABULARY,
     genes_path,
     part_path,
+    shift_column,
 )
 from rankshift.screen.runs.manifest import (
+    AdaptiveAsked,
     BundleUsed,
     CellsScreened,
     GenesKept,
@@ -46,13 +51,13 @@ from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sums import FILES, sums_of
 
 
-def write_run(place: Path | str, selected: Selected, decision: Decision) -> Run:
+def write_run(place: Path | str, selected: Selected, decision: Decision, adaptive: Adaptive | None = None) -> Run:
     """The run folder at a path or a URL, which must not be there yet."""
     mirror = Mirror.of(place)
     out = Path(place) if mirror is None else mirror.local
     if mirror is not None:
         mirror.drop()
-    _write(out, selected, manifest_of(selected, decision))
+    _write(out, selected, manifest_of(selected, decision, adaptive))
     if mirror is None:
         return Run.open(out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
@@ -61,11 +66,12 @@ def write_run(place: Path | str, selected: Selected, decision: Decision) -> Run:
     return Run.open(mirror.url)
 
 
-def manifest_of(selected: Selected, decision: Decision) -> Manifest:
+def manifest_of(selected: Selected, decision: Decision, adaptive: Adaptive | None = None) -> Manifest:
     """What was asked, chosen and decided, as run.json records it."""
     asked, cells = selected.asked, selected.cells
     options, bundle = asked.options, asked.bundle
     return Manifest(
+        adaptive=adaptive_of(options, adaptive),
         perturb=PerturbEntry.of(json.loads(json.dumps(asked.perturb.record))),
         embedding=asked.level,
         quantity=_quantity(asked.level),
@@ -108,6 +114,24 @@ def _route(selected: Selected) -> Route | None:
     return Route(key=options.state_key, start=options.start, goal=options.goal, alternatives=tuple(options.alt))
 
 
+def adaptive_of(options: Options, adaptive: Adaptive | None) -> AdaptiveAsked | None:
+    """What an adaptive screen records of what was asked: the shift towards the goal, without states the similarity.
+
+    The strongest shift is the highest, the strongest similarity the lowest.
+    """
+    if adaptive is None:
+        return None
+    return AdaptiveAsked(
+        top=adaptive.top,
+        column=SIMILARITY if options.goal is None else shift_column(options.goal),
+        highest=(options.goal is not None) != adaptive.bottom,
+        confidence=adaptive.confidence,
+        seed=adaptive.seed,
+        min_cells=adaptive.min_cells,
+        strata=adaptive.strata,
+    )
+
+
 def _quantity(level: str) -> str:
     if level == "cls":
         return "similarity is the cosine of the <cls> embedding before and after"
@@ -120,6 +144,8 @@ def _write(out: Path, selected: Selected, manifest: Manifest) -> None:
     with replacing(out) as making:
         (making / SHIFTS).mkdir(parents=True)
         (making / COMMITS).mkdir()
+        if manifest.adaptive is not None:
+            (making / ROUNDS).mkdir()
         cells.write(making / CELLS, vocabulary)
         pq.write_table(_perturbations(selected), making / PERTURBATIONS)
         if route is not None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.runs.compacted import files, generations
-from rankshift.screen.runs.layout import COMMITS, EMPTY_PART, MANIFEST
+from rankshift.screen.runs.layout import ANSWERS, COMMITS, EMPTY_PART, MANIFEST
 from rankshift.screen.runs.manifest import Manifest, Screened
 from rankshift.screen.runs.markers import Marker, committed, committed_names
 from rankshift.screen.runs.sums import FILES, check_run
@@ -99,8 +99,17 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Are all shards committed?"""
+        """Are all shards committed? Of an adaptive screen: has it ended?"""
+        if self.manifest.adaptive is not None:
+            return (self.path / ANSWERS).exists()
         return len(self.done) == self.manifest.shards
+
+    def check_whole(self, what: str) -> None:
+        """Refuse `what` of an adaptive screen: the genes that it measured were chosen for their values."""
+        if self.manifest.adaptive is not None:
+            raise InputError(
+                f"{self.path} is adaptive, {what} need every gene's rows: ask its view answers, or screen without --top"
+            )
 
     def holds(self, path: Path) -> bool:
         """Would a file at `path` lie in the run folder, whatever links lead there?"""

@@ -15,6 +15,7 @@ EXPRESSION = "expression.parquet"  # where the token table has cells of both sta
 STATISTICS = "statistics.parquet"  # the run's own table of statistics, written by `rankshift stats`
 SHIFTS, GENES, COMMITS = "shifts", "genes", "commits"  # folders: parts, gene-level parts, markers
 COMPACTED = "compacted"  # folder: a sorted copy of the parts, and its index, written by `rankshift compact`
+ROUNDS, PREDICTED, ANSWERS = "rounds", "predict", "answers.parquet"  # of adaptive screens
 EMPTY_PART = "empty"  # a part without rows that every run has, so that views exist before the first commit
 
 CELL, PERTURBATION = "cell", "perturbation"

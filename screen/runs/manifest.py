@@ -92,6 +92,22 @@ class BundleUsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveAsked:
+    """What an adaptive screen was asked: the `top` perturbations in at least `min_cells` cells, by the mean of `column`.
+
+    highest: or the lowest. confidence: share of them to be found. strata: obs column whose values give every block their share.
+    """
+
+    top: int
+    column: str
+    highest: bool
+    confidence: float
+    seed: int
+    min_cells: int
+    strata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseFloor:
     """|stored - float32| of one measured column over a sample (module `noise`); spread: of the stored values."""
 
@@ -155,7 +171,8 @@ class Manifest(Mapping[str, Any]):
 
     states: vectors by name, empty where only the names are known. screened: None of a run without a model (published
     results, drawn values). quantity: what similarity is, in words. lists: perturbed lists, and so rows of a complete run.
-    noise_floor: by measured column, None until it was measured. more: entries that this version does not know.
+    noise_floor: by measured column, None until it was measured. adaptive: set where not all rows are measured. more:
+    entries that this version does not know.
     """
 
     perturb: PerturbEntry
@@ -168,6 +185,7 @@ class Manifest(Mapping[str, Any]):
     lists: int | None = None
     screened: Screened | None = None
     noise_floor: Mapping[str, NoiseFloor] | None = None
+    adaptive: AdaptiveAsked | None = None
     more: Entries = field(default_factory=dict)
     _entries: dict[str, Any] = field(init=False, repr=False)
 
@@ -257,6 +275,8 @@ class Manifest(Mapping[str, Any]):
             known["unknown_genes"] = list(self.screened.unknown_genes)
         if self.noise_floor is not None:
             known["noise_floor"] = {name: asdict(floor) for name, floor in self.noise_floor.items()}
+        if self.adaptive is not None:
+            known["adaptive"] = asdict(self.adaptive)
         entries = always | {name: value for name, value in known.items() if value is not None}
         return {name: entries[name] for name in _ORDER if name in entries} | dict(self.more)
 
@@ -265,6 +285,7 @@ _ORDER = (
     "schema_version", "perturb", "embedding", "layer", "layers", "quantity", "gene_shifts", "states", "route",
     "token_budget", "shard_tokens", "seed", "cells", "bundle", "dtype", "shards", "lists", "longest", "flops", "id",
     "dtype_choice", "command", "date", "versions", "unknown_genes", "noise_floor",
+    "adaptive",
 )  # fmt: skip
 
 
@@ -294,6 +315,7 @@ def _manifest(found: Any) -> Manifest:
         lists=take(found, "lists", int, None),
         screened=Screened.of(found) if found.get("bundle") is not None else None,
         noise_floor=None if floors is None else {name: typed(NoiseFloor, floors, name) for name in floors},
+        adaptive=None if found.get("adaptive") is None else typed(AdaptiveAsked, found, "adaptive"),
         more={name: value for name, value in found.items() if name not in _ORDER},
     )
 

@@ -15,6 +15,7 @@ from rankshift.screen.cells.sql_names import beside, free_name, sql_names
 from rankshift.screen.cells.uncropped import UNCROPPED
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.layout import (
+    ANSWERS,
     CELL,
     CELLS,
     EMPTY_PART,
@@ -35,7 +36,7 @@ STAMP = b"rankshift.statistics"  # metadata of the run's own statistics: the sum
 COSINE_MEAN = "sum(sum) / sum(n)"
 COSINE_SD = f"sqrt(greatest(sum(square) / sum(n) - ({COSINE_MEAN}) * ({COSINE_MEAN}), 0))"
 ROW = "row of the cell"  # the number of a cell's row in its file
-NAMES = ("shifts", "cells", "perturbations", "run", "noise", "genes", "effects", "statistics", "hits")
+NAMES = ("shifts", "cells", "perturbations", "run", "noise", "genes", "effects", "statistics", "hits", "answers")
 
 
 def quoted(name: str) -> str:
@@ -66,6 +67,9 @@ def absent(run: RunFolder, name: str) -> str | None:
     if name in ("genes", "effects"):
         if run.manifest.gene_shifts is None:
             return f"{run.path} has no view {name}: screen with --gene-shifts"
+    elif name == "answers":
+        if not (run.path / ANSWERS).exists():
+            return f"{run.path} has no view answers: it is of adaptive screens that have ended, screen with --top"
     elif name in ("statistics", "hits"):
         summary = statistics_summary(run)
         verb = f"rankshift stats {run.path} --mode {own_mode(run)}"
@@ -137,6 +141,13 @@ def _selects(run: RunFolder, markers: Mapping[str, Marker], prefix: str, compact
     yield "noise", _noise(run)
     if absent(run, "genes") is None:
         yield from _gene_selects(run, markers, prefix, compacted)
+    if absent(run, "answers") is None:
+        answers = literal(str((run.path / ANSWERS).resolve()))
+        yield (
+            "answers",
+            f"SELECT a.place, p.kind, p.gene_ids, p.symbols, a.* EXCLUDE (place) FROM read_parquet({answers}) a "
+            f"JOIN {prefix}perturbations p ON p.perturbation = a.perturbation",
+        )
     if absent(run, "hits") is None:
         recorded = literal(str((run.path / STATISTICS).resolve()))
         yield "statistics", f"SELECT * FROM read_parquet({recorded})"

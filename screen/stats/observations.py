@@ -62,7 +62,8 @@ class Observations:
 
     @staticmethod
     def read(run: Run, columns: Sequence[str]) -> "Observations":
-        """Read `columns` of the committed rows of a run. Raises InputError when there are none."""
+        """Read `columns` of the committed rows of a run. Raises InputError when there are none, or only a part by choice."""
+        run.check_whole("statistics")
         markers = run.committed
         rows = sum(marker["rows"] for marker in markers.values())
         if not rows:

@@ -30,7 +30,7 @@ def played(
     while True:
         said.append((asked.kind, tuple(asked.rows.tolist())))
         try:
-            asked = plan.send(values[asked.rows])
+            asked = plan.send((asked.rows, values[asked.rows]))
         except StopIteration as end:
             return said, end.value
 

@@ -1,0 +1,219 @@
+"""Adaptive screens from the command: rows and list of the full screen, whoever computes them and whatever was killed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from rankshift.jobs.cli import run_command
+from rankshift.jobs.verbs.export import export
+from rankshift.screen.bundle.bundle import make_bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.engine.screener import run as full_screen
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes.vocabulary import make_vocabulary
+from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.statistics import statistics
+
+pytestmark = pytest.mark.slow
+
+GENES, CELLS, LENGTH, TOP = 400, 40, 60, 10
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+STATES = ("--state-key", "state", "--start", "a", "--goal", "b")
+OPTIONS = ("--dtype", "float32", "--shard-tokens", "3000", "--top", str(TOP), "--min-cells", "3")
+ROWS = "SELECT cell, perturbation, shift_b FROM shifts ORDER BY cell, perturbation"
+LIST = "SELECT place, gene_ids, mean FROM answers WHERE place IS NOT NULL ORDER BY place"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    """A drawn model of 400 genes, 40 cells with 60 of them, and two states."""
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(**SHAPE, vocab_size=GENES + 2, max_position_embeddings=64))
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.dim() == 2:
+                weight.normal_(std=0.4 if "embeddings" in key else 0.12)
+    model.save_pretrained(folder / "checkpoint")
+    names = {"<pad>": 0, "<mask>": 1} | {f"ENSG{i:011d}": i for i in range(2, GENES + 2)}
+    make_vocabulary(names).write(folder / "vocabulary.parquet")
+    bundle = make_bundle(folder / "checkpoint", folder / "vocabulary.parquet", folder / "bundle")
+    rng = np.random.default_rng(0)
+    ids = np.concatenate([rng.choice(GENES, LENGTH, replace=False) + 2 for _ in range(CELLS)]).astype(np.int32)
+    obs = pa.table({"cell_id": [f"cell{i}" for i in range(CELLS)], "state": ["a"] * CELLS, "donor": ["x", "y"] * 20})
+    Cells(ids=ids, offsets=np.arange(CELLS + 1) * LENGTH, obs=obs, frame=bundle.frame_tokens.frame).write(
+        folder / "cells.parquet", bundle.vocabulary
+    )
+    vectors = {name: rng.normal(size=32).tolist() for name in "ab"}
+    (folder / "states.json").write_text(json.dumps(vectors))
+    return folder
+
+
+def command(inputs: Path, out: Path, *more: str) -> list[str]:
+    cells = ["screen", str(inputs / "cells.parquet"), "--bundle", str(inputs / "bundle"), "--out", str(out)]
+    return [*cells, "--perturb", "delete", "--states", str(inputs / "states.json"), *STATES, *more]
+
+
+@pytest.fixture(scope="module")
+def done(inputs, tmp_path_factory) -> Path:
+    """An adaptive screen in this process. Not to be changed."""
+    out = tmp_path_factory.mktemp("done") / "run"
+    assert run_command(command(inputs, out, *OPTIONS, "--workers", "0")) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(inputs, tmp_path_factory) -> Run:
+    """The full screen."""
+    states = {"states": inputs / "states.json", "state_key": "state", "start": "a", "goal": "b"}
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return full_screen(inputs / "cells.parquet", inputs / "bundle", out, perturb="delete", dtype="float32", **states)
+
+
+def plans(run: Path) -> list[tuple]:
+    return [tuple(pq.read_table(p).to_pylist()) for p in sorted(run.glob("rounds/*/plan.parquet"))]
+
+
+def test_finished_genes_are_those_of_the_full_screen(done, whole):
+    run = Run.open(done)
+    answers = run.sql("SELECT * FROM answers").to_pandas().set_index("perturbation")
+    full = whole.sql(ROWS).to_pandas()
+    got = run.sql(ROWS).to_pandas().merge(full, on=["cell", "perturbation"], suffixes=("", "_full"))
+    assert len(got) == len(run.sql(ROWS)) < 0.6 * len(full)
+    np.testing.assert_allclose(got.shift_b, got.shift_b_full, rtol=0, atol=2e-6)
+    by_gene = full.groupby("perturbation").shift_b
+    mean, cells = by_gene.mean(), by_gene.size()
+    assert set(answers.index[answers.state == "untested"]) == set(answers.index) - set(cells.index[cells >= 3])
+    finished = answers[answers.state == "finished"]
+    assert (finished.measured == finished.cells).all()
+    assert (finished.cells == cells[finished.index]).all()
+    np.testing.assert_allclose(finished["mean"], mean[finished.index], rtol=0, atol=1e-6)
+    assert finished[["low", "high"]].isna().all(axis=None)
+    estimated = answers[answers.state == "estimated"]
+    assert (estimated.measured < estimated.cells).all()
+    inside = (estimated.low <= mean[estimated.index]) & (mean[estimated.index] <= estimated.high)
+    assert inside.mean() >= 0.9
+    wanted = mean[cells >= 3].sort_values(ascending=False).index[:TOP]
+    listed = answers.dropna(subset="place").sort_values("place")
+    assert listed.place.tolist() == list(range(1, TOP + 1))
+    assert (listed.state == "finished").all()
+    assert len(set(listed.index) & set(wanted)) >= TOP - 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_workers_measure_the_same_rows(inputs, done, tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("RANKSHIFT_EXECUTOR", "local")
+    assert run_command(command(inputs, tmp_path / "run", *OPTIONS, "--workers", workers)) == 0
+    assert plans(tmp_path / "run") == plans(done)
+    assert Run.open(tmp_path / "run").sql(ROWS).equals(Run.open(done).sql(ROWS))
+    assert Run.open(tmp_path / "run").sql(LIST).equals(Run.open(done).sql(LIST))
+
+
+def test_what_was_killed_in_any_round_goes_on(inputs, done, tmp_path, capfd):
+    """Killed: the answers, later rounds, and every other shard of the round; also a plan without any of its shards."""
+    rounds = len(plans(done))
+    assert rounds >= 4
+    for killed in range(rounds + 1):
+        run = tmp_path / f"killed{killed}"
+        shutil.copytree(done, run)
+        (run / "answers.parquet").unlink()
+        for number in range(killed + 1, rounds + 1):
+            shutil.rmtree(run / f"rounds/{number:02d}")
+        shards = sorted((int(p.stem.split("-")[1]), p) for p in (run / "commits").iterdir())
+        for i, (index, marker) in enumerate(shards):
+            if index // 1_000_000 > killed or (index // 1_000_000 == killed and (i % 2 or killed == 2)):
+                marker.unlink()
+        if killed == 0:
+            (run / "predict/part-000001.npy").unlink()
+        capfd.readouterr()
+        assert run_command(["query", str(run), "SELECT 1 AS one"]) == 0
+        assert "the adaptive screen has not ended" in capfd.readouterr().err
+        assert run_command(["resume", str(run), "--workers", "0"]) == 0
+        assert plans(run) == plans(done)
+        assert Run.open(run).sql(ROWS).equals(Run.open(done).sql(ROWS))
+        assert Run.open(run).sql(LIST).equals(Run.open(done).sql(LIST))
+        assert "genes finished; expected to miss" in capfd.readouterr().err
+
+
+def test_nothing_takes_a_part_for_the_whole(done, tmp_path, capfd):
+    run = Run.open(done)
+    for mode in ("goal", "mixture"):
+        with pytest.raises(InputError, match="is adaptive, statistics need every gene's rows: ask its view answers"):
+            statistics(run, mode)
+    with pytest.raises(InputError, match="exports need"):
+        export(done, tmp_path / "out")
+    assert run_command(["report", str(done), "--out", str(tmp_path / "report.html"), "--no-embed"]) == 2
+    assert "is adaptive" in capfd.readouterr().err
+    with pytest.raises(InputError, match="no statistics yet"):
+        run.sql("SELECT * FROM hits")
+
+
+def test_a_budget_ends_it_and_more_lets_it_go_on(inputs, done, tmp_path, capfd):
+    out = tmp_path / "run"
+    assert run_command(command(inputs, out, *OPTIONS, "--workers", "0", "--budget", "700")) == 0
+    assert "stopped by the budget: " in capfd.readouterr().err
+    some, whole = Run.open(out).sql(ROWS).num_rows, Run.open(done).sql(ROWS)
+    assert some < whole.num_rows
+    assert plans(out) == plans(done)[: len(plans(out))]
+    assert run_command(command(inputs, out, *OPTIONS, "--workers", "0", "--resume")) == 0
+    assert Run.open(out).sql(ROWS).equals(whole)
+
+
+def test_seeds_and_strata_are_kept_and_change_what_is_drawn(inputs, done, tmp_path):
+    out = tmp_path / "run"
+    options = [*OPTIONS, "--seed", "1", "--strata", "donor", "--bottom", "--confidence", "0.9"]
+    assert run_command(command(inputs, out, *options, "--workers", "0")) == 0
+    adaptive = Run.open(out).manifest.adaptive
+    assert adaptive is not None
+    assert (adaptive.seed, adaptive.strata, adaptive.highest, adaptive.confidence) == (1, "donor", False, 0.9)
+    assert plans(out)[0] != plans(done)[0]
+    low, high = (Run.open(run).sql(LIST).to_pandas() for run in (out, done))
+    assert low["mean"].is_monotonic_increasing
+    assert low["mean"].max() < high["mean"].min()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--top", "401"], "--top is 401"),
+        (["--top", "50", "--min-cells", "3"], "it pays up to 5%"),
+        (["--top", "5", "--min-cells", "9"], "--top pays from 200: leave it out"),
+        (["--top", "5", "--confidence", "1"], "--confidence is 1, it lies between 0.5 and 0.999"),
+        (["--top", "5", "--gene-shifts"], "--gene-shifts and --top exclude each other"),
+        (["--top", "5", "--how", "pairs", "--anchor", "ENSG00000000009"], "--how pairs joins them"),
+        (["--top", "5", "--min-cells", "3", "--strata", "batch"], "--strata 'batch' is not a column"),
+        (["--confidence", "0.9"], "--confidence belongs to adaptive screens: add --top"),
+        (["--budget", "9"], "--budget belongs to adaptive screens: add --top"),
+        (
+            ["--top", "5", "--min-cells", "3", "--budget", "599"],
+            "--budget is 599 passes, the pilot takes 600: allow more",
+        ),
+    ],
+)
+def test_bad_input(inputs, tmp_path, capfd, options, match):
+    assert run_command(command(inputs, tmp_path / "run", *options, "--workers", "0")) == 2
+    assert match in capfd.readouterr().err
+
+
+def test_a_resumed_run_is_the_one_that_was_asked(inputs, done, capfd):
+    for options, match in (
+        (("--seed", "3"), "prepared with --seed 0, asked is 3"),
+        (("--confidence", "0.9"), "--confidence 0.98"),
+    ):
+        assert run_command(command(inputs, done, *OPTIONS, *options, "--workers", "0", "--resume")) == 2
+        assert match in capfd.readouterr().err
+    assert run_command(command(inputs, done, "--workers", "0", "--dtype", "float32", "--resume")) == 2
+    assert "prepared with --top 10, asked is null" in capfd.readouterr().err
+
+
+def test_a_dry_run_says_what_the_pilot_costs(inputs, tmp_path, capfd):
+    assert run_command(command(inputs, tmp_path / "run", *OPTIONS, "--workers", "0", "--dry-run")) == 0
+    assert "predictions and pilot 600 passes (24.6% of them)" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
