@@ -48,7 +48,8 @@ class Run(runs.Run):
             facts["cells"] = f"{screened.cells.count:,}"
         if manifest.lists is not None:
             facts["perturbations"] = f"{manifest.lists:,}"
-        facts["shards"] = f"{len(self.done):,} of {manifest.shards:,} there"
+        planned = "" if manifest.adaptive is not None else f" of {manifest.shards:,}"  # rounds plan as they go
+        facts["shards"] = f"{len(self.done):,}{planned} there"
         if screened is not None and screened.unknown_genes:
             facts["genes not in the vocabulary"] = f"{len(screened.unknown_genes):,}"
         return facts

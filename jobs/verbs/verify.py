@@ -22,6 +22,5 @@ def verify(place: Path, say: Callable[[str], None] = print) -> None:
     run = Run.open(place)
     markers = run.committed
     check_run(run.path, run.manifest.more.get(FILES), markers, whole=True)
-    say(
-        f"{place}: all files of the run are as they were written, {len(markers)} of {run.manifest.shards} shards are there"
-    )
+    planned = "" if run.manifest.adaptive is not None else f" of {run.manifest.shards}"
+    say(f"{place}: all files of the run are as they were written, {len(markers)}{planned} shards are there")
