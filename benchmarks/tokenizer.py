@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import make_vocabulary
 from rankshift.screen.tokenizer.gene_columns import gene_columns, match_columns
 from rankshift.screen.tokenizer.rank_value import rank_rows
@@ -46,7 +46,7 @@ def loop_over_cells(
     return lists
 
 
-def draw(path: Path, cells: int, expressed: int, genes: int = 25_000) -> Draft:
+def draw(path: Path, cells: int, expressed: int, genes: int = 25_000) -> VocabularyOnly:
     """An h5ad of counts with the skew of single cells, and a vocabulary that knows nine tenths of its genes."""
     rng = np.random.default_rng(0)
     names = [f"ENSG{i:011d}" for i in range(genes)]
@@ -66,7 +66,7 @@ def draw(path: Path, cells: int, expressed: int, genes: int = 25_000) -> Draft:
     kept = sorted(rng.choice(names, genes * 9 // 10, replace=False))
     tokens = {name: i for i, name in enumerate(["<pad>", "<mask>", *kept])}
     medians = dict(zip(kept, rng.lognormal(1, 0.5, len(kept)), strict=True))
-    return Draft(path=path, vocabulary=make_vocabulary(tokens, medians), input_size=SIZE)
+    return VocabularyOnly(path=path, vocabulary=make_vocabulary(tokens, medians), input_size=SIZE)
 
 
 def in_turns(old: Callable[[], object], new: Callable[[], object], cells: int, what: str) -> None:
@@ -94,7 +94,7 @@ def main() -> None:
         path, out = args.h5ad or Path(folder) / "drawn.h5ad", Path(folder) / "cells.parquet"
         if args.h5ad:
             build_vocabulary(path, Path(folder) / "vocabulary.parquet")
-            draft = Draft.open(Path(folder) / "vocabulary.parquet", SIZE)
+            draft = VocabularyOnly.open(Path(folder) / "vocabulary.parquet", SIZE)
         else:
             draft = draw(path, args.cells, args.expressed)
         data = anndata.read_h5ad(path)

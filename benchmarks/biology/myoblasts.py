@@ -21,7 +21,7 @@ from rankshift.jobs.finetuning.finetune import finetune
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.verbs.demo import GOAL, KEY, MYOBLASTS, START, TINY
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.stats import StatOptions
 
 REGULATORS = Path(__file__).parent / "regulators.csv"
@@ -99,7 +99,7 @@ def pipeline(folder: Path) -> Pipeline:
 
 def places(made: Pipeline, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean rank of every gene in the lists that have it, and the share of lists that do."""
-    draft = Draft.open(made.vocabulary, made.input_size)
+    draft = VocabularyOnly.open(made.vocabulary, made.input_size)
     cells = Cells.read(made.cells, draft)
     rank = np.arange(len(cells.ids)) - np.repeat(cells.offsets[:-1], cells.lengths)
     size = draft.vocabulary.size

@@ -9,7 +9,7 @@ import pandas as pd
 from rankshift.jobs.pretraining.pretrain import Pretraining, pretrain
 from rankshift.jobs.verbs.screen import run_screen
 from rankshift.screen.engine.options import Options
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import StatOptions, statistics
 from rankshift.screen.tokenizer.tokenize import tokenize
@@ -52,7 +52,7 @@ class Pipeline:
         if not self.vocabulary.exists():
             build_vocabulary(self.counts, self.vocabulary)
         if not self.cells.exists():
-            tokenize(self.counts, Draft.open(self.vocabulary, self.input_size), self.cells, keep=self.keep)
+            tokenize(self.counts, VocabularyOnly.open(self.vocabulary, self.input_size), self.cells, keep=self.keep)
 
     def pretrain(self, training: Pretraining) -> Path:
         """The bundle of an encoder pretrained on the cells, by seed."""

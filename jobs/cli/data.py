@@ -94,7 +94,7 @@ def tokenize(
     """Rank lists from counts."""
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.bundle.bundle import Bundle
-    from rankshift.screen.genes.token_space import Draft
+    from rankshift.screen.genes.token_space import VocabularyOnly
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
 
     if (bundle is None) == (vocabulary is None):
@@ -102,7 +102,7 @@ def tokenize(
     columns = [c.strip() for c in keep.split(",") if c.strip()]
     report = rank(
         data,
-        Draft.open(vocabulary, input_size) if vocabulary is not None else Bundle.open(bundle),  # type: ignore[arg-type]
+        VocabularyOnly.open(vocabulary, input_size) if vocabulary is not None else Bundle.open(bundle),  # type: ignore[arg-type]
         out,
         keep=columns,
         where=where,

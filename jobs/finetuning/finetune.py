@@ -38,7 +38,7 @@ from rankshift.screen.files.atomic import replacing, scratch
 from rankshift.screen.files.json_file import read_json
 from rankshift.screen.progress import progress
 
-LOGITS = "logits.npy"  # in the folder of a stage that is done
+LOGITS = "logits.npy"  # lies in the folder of a stage that is done
 
 
 def finetune(

@@ -29,7 +29,7 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import Stopped
 from rankshift.screen.files.atomic import scratch
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 
 NO_LIMIT = 2**31 - 1
 
@@ -100,7 +100,7 @@ def train(rank: Rank, job: PretrainJob, report: Report) -> dict[str, Any]:
 class _Data:
     """The cells of a job, split, and what is known of them before training."""
 
-    draft: Draft
+    draft: VocabularyOnly
     table: Cells
     train: np.ndarray  # rows
     judged: np.ndarray  # rows that are held out
@@ -110,7 +110,7 @@ class _Data:
     @staticmethod
     def read(job: PretrainJob) -> "_Data":
         options = job.options
-        draft = Draft.open(job.vocabulary, options.positions or NO_LIMIT)
+        draft = VocabularyOnly.open(job.vocabulary, options.positions or NO_LIMIT)
         table = Cells.read(job.cells, draft)
         train, judged = split(len(table), options)
         known = table.take(train).ids

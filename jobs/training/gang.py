@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rankshift.jobs.training.rendezvous import Rendezvous
 from rankshift.screen.errors import InputError, Interrupted
 
-PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails: someone is gone
+PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails, because a rank is gone
 LIVENESS = 5.0  # seconds that those who are left wait for each other, to learn who is gone
 
 
@@ -131,7 +131,7 @@ def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
         left = error.left
         traceback.clear_frames(error.__traceback__)
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # frames that failed hold the wrapped model
+        traceback.clear_frames(error.__traceback__)  # the frames of the failed call still hold the wrapped model
         raise
     finally:
         gc.collect()

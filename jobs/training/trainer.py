@@ -33,7 +33,7 @@ from rankshift.jobs.training.step import Source, Step
 from rankshift.screen.errors import InputError, Stopped, TrainingFailed
 from rankshift.screen.families.operators import settle
 
-METRICS = "metrics"  # in the folder of an unfinished training
+METRICS = "metrics"  # lies in the folder of an unfinished training
 RECENT = 100  # steps that the training loss is averaged over
 DROP = 3  # stream of random numbers of dropout: (seed, DROP, step, rank, pass)
 

@@ -30,7 +30,7 @@ from rankshift.screen.engine.options import Options
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.json_file import read_json
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import Vocabulary
 from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.tokenize import tokenize
@@ -114,7 +114,7 @@ def demo(
         check=lambda: Vocabulary.read(vocabulary),
         make=lambda: step.tell(build_vocabulary(MYOBLASTS, vocabulary)),
     )
-    draft = Draft.open(vocabulary, input_size)
+    draft = VocabularyOnly.open(vocabulary, input_size)
     step(
         f"rank lists: the top {input_size} genes of every cell",
         cells,

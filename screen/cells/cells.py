@@ -23,11 +23,11 @@ from rankshift.screen.cells.token_table import (
     readable_batches,
     table_files,
 )
-from rankshift.screen.cells.uncropped import LENGTH_UNCROPPED, UNCROPPED, Below, split_off, uncropped
+from rankshift.screen.cells.uncropped import LENGTH_UNCROPPED, UNCROPPED, Uncropped, split_off, uncropped
 from rankshift.screen.cells.writer import writing
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import PLAIN, Frame
-from rankshift.screen.genes.token_space import Tokens
+from rankshift.screen.genes.token_space import TokenSpace
 from rankshift.screen.genes.vocabulary import Vocabulary
 
 
@@ -45,7 +45,7 @@ class Cells:
     obs: pa.Table
     frame: Frame = PLAIN
     notes: tuple[str, ...] = field(default=())
-    below: Below | None = None
+    below: Uncropped | None = None
 
     def __post_init__(self) -> None:
         if len(self.offsets) != self.obs.num_rows + 1 or int(self.offsets[-1]) != len(self.ids):
@@ -75,7 +75,7 @@ class Cells:
         return replace(self, ids=ids, offsets=offsets, obs=self.obs.take(rows), below=below)
 
     @staticmethod
-    def read(path: Path | Sequence[Path], bundle: Tokens, *, below: bool = False) -> "Cells":
+    def read(path: Path | Sequence[Path], bundle: TokenSpace, *, below: bool = False) -> "Cells":
         """Read a Parquet token table or a reference `.dataset` folder, checked against the bundle (or the draft of one).
 
         Several tables, or folders of them, are one table if they have the same columns. `cell_id` is the row number when a
@@ -93,7 +93,7 @@ class Cells:
             tables.append(_gather(file, batches, bundle, below))
         return tables[0] if len(tables) == 1 else _one_table(files, tables, bundle)
 
-    def checked(self, bundle: Tokens) -> "Cells":
+    def checked(self, bundle: TokenSpace) -> "Cells":
         """These cells, held against the bundle as tables are that are read: cells without a gene are left out."""
         check = Check(Path("cells in memory"), bundle)
         labels = self.obs.column("cell_id").combine_chunks()
@@ -114,13 +114,13 @@ class Cells:
                 write(some.ids, some.offsets, some.obs, None if some.below is None else uncropped(some))
 
 
-def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_below: bool) -> Cells:
+def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: TokenSpace, with_below: bool) -> Cells:
     check = Check(path, bundle)
     ids, used = np.empty(0, np.int32), 0
     lengths: list[np.ndarray] = []
     obs: list[pa.RecordBatch] = []
     nested: list[str] = []
-    below: list[Below] = []
+    below: list[Uncropped] = []
     row = 0
     for batch in readable_batches(path, batches):
         if "input_ids" not in batch.schema.names:
@@ -160,11 +160,11 @@ def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: Tokens, with_
         obs=table,
         frame=check.frame,
         notes=(*check.notes(), *(f"column {name} left out: it is nested" for name in nested)),
-        below=Below.joined(below) if below else None,
+        below=Uncropped.joined(below) if below else None,
     )
 
 
-def _one_table(files: Sequence[Path], tables: Sequence[Cells], bundle: Tokens) -> Cells:
+def _one_table(files: Sequence[Path], tables: Sequence[Cells], bundle: TokenSpace) -> Cells:
     """Several tables behind each other; the cells of tables that share an id are named after their file."""
     columns = set(tables[0].obs.column_names)
     for file, table in zip(files, tables, strict=True):
@@ -183,7 +183,7 @@ def _one_table(files: Sequence[Path], tables: Sequence[Cells], bundle: Tokens) -
         obs=pa.concat_tables(obs),
         frame=tables[0].frame,
         notes=tuple(f"{file.name}: {n}" for file, table in zip(files, tables, strict=True) for n in table.notes),
-        below=None if any(b is None for b in below) else Below.joined([b for b in below if b is not None]),
+        below=None if any(b is None for b in below) else Uncropped.joined([b for b in below if b is not None]),
     )
 
 

@@ -17,7 +17,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.genes.framing import PLAIN, Frame
-from rankshift.screen.genes.token_space import Tokens
+from rankshift.screen.genes.token_space import TokenSpace
 
 STAMP = b"rankshift.tokens_sha256"  # Parquet metadata: whose token numbers these are
 VERSION = b"rankshift.token_table"  # Parquet metadata: how the table is laid out
@@ -118,7 +118,7 @@ def rank_lists(path: Path, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 class Check:
     """Holds every cell against the bundle, batch after batch; remembers what only the whole table shows."""
 
-    def __init__(self, path: Path, bundle: Tokens) -> None:
+    def __init__(self, path: Path, bundle: TokenSpace) -> None:
         self.path, self.bundle = path, bundle
         self.framed: Any = None  # label of the first framed cell
         self.plain: Any = None

@@ -26,7 +26,7 @@ LENGTH_UNCROPPED = "length_uncropped"  # beside it in published data sets
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Below:
+class Uncropped:
     """Genes below the limit of n cells: ids int32, one cell after the other; offsets int64 (n + 1,)."""
 
     ids: np.ndarray
@@ -41,20 +41,20 @@ class Below:
         """Genes below the limit of one cell."""
         return int(self.offsets[cell + 1] - self.offsets[cell])
 
-    def take(self, rows: pa.Array) -> "Below":
+    def take(self, rows: pa.Array) -> "Uncropped":
         """Those of these cells, in this order."""
         lists = pa.LargeListArray.from_arrays(self.offsets, self.ids).take(rows)
-        return Below(np.asarray(lists.flatten()), np.asarray(lists.offsets) - lists.offsets[0].as_py())
+        return Uncropped(np.asarray(lists.flatten()), np.asarray(lists.offsets) - lists.offsets[0].as_py())
 
-    def first(self, most: int) -> "Below":
+    def first(self, most: int) -> "Uncropped":
         """At most the first `most` genes of every cell."""
         place = places_of(self.counts)
-        return Below(self.ids[place < most], offsets_of(np.minimum(self.counts, most)))
+        return Uncropped(self.ids[place < most], offsets_of(np.minimum(self.counts, most)))
 
     @staticmethod
-    def joined(parts: "Sequence[Below]") -> "Below":
+    def joined(parts: "Sequence[Uncropped]") -> "Uncropped":
         """Those of several tables behind each other."""
-        return Below(np.concatenate([p.ids for p in parts]), offsets_of(np.concatenate([p.counts for p in parts])))
+        return Uncropped(np.concatenate([p.ids for p in parts]), offsets_of(np.concatenate([p.counts for p in parts])))
 
 
 def split_off(
@@ -65,7 +65,7 @@ def split_off(
     whole_size: np.ndarray,
     frame: Frame,
     vocabulary: Vocabulary,
-) -> Below:
+) -> Uncropped:
     """What of the uncropped lists `whole` lies behind the lists `flat` of the same cells (flat values and lengths).
 
     Raises InputError where an uncropped list does not begin with the genes of its cell, or goes on with no gene.
@@ -85,7 +85,7 @@ def split_off(
     if different.any():
         at = int(np.searchsorted(np.cumsum(genes), int(np.argmax(different)), side="right"))
         raise InputError(f"{path}: {UNCROPPED} of row {at} does not begin with the genes of its list: tokenize again")
-    return Below(whole[~inside], offsets_of(whole_size - genes))
+    return Uncropped(whole[~inside], offsets_of(whole_size - genes))
 
 
 def uncropped(cells: "Cells") -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +107,7 @@ def extended(cells: "Cells") -> "Cells":
     return replace(cells, ids=ids, offsets=offsets_of(size + tail), below=None)
 
 
-def _spliced(ids: np.ndarray, begin: np.ndarray, end: np.ndarray, below: Below) -> tuple[np.ndarray, np.ndarray]:
+def _spliced(ids: np.ndarray, begin: np.ndarray, end: np.ndarray, below: Uncropped) -> tuple[np.ndarray, np.ndarray]:
     """ids[begin[i]:end[i]] and then the i-th list below, for every i."""
     own = end - begin
     size = own + below.counts

@@ -14,7 +14,7 @@ from rankshift.screen.perturb.edits import CellEdits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class SharedEdit:
     """What single edits of one cell share in the first layer (kernel `first_layer`).
 
     at [P]: place of the gene that leaves, ascending; the cell's length when a gene is inserted instead.
@@ -83,7 +83,7 @@ class Batch:
 
     ids: torch.Tensor
     arrays: ListArrays
-    split: Split | None
+    split: SharedEdit | None
     first_row: int = 0
 
     @property
@@ -117,7 +117,7 @@ class Batch:
         """Blocks of whole lists of at most `tokens` rows (at least one list); None: the whole batch."""
         for first, last in spans(self.arrays.length, tokens):
             row = int(self.arrays.length[:first].sum())
-            split = self.split and Split(
+            split = self.split and SharedEdit(
                 at=self.split.at[first:last], front=self.split.front, token=self.split.token[first:last]
             )
             yield Batch(ids=self.ids, arrays=self.arrays.part(first, last), split=split, first_row=row)
@@ -155,7 +155,7 @@ def batches(ids: torch.Tensor, arrays: ListArrays, tokens: int) -> Iterator[Batc
         first += len(part)
 
 
-def _split(arrays: ListArrays) -> Split | None:
+def _split(arrays: ListArrays) -> SharedEdit | None:
     """What single edits of one cell share, if every list is one deletion, or one move or insertion to one place."""
     if len(arrays) == 0 or arrays.source.shape[1] != 1:
         return None
@@ -165,9 +165,9 @@ def _split(arrays: ListArrays) -> Split | None:
         return None
     removes = (source < n).all()
     if removes and destination[0] == NOWHERE and length == n - 1:
-        return Split(at=source, front=None, token=token)
+        return SharedEdit(at=source, front=None, token=token)
     if removes and (source >= destination).all() and length == n:
-        return Split(at=source, front=int(destination[0]), token=token)
+        return SharedEdit(at=source, front=int(destination[0]), token=token)
     if (source == NOWHERE).all() and (token >= 0).all() and length == n + 1:
-        return Split(at=np.full(len(arrays), n, np.int32), front=int(destination[0]), token=token)
+        return SharedEdit(at=np.full(len(arrays), n, np.int32), front=int(destination[0]), token=token)
     return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
-SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}  # ten seconds or so: little is lost with a worker, and markers stay few
+# A shard is about ten seconds of work, so that a lost worker costs little and markers stay few.
+SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}
 
 # Words of errors that mean memory. Triton's "out of resource" is none: it means a multiprocessor's own, of any batch.
 OUT_OF_MEMORY = (

@@ -20,7 +20,7 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.noise import Sample, choose_dtype
 from rankshift.screen.files.object_store import fetched
 
-SHARD_LISTS = 64  # at least, where one cell is cut into shards: its original is computed in each of them
+SHARD_LISTS = 64  # fewest lists of a shard that holds a part of a cell, because each computes the cell's original
 SHARD_GENES = 8_000_000  # rows of gene shifts before they are added up: some 700 MB
 
 

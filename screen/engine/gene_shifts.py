@@ -44,7 +44,7 @@ def gene_table(shifts: Shifts, perturbation_of: np.ndarray, cells: Cells, kept: 
         "min": pa.array(cosine, pa.float32()),
     }
     table = pa.table(columns)
-    if kept.per_cell or len(np.unique(shifts.cell)) <= 1:  # every row is one cell's already
+    if kept.per_cell or len(np.unique(shifts.cell)) <= 1:  # every row already belongs to one cell
         return table
     sums = table.group_by(keys, use_threads=False).aggregate(
         [("n", "sum"), ("sum", "sum"), ("square", "sum"), ("min", "min")]

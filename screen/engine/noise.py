@@ -24,8 +24,8 @@ from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 
-CELLS = 8  # a sample draws from few cells, because each costs its original
-SHARE = 100  # one list in so many is recomputed, within these bounds
+CELLS = 8  # a sample draws from few cells, because each cell costs the pass of its original
+SHARE = 100  # one list in SHARE is recomputed, from FEWEST to MOST of them
 FEWEST, MOST = 16, 128
 TOP = 100
 TRIAL_LISTS = 1000  # a screen of fewer lists is over before a trial of dtypes would pay

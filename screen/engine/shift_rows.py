@@ -110,7 +110,7 @@ def stack(rows: list[Shifts], none: Shifts) -> Shifts:
 
 
 def with_alone(shifts: Shifts, edits: list[CellEdits]) -> Shifts:
-    """Rows of the pairs, with what each gene does alone beside them."""
+    """The rows of the pairs, each beside what its genes do alone."""
     values = shifts.measured
     kept, first, second = [], [], []
     begin = 0

@@ -47,7 +47,7 @@ def shifts_of(
     some: Mapping[int, slice | np.ndarray] | None = None,
     done: Done = lambda n: None,
 ) -> Shifts:
-    """Shifts of the cells `numbers`; of a cell in `some` only these of its perturbed lists. `done` is told rows as they come.
+    """Shifts of the cells `numbers`; a cell in `some` gets only these of its lists. `done` is told of rows as they come.
 
     When memory is out the batch is halved and the group begins again; a single list that does not fit is an error. What
     fewer bits than float32 cannot hold is computed again in float32, with its group, and marked in the rows.

@@ -62,7 +62,7 @@ def write_run(place: Path | str, selected: Selected, decision: Decision, adaptiv
         return Run.open(out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     mirror.push(name for name in files if name != MANIFEST)
-    mirror.push([MANIFEST])  # last: it makes a run of what is there
+    mirror.push([MANIFEST])  # written last, because a folder with a manifest is a run
     return Run.open(mirror.url)
 
 

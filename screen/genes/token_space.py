@@ -15,7 +15,7 @@ from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
 PUBLISHED_SIZE = {"v1": 2048, "v2": 4096}  # longest lists of the published models by generation
 
 
-class Tokens(Protocol):
+class TokenSpace(Protocol):
     """The part of a bundle that token tables depend on."""
 
     @property
@@ -24,7 +24,7 @@ class Tokens(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Tokens, Ensembl ids and medians."""
+        """TokenSpace, Ensembl ids and medians."""
 
     @property
     def frame_tokens(self) -> FrameTokens:
@@ -40,7 +40,7 @@ class Tokens(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Draft:
+class VocabularyOnly:
     """A vocabulary without a model. input_size: longest list, specials included."""
 
     path: Path
@@ -59,8 +59,8 @@ class Draft:
         return self.vocabulary.frame_tokens
 
     @staticmethod
-    def open(vocabulary: Path, input_size: int | None = None) -> "Draft":
+    def open(vocabulary: Path, input_size: int | None = None) -> "VocabularyOnly":
         """Read a vocabulary.parquet; without an input size lists are as long as in the published models."""
         table = read_vocabulary(Path(vocabulary))
         size = PUBLISHED_SIZE["v1" if table.special.cls is None else "v2"] if input_size is None else input_size
-        return Draft(path=Path(vocabulary), vocabulary=table, input_size=size)
+        return VocabularyOnly(path=Path(vocabulary), vocabulary=table, input_size=size)

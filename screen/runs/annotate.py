@@ -56,7 +56,7 @@ def annotate(
 
 
 def _of_cells(run: Run, name: str, measures: Sequence[str], place: pd.Series) -> dict[str, np.ndarray]:
-    """Of one perturbation the measures of all cells of an AnnData, NaN where there are none; place: row by cell_id."""
+    """The measures of one perturbation for all cells of an AnnData, NaN where there are none; place: row by cell_id."""
     rows = run.frame(
         f"SELECT CAST(cell_id AS VARCHAR) AS cell, {', '.join(map(quoted, measures))} FROM shifts "
         f"WHERE {literal(name)} IN (gene_ids, symbols)"

@@ -29,7 +29,7 @@ class RunFolder:
     def open(cls, place: Path | str) -> Self:
         """Open the run at a path or a URL; raises InputError when it is none or was written by another schema.
 
-        Of a URL, manifest, cells and perturbations are fetched at once, and parts when `committed` is asked.
+        A URL's manifest, cells and perturbations are fetched at once, its parts when `committed` is asked.
         """
         mirror = Mirror.of(place)
         if mirror is not None:
@@ -43,7 +43,7 @@ class RunFolder:
         return str(self.path.resolve()) if self.mirror is None else self.mirror.url
 
     def share(self, *names: str) -> None:
-        """Put files just written to the run's folder where the run is, in this order; a path has them already."""
+        """Put files just written to the run's folder where the run is, in this order. No effect for a local folder."""
         if self.mirror is not None:
             for name in names:
                 self.mirror.push([name])

@@ -16,7 +16,7 @@ STATISTICS = "statistics.parquet"  # the run's own table of statistics, written 
 SHIFTS, GENES, COMMITS = "shifts", "genes", "commits"  # folders: parts, gene-level parts, markers
 COMPACTED = "compacted"  # folder: a sorted copy of the parts, and its index, written by `rankshift compact`
 ROUNDS, PREDICTED, ANSWERS = "rounds", "predict", "answers.parquet"  # of adaptive screens
-EMPTY_PART = "empty"  # a part without rows that every run has, so that views exist before the first commit
+EMPTY_PART = "empty"  # every run has a part without rows, so that views exist before the first commit
 
 CELL, PERTURBATION = "cell", "perturbation"
 SIMILARITY, CELL_COSINE = "similarity", "cell_cosine"

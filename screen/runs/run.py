@@ -41,7 +41,7 @@ class Run(RunFolder):
     ) -> pa.Table:
         """Rows of one SQL query over the views; raises InputError on SQL that fails or would change anything.
 
-        The views are those of docs/sql.md: `shifts(cell_id, perturbation, kind, gene_ids, symbols, similarity, cell_cosine,
+        The views are described in docs/sql.md: `shifts(cell_id, perturbation, kind, gene_ids, symbols, similarity, cell_cosine,
         cos_before_<state>, shift_<state>, …)`, `cells`, `perturbations`, `hits` and more. Of `others`, runs or their folders,
         the views are in schemas of their names; `tables` are files (.csv, .tsv, .parquet, .json) to join.
 

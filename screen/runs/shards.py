@@ -21,7 +21,7 @@ from rankshift.screen.runs.sums import FILES, sums_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Cells first_cell..last_cell-1 of a run; of a single cell, only its perturbed lists first_list..last_list-1.
+    """Cells first_cell..last_cell-1 of a run; if that is a single cell, only its lists first_list..last_list-1.
 
     `lists`: how many perturbed lists there are, and so rows of the part.
     """

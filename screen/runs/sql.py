@@ -19,7 +19,7 @@ from rankshift.screen.files.one_line import one_line
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.views import NAMES, absent, literal, quoted, views_of
 
-MEMORY = "2GB"  # of DuckDB, beside the interpreter and the libraries; what is longer goes through temporary files
+MEMORY = "2GB"  # what DuckDB may hold beside the interpreter and the libraries; more goes through temporary files
 READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet", ".json": "read_json"}
 HEADER = 1 << 16  # bytes of a file to join in which its columns are named
 TAKEN = {*NAMES, "main", "temp", "system", "information_schema", "pg_catalog", "tables"}
@@ -101,7 +101,7 @@ def ask(
             raise InputError(f"a query reads the run, {kinds[0]} would change something: use SELECT")
         return connection.sql(statements[0])
     except duckdb.Error as error:
-        try:  # a relation loses the place of what it cannot bind, a plan has it
+        try:  # a relation loses the place of a name that it cannot bind, a plan keeps it
             connection.execute(f"EXPLAIN {query}")
         except duckdb.Error as again:
             raise refusal(again, query, run, others, len("EXPLAIN ")) from error

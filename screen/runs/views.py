@@ -93,7 +93,7 @@ def own_mode(run: RunFolder) -> str:
 
 
 def committed_mark(markers: Iterable[str]) -> dict[str, Any]:
-    """What statistics were made of: number of committed shards, and a digest of their names."""
+    """The parts that statistics were made of: the number of committed shards, and a digest of their names."""
     names = sorted(markers)
     return {"shards": len(names), "sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
 
@@ -238,4 +238,4 @@ def _noise(run: RunFolder) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "NULL"
-    return literal(str(value))  # a string, so that nan has a word, too
+    return literal(str(value))  # quoted, because SQL has no bare word for NaN

@@ -22,7 +22,7 @@ INDEX = ""  # name of the first column of published tables: the number of a row 
 def cell_rows(run: Run, *, published: bool) -> pa.RecordBatchReader:
     """aggregate_data: one row per cell and perturbation, of one perturbation in processing order (PS 4.6).
 
-    published: Cosine_sim and Gene (symbols; of joint perturbations joined by `+`). Else identity and all that was measured.
+    published: Cosine_sim and Gene (symbols, those of a joint perturbation joined by `+`). Otherwise: identity and all measures.
     """
     with run.connect() as connection:
         counted = connection.sql("SELECT count(*) FROM perturbations").fetchall()
@@ -75,8 +75,8 @@ class _Names:
 
     perturbations: pa.Table
     vocabulary: pa.Table
-    place: np.ndarray  # of perturbations in the order of their tokens
-    row_of: np.ndarray  # of the vocabulary, by token
+    place: np.ndarray  # where a perturbation stands in the order of tokens
+    row_of: np.ndarray  # row of the vocabulary by token
 
     @staticmethod
     def read(run: Run) -> "_Names":
@@ -96,7 +96,7 @@ class _Names:
         return pa.table({"perturbation": self.perturbations["perturbation"], "place": self.place})
 
     def look_up(self, rows: pa.RecordBatch) -> tuple[pa.Table, pa.ChunkedArray, pa.ChunkedArray, pa.Array]:
-        """Of every row the perturbation, Ensembl id and symbol of the affected gene (null of a cell), and if it is a cell."""
+        """Perturbation of every row, Ensembl id and symbol of the affected gene (null for a cell), and whether it is a cell."""
         token = rows["affected"].to_numpy()
         cell = pa.array(token == CELL)
         row = pa.array(self.row_of[np.where(token == CELL, 0, token)], mask=token == CELL)

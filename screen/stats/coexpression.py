@@ -29,7 +29,7 @@ def state_baselines(run: Run, seen: Observations) -> dict[str, np.ndarray] | Non
     correlation[known] = table["state_correlation"].to_numpy()
     gene_of = np.full(size, -1, np.int64)
     gene_of[token] = np.arange(len(token))
-    sums = np.zeros((3, len(token)))  # of the score, its square, its product with the programme
+    sums = np.zeros((3, len(token)))  # sums of the score, its square and its product with the programme
     frame = run.manifest.perturb.frame
     cells, programme = 0, np.zeros(2)  # sums of the programme and its square
     for _, ids, length in lists_of(run):
@@ -45,9 +45,7 @@ def state_baselines(run: Run, seen: Observations) -> dict[str, np.ndarray] | Non
     mean, centre = sums[0] / cells, programme[0] / cells
     own = weight[token]
     variance, together = sums[1] / cells - mean**2, sums[2] / cells - mean * centre
-    rest = (
-        programme[1] / cells - centre**2 - 2 * own * together + own**2 * variance
-    )  # of the programme without the gene
+    rest = programme[1] / cells - centre**2 - 2 * own * together + own**2 * variance  # the programme without the gene
     varies = (variance > 1e-12) & (rest > 1e-12)
     with np.errstate(invalid="ignore", divide="ignore"):
         coexpression = (together - own * variance) / np.sqrt(variance * rest)

@@ -1,7 +1,7 @@
 """The statistics as published: the same numbers, column names, order and row index (PS 4).
 
-One deviation: the component of impact of the mixture is the one of lower mean (PS B3). Of joint perturbations, per-cell
-rows carry the genes joined by `+`, where the published code puts one gene name into each row or fails.
+One deviation: the component of impact of the mixture is the one of lower mean (PS B3). Per-cell rows of joint
+perturbations carry the genes joined by `+`, where the published code puts one gene name into each row or fails.
 """
 
 import random

@@ -23,7 +23,7 @@ NEAREST, FARTHEST = 16, 128  # genes on either side that make the trend: a quart
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InCells:
-    """Of N rows and G perturbations (as in `Observations`): rank and adjusted value per row, detection per gene.
+    """For N rows and G perturbations (as in `Observations`): rank and adjusted value per row, detection per gene.
 
     rank: int32 [N], 1 for the top gene of the cell, 0 where the cell's list has no such gene. adjusted: float32 [N], NaN
     where there is no rank or no other gene. detected: int64 [G], cells whose list has the gene.
@@ -68,7 +68,7 @@ def in_cells(run: Run, seen: Observations, values: np.ndarray) -> InCells:
         row = np.where(gene >= 0, place[cell, gene], -1)
         there = row >= 0
         row, cell, position = row[there], cell[there], frame.rank(position[there])
-        rank[row[::-1]] = position[::-1]  # of a gene that stands twice the first place counts
+        rank[row[::-1]] = position[::-1]  # if a gene stands twice, its first place counts
         once = rank[row] == position
         row, cell, position = row[once], cell[once], position[once]
         y = values[row].astype(np.float64)

@@ -16,7 +16,7 @@ from rankshift.screen.cells.obs import is_anndata
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.files.object_store import fetched
-from rankshift.screen.genes.token_space import Tokens
+from rankshift.screen.genes.token_space import TokenSpace
 from rankshift.screen.tokenizer.endings import holds_counts
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ CellSource: TypeAlias = "Path | str | Sequence[Path | str] | Cells | AnnData"
 
 def tokenize(
     data: "AnnData | Path | str | Sequence[Path | str]",
-    bundle: Tokens | Path | str,
+    bundle: TokenSpace | Path | str,
     *,
     keep: Sequence[str] | None = None,
     where: str | None = None,
@@ -46,7 +46,7 @@ def tokenize(
     >>> tokenize(adata, "bundle", where="tissue = 'heart'").write("cells.parquet")  # doctest: +SKIP
     """
     # Start-up time: a screen of a token table must not wait for anndata and scipy.
-    from rankshift.screen.cells.uncropped import Below, split_off
+    from rankshift.screen.cells.uncropped import Uncropped, split_off
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
 
     if not (is_anndata(data) or isinstance(data, str | Path | list | tuple)):
@@ -56,7 +56,7 @@ def tokenize(
     lists: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     tables: list[pa.Table] = []
-    below: list[Below] = []
+    below: list[Uncropped] = []
 
     def gather(
         ids: np.ndarray, offsets: np.ndarray, obs: pa.Table, whole: tuple[np.ndarray, np.ndarray] | None
@@ -86,11 +86,11 @@ def tokenize(
         obs=pa.concat_tables(tables),
         frame=frame,
         notes=tuple(str(report).splitlines()[1:]),
-        below=Below.joined(below) if below else None,
+        below=Uncropped.joined(below) if below else None,
     )
 
 
-def cells_of(cells: CellSource, bundle: Tokens, *, below: bool = False) -> Cells:
+def cells_of(cells: CellSource, bundle: TokenSpace, *, below: bool = False) -> Cells:
     """Cells from a token table or several, from memory, or from an AnnData, which is tokenized with all of its obs."""
     if isinstance(cells, Cells):
         return cells.checked(bundle)

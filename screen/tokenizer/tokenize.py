@@ -21,7 +21,7 @@ from rankshift.screen.cells.select import rows_where
 from rankshift.screen.cells.writer import Write, writing
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import FrameTokens
-from rankshift.screen.genes.token_space import Tokens
+from rankshift.screen.genes.token_space import TokenSpace
 from rankshift.screen.tokenizer.counts import (
     BLOCK_CELLS,
     Block,
@@ -112,7 +112,7 @@ class _Source:
 
 def tokenize(
     data: "Path | Sequence[Path] | AnnData",
-    bundle: Tokens,
+    bundle: TokenSpace,
     out: Path | Write,
     *,
     keep: Sequence[str] | None = (),
@@ -199,7 +199,7 @@ def tokenize(
     )
 
 
-def _size(bundle: Tokens, input_size: int | None) -> int:
+def _size(bundle: TokenSpace, input_size: int | None) -> int:
     size = bundle.input_size if input_size is None else input_size
     least = bundle.frame_tokens.frame.size + 1
     if not least <= size <= bundle.input_size:
@@ -215,7 +215,7 @@ def _opened_by(data: "Path | Sequence[Path] | AnnData", layer: str | None) -> li
 
 def _sources(
     files: Sequence[Callable[[], Counts]],
-    bundle: Tokens,
+    bundle: TokenSpace,
     keep: Sequence[str] | None,
     where: str | None,
     least: float,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BUDGET = {"cpu": 1e13, "cuda": 1e15}  # FLOP: a minute or two
 PER_STATE = 250  # cells drawn
 PERTURBED = 24  # cells whose perturbed lists make an arrow
-FEWEST = 5  # of them, where the budget is short; fewer say too little
+FEWEST = 5  # points shown where the budget is short; fewer say too little
 SEED = 0
 
 

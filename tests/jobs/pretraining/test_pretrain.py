@@ -31,7 +31,7 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError, Stopped
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
 from rankshift.screen.tokenizer.tokenize import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
@@ -93,7 +93,7 @@ def trained(files, tmp_path_factory) -> Bundle:
 
 
 def read(files: tuple[Path, Path]) -> tuple[Cells, Vocabulary]:
-    draft = Draft.open(files[1])
+    draft = VocabularyOnly.open(files[1])
     return Cells.read(files[0], draft), draft.vocabulary
 
 
@@ -111,7 +111,7 @@ def test_it_learns_which_genes_go_together(trained):
 def test_on_real_cells_it_learns_more_than_gene_frequencies(tmp_path):
     """The demo's cells, with fewer genes of each and a narrower model than in the demo, which takes a minute and a half."""
     build_vocabulary(MYOBLASTS, tmp_path / "vocabulary.parquet")
-    draft = Draft.open(tmp_path / "vocabulary.parquet", 256)
+    draft = VocabularyOnly.open(tmp_path / "vocabulary.parquet", 256)
     tokenize(MYOBLASTS, draft, tmp_path / "cells.parquet", keep=["hours"])
     options = replace(DEMO, layers=1, width=32, heads=1, inner=32, learning_rate=3e-3)
     paths = tmp_path / "cells.parquet", tmp_path / "vocabulary.parquet", tmp_path / "bundle"

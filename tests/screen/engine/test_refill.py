@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForMaskedLM
 from rankshift.kernels.perturbed_lists import PerturbedLists, trace
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.cells.uncropped import Below, extended
+from rankshift.screen.cells.uncropped import Uncropped, extended
 from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
@@ -189,7 +189,7 @@ def test_a_full_cell_that_refills_shares_its_first_layer(framed, tmp_path):
     bundle = make_bundle(tmp_path / "model", tmp_path / "v.parquet", tmp_path / "bundle")
     genes = np.random.default_rng(0).permutation(np.arange(4, 200))[: 96 - 2 * framed].astype(np.int32)
     ids = np.array([CLS, *genes, EOS], np.int32) if framed else genes
-    below = Below(np.array([next(t for t in range(4, 200) if t not in genes)], np.int32), np.array([0, 1]))
+    below = Uncropped(np.array([next(t for t in range(4, 200) if t not in genes)], np.int32), np.array([0, 1]))
     cell = Cells(
         ids=ids, offsets=np.array([0, 96]), obs=pa.table({"cell_id": ["a"]}), frame=Frame.of_record(framed), below=below
     )

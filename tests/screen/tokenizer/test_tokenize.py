@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import make_vocabulary
 from rankshift.screen.tokenizer import count_file, counts
 from rankshift.screen.tokenizer.tokenize import tokenize
@@ -24,12 +24,12 @@ SYMBOLS = ["AAA", "BBB", "CCC", "CCC"]
 COUNTS = np.array([[4, 1, 0, 2], [0, 3, 3, 1], [5, 0, 0, 0], [1, 2, 3, 4]], np.float32)
 
 
-def draft(medians=(1.0, 1.0, 1.0, 1.0), framed=False, size=16, aliases=None) -> Draft:
+def draft(medians=(1.0, 1.0, 1.0, 1.0), framed=False, size=16, aliases=None) -> VocabularyOnly:
     """Tokens 2.. (4.. when framed) for GENES."""
     names = ["<pad>", "<mask>", *(["<cls>", "<eos>"] if framed else []), *GENES]
     table = make_vocabulary({name: i for i, name in enumerate(names)}, dict(zip(GENES, medians, strict=True)))
     table.symbol[-4:] = SYMBOLS
-    return Draft(path=Path("vocabulary.parquet"), vocabulary=table, input_size=size, aliases=aliases or {})
+    return VocabularyOnly(path=Path("vocabulary.parquet"), vocabulary=table, input_size=size, aliases=aliases or {})
 
 
 def h5ad(path: Path, matrix=COUNTS, genes=GENES, store=sp.csr_matrix, obs=None, column="ensembl_id", **var) -> Path:

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
-from rankshift.screen.genes.token_space import Draft
+from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import Vocabulary
 from rankshift.screen.tokenizer.tokenize import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
@@ -101,7 +101,7 @@ def test_exact_medians_are_numpys_and_approximate_ones_are_near(tmp_path):
 def test_a_corpus_can_be_tokenized_with_its_own_vocabulary(tmp_path):
     path = h5ad(tmp_path / "a.h5ad")
     build_vocabulary(path, tmp_path / "v.parquet", generation="v2")
-    draft = Draft.open(tmp_path / "v.parquet", input_size=8)
+    draft = VocabularyOnly.open(tmp_path / "v.parquet", input_size=8)
     tokenize(path, draft, tmp_path / "c.parquet")
     cells = Cells.read(tmp_path / "c.parquet", draft)
     assert cells.frame.record is True
