@@ -14,7 +14,7 @@ from rankshift.jobs.executor.shard_work import ShardJob, ShardWork, fan_out
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
-from rankshift.screen.engine.screener import Screener
+from rankshift.screen.engine.screener import Screener, missing
 from rankshift.screen.runs.run import Run
 from support import GOLDEN, ROWS, SCREEN
 
@@ -74,7 +74,7 @@ def test_a_run_whose_workers_and_driver_died_is_resumed(bundles, tmp_path, alone
 
 def test_an_error_of_a_shard_reaches_the_driver(bundles, tmp_path, ray_cluster):
     screener = prepared(bundles["v1"], tmp_path / "run")
-    (tmp_path / "run/shifts").rename(tmp_path / "run/elsewhere")
-    (tmp_path / "run/shifts").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="shifts"), OnRay(1) as executor:
+    for shard in missing(screener):
+        (tmp_path / "run/shifts" / f"{shard.name}.parquet" / "x").mkdir(parents=True)  # where no file can be put
+    with pytest.raises(OSError, match="shard-"), OnRay(1) as executor:
         fan_out(screener, bundles["v1"], executor)

@@ -159,16 +159,17 @@ def test_a_killed_worker_ends_the_training_with_a_checkpoint_to_go_on_from(pool,
 
 
 def test_a_stopped_gang_saves_itself_and_another_goes_on(pool, bundles, tmp_path):
+    epochs = 60  # long enough to be stopped on a fast machine
     telling = Telling()
     with Lease(pool, 2, gang=True) as lease:
         stopper = threading.Thread(target=lambda: (until(lambda: telling.cells > 0), telling.stop.set()))
         stopper.start()
         with pytest.raises(Stopped):
-            train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=10), telling)
+            train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=epochs), telling)
         stopper.join()
     with Lease(pool, 1, gang=True) as lease:
-        again = train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=10), Telling())
-    whole = train_here(job(tmp_path / "whole", bundles["v1"], epochs=10))
+        again = train_on(lease, train, job(tmp_path / "model", bundles["v1"], epochs=epochs), Telling())
+    whole = train_here(job(tmp_path / "whole", bundles["v1"], epochs=epochs))
     assert again["held_out_loss"] == pytest.approx(
         whole["held_out_loss"], abs=1e-3
     )  # sums over two ranks round otherwise
