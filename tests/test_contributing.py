@@ -46,6 +46,7 @@ def test_every_gene_but_the_first_changes_places_with_the_one_above_it():
         asked("promote", how="each", genes=(10,), frame=Frame(), limit=16)
 
 
+@pytest.mark.slow
 def test_the_example_can_be_screened(generation, bundles, tmp_path):
     done = run(GOLDEN / generation / "cells.parquet", bundles[generation], tmp_path / "run", perturb="promote")
     rows = done.frame("SELECT * FROM shifts")

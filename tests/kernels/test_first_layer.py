@@ -52,6 +52,7 @@ def edits_of_one_cell(draw):
     return below, above, extra, split, front, heads
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(edits_of_one_cell())
 def test_sharing_is_exact(case):

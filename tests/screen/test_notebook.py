@@ -108,6 +108,7 @@ def test_stats_and_report_spell_the_options_of_a_judgement():
             assert (given[field.name].annotation, given[field.name].default) == (field.type, field.default)
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_report(screened, tmp_path):
     said: list[str] = []
     screened.report(tmp_path / "report.html", min_cells=2, bootstrap=0, embed=False, say=said.append)

@@ -333,6 +333,7 @@ def test_a_fault_of_ours_shows_its_trace_without_the_keys_of_urls():
     assert "AKIAKEY" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_ends_a_query_without_a_trace(bundles, tmp_path):
     screen(V1 / "cells.parquet", bundles["v1"], tmp_path / "run", perturb="delete", max_cells=4)
     ask = ["query", str(tmp_path / "run"), "SELECT range FROM range(200000)", "--format", "csv"]

@@ -357,6 +357,7 @@ def tokenizer(generation: str, **options) -> TranscriptomeTokenizer:
     return TranscriptomeTokenizer(**{**given, **options})
 
 
+@pytest.mark.slow
 def test_tokens_are_the_published_ones_in_a_dataset_folder(generation, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/cells.h5ad").write_bytes((GOLDEN / generation / "cells.h5ad").read_bytes())

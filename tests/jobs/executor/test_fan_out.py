@@ -7,6 +7,7 @@ from rankshift.jobs.executor.fan_out import FanOut
 from rankshift.jobs.pool.worker import Grant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [1, 2])
 def test_all_shards_of_many_workers_come_back_with_their_steps(ahead):
     """`measure` raises where a shard or a step is missing. A shard of a fifth of LOOK: hardly anybody has to be asked."""
@@ -46,6 +47,7 @@ class Hanging(Waiting):
         return self._calls  # which never ends
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_told_and_its_pieces_go_to_others():
     crew, work, said = Hanging(3, 0.01), Numbers(40), []
     FanOut(crew, work, say=said.append, hung=0.3).drive()

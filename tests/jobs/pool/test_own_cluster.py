@@ -133,6 +133,7 @@ def test_ray_speaks_with_a_token_that_was_made_by_the_same_command(note, tmp_pat
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_named_cluster_where_nobody_listens_is_refused_in_a_line(scheme):
     with socket.socket() as free:

@@ -120,6 +120,7 @@ def test_on_real_cells_it_learns_more_than_gene_frequencies(tmp_path):
     assert losses["held_out_loss"] < losses["held_out_unigram"]
 
 
+@pytest.mark.slow
 def test_transformers_opens_it_and_gives_the_recorded_loss(trained, files):
     cells, table = read(files)
     model = BertForMaskedLM.from_pretrained(trained.path).eval()

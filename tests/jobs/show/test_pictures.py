@@ -82,6 +82,7 @@ def test_a_umap_is_the_same_every_time_and_keeps_clouds_apart():
     assert np.linalg.norm(centres[0] - centres[1]) > spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["names", "scale", "none"])
 def test_the_same_vectors_give_the_same_picture(kind, tmp_path):
     vectors, names = two_clouds()

@@ -33,6 +33,7 @@ def place() -> str:
         return f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_it_listens_on_its_address_only_and_to_nobody_once_all_are_there(place):
     ranks: dict[int, Rendezvous] = {}
     second = threading.Thread(target=lambda: ranks.update({1: Rendezvous(place, 1, 2, SOON)}))

@@ -107,6 +107,7 @@ JOINT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generation", "name"), JOINT)
 def test_a_joint_perturbation_is_one_dictionary(generation, name, bundles, tmp_path):
     case = CASES[generation][name]
@@ -131,6 +132,7 @@ def test_a_joint_perturbation_is_one_dictionary(generation, name, bundles, tmp_p
         assert_same(pickle.loads(files[1].read_bytes()), golden(case["gene"]))
 
 
+@pytest.mark.slow
 def test_states_lie_above_the_keys(generation, bundles, tmp_path):
     run = screened(generation, "delete_all_goal", bundles, tmp_path / "run")
     found: dict = {}

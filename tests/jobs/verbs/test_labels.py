@@ -47,6 +47,7 @@ def _some_genes(cells, bundles):
     return [v.ensembl_id[t] for t in cells.ids_of(0)[:2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_number_is_one_label_in_every_type_and_a_missing_one_is_none(spelling, tmp_path, bundles):
     column = SPELLINGS[spelling]

@@ -74,6 +74,7 @@ def test_a_terminal_shows_whole_numbers_however_narrow(runs):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nothing_in_a_name_or_a_value_controls_the_terminal(runs, capfd):
     """A sequence that would clear the screen, in a header, in a value, in a refusal, also among records and rewritten lines."""
     names = '1 AS "up\x1b[2J\x07", 3 AS "bidi\u202e", 4 AS "two\nlines"'
@@ -197,6 +198,7 @@ def test_views_for_another_client(runs, capfd):
         assert connection.sql("SELECT path FROM other.run").fetchall() == [(str((runs / "up").resolve()),)]
 
 
+@pytest.mark.slow
 def test_stats_leave_their_table_in_the_run(tmp_path, capfd):
     run, _ = Draw(cells=60, genes=80, per_cell=40, shifted=8, effect=5e-3).run(tmp_path / "run")
     assert rankshift("query", run.path, "SELECT * FROM hits") == 2

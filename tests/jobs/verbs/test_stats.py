@@ -56,6 +56,7 @@ def test_the_command(drawn, tmp_path, capfd):
     assert [p.name for p in tmp_path.iterdir()] == ["effects.csv"]
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_in_its_own_mode_where_none_is_named(drawn, tmp_path, capfd):
     run, _ = drawn
     for name, words in (("named", ["--mode", "goal"]), ("own", [])):

@@ -43,6 +43,7 @@ def recall(table: Table, verdict: Verdict) -> float:
     return len(set(verdict.top.tolist()) & strongest(table.means)) / TOP
 
 
+@pytest.mark.slow
 def test_the_full_screens_top_for_a_part_of_its_passes(tables):
     found = [played(t.population, t.values, Wanted(top=TOP, seed=seed)) for seed in range(3) for t in tables]
     verdicts = [verdict for _, verdict in found]
@@ -56,6 +57,7 @@ def test_the_full_screens_top_for_a_part_of_its_passes(tables):
     assert 0.7 < np.mean([v.explained for v in verdicts]) < 0.93
 
 
+@pytest.mark.slow
 def test_finished_genes_have_the_full_screens_means_and_intervals_of_the_others_cover(tables):
     inside, near = [], []
     for seed in range(3):
@@ -81,6 +83,7 @@ def test_the_audited_genes_are_finished_whatever_they_are(tables):
     assert audited(of, seed=0).sum() == of.genes // 50 == 21
 
 
+@pytest.mark.slow
 def test_a_wrong_prediction_costs_passes_and_not_truth(tables):
     rng = np.random.default_rng(0)
     good, bad, none = [], [], []
@@ -106,6 +109,7 @@ def test_the_order_of_rows_changes_nothing(tables):
         replace(of, cell=of.cell[mixed], gene=of.gene[mixed])
 
 
+@pytest.mark.slow
 def test_rounds_depend_on_the_seed_and_measure_no_row_twice(tables):
     table = tables[2]
     first, verdict = played(table.population, table.values, Wanted(top=TOP, seed=4))
@@ -118,6 +122,7 @@ def test_rounds_depend_on_the_seed_and_measure_no_row_twice(tables):
     assert [kind for kind, _ in first if kind != "pilot"] == ["audit", *["block"] * 4]
 
 
+@pytest.mark.slow
 def test_the_lowest_are_found_alike(tables):
     table = tables[0]
     upside, verdict = played(table.population, -table.values, Wanted(top=TOP, highest=False))
@@ -129,6 +134,7 @@ def test_the_lowest_are_found_alike(tables):
     assert recall(table, played(down, -table.values, Wanted(top=TOP, highest=False))[1]) >= 0.9
 
 
+@pytest.mark.slow
 def test_a_budget_is_not_exceeded_and_what_is_missing_is_said(tables):
     table = tables[0]
     whole, free = played(table.population, table.values, Wanted(top=TOP))

@@ -48,6 +48,7 @@ def base_of(folder: Path, kind: type = BertForMaskedLM, **saving) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"use_rslora": True}, {"rank_pattern": {"query": 2}}, {"bias": "none", "r": 1}]
 )

@@ -46,6 +46,7 @@ def runs(bundles, tmp_path_factory) -> dict[str, Run]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1", "v2"])
 def test_state_scores_are_those_of_the_token_table(name, runs, bundles):
     cells = Cells.read(GOLDEN / name / "cells.parquet", Bundle.open(bundles[name]))

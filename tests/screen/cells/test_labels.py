@@ -104,6 +104,7 @@ def test_states_that_differ_by_case_are_refused(tmp_path, bundles):
         screen(path, bundles["v1"], tmp_path / "run", perturb="delete", **route)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
 def test_a_table_to_join_whose_columns_are_one_name_is_refused(ending, tmp_path, bundles):
     run = screen(table(tmp_path), bundles["v1"], tmp_path / "run", perturb="delete", max_cells=1)

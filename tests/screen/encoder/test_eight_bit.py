@@ -43,6 +43,7 @@ def test_a_row_does_not_depend_on_its_batch_and_zeros_stay_zeros():
     assert torch.equal(EightBit.of(torch.zeros(8, 8)).float(), torch.zeros(8, 8))
 
 
+@pytest.mark.slow
 def test_a_screen_in_8_bits_is_near_and_its_noise_floor_says_how_near(bundles, tmp_path):
     options = {"perturb": "delete", "max_cells": 3}
     exact, rough = (

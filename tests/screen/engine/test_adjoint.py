@@ -183,6 +183,7 @@ def slow(encoder: Encoder, ids: np.ndarray, perturb: Perturb, measure: Measure) 
     return np.array(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize(("generation", "level"), [("v1", "cell"), ("v2", "cell"), ("v2", "cls")])
 def test_it_is_the_formula(name, generation, level, wide, monkeypatch):

@@ -39,6 +39,7 @@ def cells(bundles):
     return Cells.read(CELLS, Bundle.open(bundles["v1"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -87,6 +88,7 @@ def bundle_with(weights: dict[str, float], folder: Path) -> Bundle:
     return make_bundle(folder / "model", GOLDEN / "v1/vocabulary.json", folder / "bundle")
 
 
+@pytest.mark.slow
 def test_what_overflows_16_bits_is_computed_again_in_float32_and_counted(cells, tmp_path):
     """The inner layer reaches 1e6, float16 ends at 65,504; the output layer takes it back."""
     weights = {"intermediate.dense.weight": 1e6, "intermediate.dense.bias": 1e6, ".output.dense.weight": 1.0}

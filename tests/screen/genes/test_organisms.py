@@ -20,6 +20,7 @@ ORGANISMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("organism", ORGANISMS)
 def test_from_counts_to_statistics(organism, tmp_path):
     ids = ORGANISMS[organism]

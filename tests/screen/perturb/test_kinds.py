@@ -54,6 +54,7 @@ def screened(options: dict, bundle: Bundle, out: Path) -> tuple[Run, list[tuple[
     return prepared, encoder.lists
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["delete", "overexpress"])
 def test_a_panel_costs_the_cells_that_have_its_genes_and_one_original_each(kind, v1, tmp_path):
     """2,000 genes, of which the vocabulary knows 150 and the cells have some: counted are the lists the encoder ran."""

@@ -83,6 +83,7 @@ def report_of(run: Run, folder: Path, **options) -> Page:
     return Page(out)
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
     page = report_of(drawn, tmp_path, judging=StatOptions())
     result = statistics(drawn, "goal")
@@ -105,6 +106,7 @@ def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
     assert f"{left or 'None'} of the {hits} hits remain" in page.text
 
 
+@pytest.mark.slow
 def test_hits_stand_first_and_the_planted_genes_are_among_them(drawn, tmp_path):
     page = report_of(drawn, tmp_path, judging=StatOptions())
     hits = page.data["table"]["hit"]

@@ -100,6 +100,7 @@ def test_doing_it_again_writes_nothing(run):
     assert {path: path.stat().st_mtime_ns for path in (run.path / COMPACTED).rglob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_compacted_in_generations(run):
     """Five of six shards, then the last: a generation of its own, because the first is far longer."""
     whole = rows(run)

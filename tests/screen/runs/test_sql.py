@@ -75,6 +75,7 @@ def test_views_without_what_they_need_say_what_to_do(drawn, other, tmp_path):
         damaged.sql("SELECT * FROM hits")
 
 
+@pytest.mark.slow
 def test_statistics_of_fewer_shards_are_not_shown(tmp_path):
     run, _ = Draw(**{**SHAPE, "cells": 6000, "genes": 100, "per_cell": 100}).run(tmp_path / "run")
     assert len(run.committed) == 3
@@ -101,6 +102,7 @@ def test_a_run_keeps_the_statistics_of_its_own_mode(drawn, tmp_path):
     assert "impact" in plain.sql("SELECT * FROM hits").column_names
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_is_no_hit(tmp_path):
     """One gene leaves every cell as it is, the typical gene does not: it differs from the others, and is no hit."""
     draw = Draw(cells=200, genes=100, per_cell=60, donors=(0.25,) * 4, noise_sd=1e-3, shifted=5, effect=2e-2)

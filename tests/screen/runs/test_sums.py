@@ -48,6 +48,7 @@ FILES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("name", FILES)
 def test_one_flipped_bit_of_any_file_is_told(name, place, copy):
@@ -87,6 +88,7 @@ LOSSES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", ["shifts/shard-000001.parquet", "commits/shard-000001.json"])
 def test_a_lost_part_or_marker_is_told_and_computed_again(name, loss, copy, quiet, bundles):

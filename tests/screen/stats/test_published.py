@@ -127,6 +127,7 @@ def test_a_run_against_a_null_run_is_the_published_table(generation, screens, tm
     assert_same(got, published(generation, "delete_all__vs_null"))
 
 
+@pytest.mark.slow
 def test_the_mixture_is_the_published_one_but_for_the_order_of_its_components(generation, screens, tmp_path):
     run = screens(generation, "plain", perturb="delete")
     got = written(statistics(run, "mixture", reference_names=True), tmp_path)
@@ -137,6 +138,7 @@ def test_the_mixture_is_the_published_one_but_for_the_order_of_its_components(ge
     assert got.Test_avg_shift[low].max() < got.Test_avg_shift[~low].min()
 
 
+@pytest.mark.slow
 def test_rows_of_cells_are_the_published_ones(generation, screens, tmp_path):
     genes = list_of(generation, "delete_list1__aggregate_data")
     run = screens(generation, "list1", perturb="delete", genes=genes, how="together")

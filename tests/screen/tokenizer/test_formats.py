@@ -111,6 +111,7 @@ def test_the_lists_are_those_of_the_same_counts_in_memory(write, counts, bundles
     assert left_out is (write in (tenx, mtx))
 
 
+@pytest.mark.slow
 def test_a_screen_takes_counts_as_it_takes_a_token_table(counts, bundles, tmp_path):
     options = {"perturb": "delete", "max_cells": 3, "say": lambda line: None}
     from_counts = run(h5ad(counts, tmp_path), bundles["v1"], tmp_path / "a", **options)

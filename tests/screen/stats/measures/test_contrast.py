@@ -44,6 +44,7 @@ def values_of(run: Run, gene: str) -> pd.DataFrame:
     return run.sql(f"SELECT cell, donor, similarity FROM shifts WHERE gene_ids = '{gene}' ORDER BY cell").to_pandas()
 
 
+@pytest.mark.slow
 def test_differences_and_their_tests(runs, table):
     run, null, _ = runs
     assert (table.enough_cells == (np.minimum(table.cells, table.null_cells) >= 10)).all()

@@ -87,6 +87,7 @@ def test_planted_effects_come_first(drawn, effects):
     assert hits.shift_mean.is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_hits_below_the_noise_floor_are_marked(drawn, tmp_path):
     import shutil
 
