@@ -90,6 +90,7 @@ class Draw:
         (path / COMMITS).mkdir()
         self._write_names(path)
         shards = 0
+        self._manifest(shards).write(path)  # parts are written into a run
         with writing(path / CELLS) as write:
             for first, genes in self._lists(rng, abundance):
                 write(

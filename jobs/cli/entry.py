@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from types import FrameType, TracebackType
+from types import TracebackType
 
 import typer
 
@@ -22,6 +22,7 @@ from rankshift.jobs.cli import (  # noqa: F401 (registers the verbs)
     screens,
 )
 from rankshift.jobs.cli.app import app, say
+from rankshift.jobs.cli.stopping import bear_impatience, end_when_asked, terminated
 from rankshift.jobs.pool.connection import exit_now_if_lost
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
@@ -48,21 +49,12 @@ WAYS = {
 
 def main() -> None:
     """The entry point of the command."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     sys.excepthook = _unexpected
     code = run_command(sys.argv[1:])
     exit_now_if_lost(code)
+    end_when_asked(code)
     sys.exit(code)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """A job that is stopped, or a machine that is taken away, sends SIGTERM: the same as Ctrl-C to us.
-
-    Also where Ctrl-C is ignored, because a script's `&` has started the command.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -72,6 +64,7 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line and turn what happened into an exit code; unexpected errors are raised."""
+    bear_impatience()
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
     try:

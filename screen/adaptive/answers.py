@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.adaptive.allocation import Verdict
 from rankshift.screen.adaptive.rows_of_run import RowsOfRun
-from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.layout import ANSWERS, PERTURBATIONS
 from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.writing import writing
 
 
 def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict) -> None:
@@ -42,7 +42,7 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict) -> None:
             "measured": pa.array(measured, pa.int64()),
         }
     )
-    with replacing(run.path / ANSWERS, within=run.path) as temporary:
+    with writing(run.path, run.path / ANSWERS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from rankshift.screen.adaptive.allocation import Round
 from rankshift.screen.adaptive.rows_of_run import RowsOfRun
 from rankshift.screen.engine.screener import Screener
-from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.layout import ROUNDS, part_path
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard
+from rankshift.screen.runs.writing import writing
 
 FIRST = 1_000_000  # number of the first shard of round 1; a round has fewer shards than that
 
@@ -78,7 +78,7 @@ def planned(screener: Screener, rows: RowsOfRun, asked: Round, number: int) -> P
         columns = {"shard": shard, "cell": cell, "list": rows.list_[asked.rows]}
         order = np.lexsort((columns["list"], cell))
         table = pa.table({name: pa.array(column[order].astype(np.int32)) for name, column in columns.items()})
-        with replacing(plan_path(run, number), within=run.path) as temporary:
+        with writing(run.path, plan_path(run, number)) as temporary:
             pq.write_table(table, temporary, compression="zstd")
     return read_plan(run, number)
 

@@ -13,11 +13,11 @@ from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.adjoint import predict
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.atomic import replacing
 from rankshift.screen.perturb.perturbation import edits_of
 from rankshift.screen.runs.layout import PREDICTED, SIMILARITY
 from rankshift.screen.runs.manifest import AdaptiveAsked
 from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.writing import writing
 
 CELLS_OF_PART = 16  # cells whose predictions are a file: some 150 passes, small beside a shard
 
@@ -49,7 +49,7 @@ def predict_part(screener: Screener, part: int, encoder: Encoder) -> int:
         for number in range(part * CELLS_OF_PART, min((part + 1) * CELLS_OF_PART, len(screener.cells))):
             found.append(predict(screener.cells.ids_of(number), encoder, screener.perturb, screener.measure)[:, state])
     values = np.concatenate(found)
-    with replacing(predicted_path(run, part), within=run.path) as temporary, temporary.open("wb") as file:
+    with writing(run.path, predicted_path(run, part)) as temporary, temporary.open("wb") as file:
         np.save(file, values, allow_pickle=False)
     return len(values)
 

@@ -33,6 +33,7 @@ from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, commit, plan
 from rankshift.screen.runs.sums import FILES, check_run, mend
+from rankshift.screen.runs.writing import whole_or_gone
 from rankshift.screen.tokenizer.source import CellSource
 
 Watch = Callable[[str, int, int], AbstractContextManager[Done]]
@@ -143,15 +144,16 @@ def run(
     """
     opened = Bundle.open(fetched(bundle))
     prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume, say=say)
-    encoder = load_encoder(prepared, opened)
-    screener = Screener.open(prepared.place, opened)
-    left = list(missing(screener))
-    rows = prepared.manifest.lists or 0
-    already = rows - sum(shard.lists for shard in left)
-    with nullcontext(done) if watch is None else watch("perturbations", rows, already) as step:
-        for shard in left:
-            screener.compute(shard, encoder, step)
-    return finish(screener, opened)
+    with whole_or_gone(prepared.path):
+        encoder = load_encoder(prepared, opened)
+        screener = Screener.open(prepared.place, opened)
+        left = list(missing(screener))
+        rows = prepared.manifest.lists or 0
+        already = rows - sum(shard.lists for shard in left)
+        with nullcontext(done) if watch is None else watch("perturbations", rows, already) as step:
+            for shard in left:
+                screener.compute(shard, encoder, step)
+        return finish(screener, opened)
 
 
 def finish(screener: Screener, bundle: Bundle) -> Run:

@@ -30,29 +30,44 @@ def sync(path: Path) -> None:
 def replacing(path: Path, *, folders: bool = False, within: Path | None = None) -> Iterator[Path]:
     """A temporary path in the folder of `path`; what was written there becomes `path` when the block ends well.
 
-    On an exception nothing is left behind and an older `path` stays as it was. folders: a folder may take the place of one
-    that holds something; without it that is an error, because two may be writing. within: a folder that must be there and
-    is never made again, as a run that was moved or removed while it is computed; raises InputError without it.
+    On an exception nothing is left behind, also where the folder was moved meanwhile, and an older `path` stays as it was.
+    folders: a folder may take the place of one that holds something; without it that is an error, because two may be
+    writing. within: a file that stands for the folder it is in, as the manifest of a run: where it is gone, the folder was
+    moved or removed, is not made again, and MovedAway is raised.
     """
-    if within is not None and not within.is_dir():
-        raise _gone(within)
+    if within is not None:
+        check_there(within)
     temporary = _beside(path, "tmp", within)
+    folder = os.open(temporary.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield temporary
         sync(temporary)
+        if within is not None:
+            check_there(within)
         if folders and temporary.is_dir() and path.exists():
             _swap(temporary, path)
         else:
             os.replace(temporary, path)
-        sync(path.parent)
+        os.fsync(folder)
     except BaseException as error:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
-        if within is not None and isinstance(error, FileNotFoundError) and not within.is_dir():
-            raise _gone(within) from error
+        _remove(temporary.name, folder)
+        if within is not None and isinstance(error, FileNotFoundError):
+            check_there(within)
         raise
+    finally:
+        os.close(folder)
+
+
+class MovedAway(InputError):
+    """The folder that is written into was moved or removed."""
+
+
+def check_there(within: Path) -> None:
+    """Raise MovedAway where the file that stands for its folder is gone."""
+    if not within.exists():
+        raise MovedAway(
+            f"{within.parent} was moved or removed while it was written: put it back, then continue with --resume"
+        )
 
 
 @contextmanager
@@ -66,18 +81,25 @@ def scratch(beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _gone(folder: Path) -> InputError:
-    return InputError(f"{folder} was moved or removed while it was written: put it back, then continue with --resume")
+def _remove(name: str, folder: int) -> None:
+    """Remove a file or folder by its name in an open folder, wherever that is by now."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # what unlink says of a folder depends on the system
+        shutil.rmtree(name, dir_fd=folder)
 
 
 def _beside(path: Path, ending: str, within: Path | None = None) -> Path:
     if within is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    elif path.parent != within:
+    elif path.parent != within.parent:
         try:
             path.parent.mkdir(exist_ok=True)
-        except FileNotFoundError as error:
-            raise _gone(within) from error
+        except FileNotFoundError:
+            check_there(within)
+            raise
     return path.with_name(f".{path.name[:64]}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{ending}")
 
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.compacted import INDEX, INDEX_VERSION, Generation, generations
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.layout import COMPACTED, EMPTY_PART, GENES, SHIFTS
@@ -25,6 +24,7 @@ from rankshift.screen.runs.markers import stamped
 from rankshift.screen.runs.shards import encodings
 from rankshift.screen.runs.sql import limited
 from rankshift.screen.runs.views import literal, quoted
+from rankshift.screen.runs.writing import writing
 
 GROUP_ROWS = 1 << 17  # of a row group: what a query for one gene reads at least, a megabyte or two
 FILE_ROWS = 1 << 24  # of a file: some 200 MB
@@ -106,7 +106,7 @@ def _sorted(run: Path, folder: str, shards: Sequence[str]) -> Iterator[str]:
             number, first = 0, next(batches, None)
             while first is not None:
                 name = f"{folder}-{generation}-{number:04d}.parquet"
-                with replacing(run / COMPACTED / name) as temporary:
+                with writing(run, run / COMPACTED / name) as temporary:
                     first = _write(temporary, schema, first, batches)
                 yield name
                 number += 1
@@ -130,7 +130,7 @@ def _write(
 def _switch(place: Path, told: Sequence[Generation]) -> None:
     """From here on readers take these generations."""
     entries = [{"files": one.files, "shards": one.shards} for one in told]
-    with replacing(place / INDEX) as temporary:
+    with writing(place.parent, place / INDEX) as temporary:
         temporary.write_text(json.dumps({"version": INDEX_VERSION, "generations": entries}))
 
 

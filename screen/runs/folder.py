@@ -15,6 +15,7 @@ from rankshift.screen.runs.layout import ANSWERS, COMMITS, EMPTY_PART, MANIFEST
 from rankshift.screen.runs.manifest import Manifest, Screened
 from rankshift.screen.runs.markers import Marker, committed, committed_names
 from rankshift.screen.runs.sums import FILES, check_run
+from rankshift.screen.runs.writing import writing
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ class RunFolder:
     def record(self, **changes: Any) -> Self:
         """The run with typed values of its manifest replaced, written at once."""
         manifest = self.manifest.replace(**changes)
-        manifest.write(self.path)
+        with writing(self.path, self.path / MANIFEST) as temporary:
+            temporary.write_text(manifest.text())
         self.share(MANIFEST)
         return type(self)(self.path, manifest, self.mirror)
 

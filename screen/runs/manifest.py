@@ -11,8 +11,8 @@ from typing import Any
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.entries import Entries, Unfit, all_of, short, take, typed
 from rankshift.screen.genes.framing import PLAIN, Frame
-from rankshift.screen.runs.entries import Entries, Unfit, all_of, short, take, typed
 from rankshift.screen.runs.layout import MANIFEST, measures
 
 SCHEMA_VERSION = 1
@@ -254,7 +254,7 @@ class Manifest(Mapping[str, Any]):
 
     def write(self, run: Path) -> None:
         """Write run.json of the run folder, whole or not at all."""
-        with replacing(run / MANIFEST, within=run) as temporary:
+        with replacing(run / MANIFEST) as temporary:
             temporary.write_text(self.text())
 
     def _written(self) -> dict[str, Any]:

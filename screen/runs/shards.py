@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.layout import genes_path, marker_path, part_path
 from rankshift.screen.runs.sums import FILES, sums_of
+from rankshift.screen.runs.writing import writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Ta
         written.append(genes_path(run, shard.name))
         _write(genes, written[1], run)
     marker = marker_path(run, shard.name)
-    with replacing(marker, within=run) as temporary:
+    with writing(run, marker) as temporary:
         files = sums_of(run, (path.relative_to(run).as_posix() for path in written))
         temporary.write_text(json.dumps({"shard": shard.name, "rows": shifts.num_rows, **record, FILES: files}))
     return [*files, marker.relative_to(run).as_posix()]
@@ -94,5 +94,5 @@ def encodings(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _write(table: pa.Table, path: Path, run: Path) -> None:
-    with replacing(path, within=run) as temporary:
+    with writing(run, path) as temporary:
         pq.write_table(table, temporary, **encodings(table.schema))

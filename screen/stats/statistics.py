@@ -14,6 +14,7 @@ from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.layout import STATISTICS
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import STAMP, committed_mark, own_mode
+from rankshift.screen.runs.writing import writing
 from rankshift.screen.stats import published
 from rankshift.screen.stats.aggregate_tables import INDEX, cell_rows, gene_rows
 from rankshift.screen.stats.effects import goal_effects, null_effects, similarity_effects
@@ -37,8 +38,8 @@ class Statistics:
         """All rows."""
         return self.rows.read_all()
 
-    def write(self, out: Path) -> int:
-        """Write a .csv or .parquet, whole or not at all; returns the number of rows.
+    def write(self, out: Path, run: Path | None = None) -> int:
+        """Write a .csv or .parquet, whole or not at all; returns the number of rows. run: the folder of the run it belongs to.
 
         The index column of the published tables has no name in a CSV, as published, and is called `row` in Parquet.
         """
@@ -50,7 +51,7 @@ class Statistics:
             schema = schema.with_metadata(
                 {**(schema.metadata or {}), STAMP: json.dumps(self.summary, allow_nan=False).encode()}
             )
-        with replacing(out) as temporary:
+        with replacing(out) if run is None else writing(run, out) as temporary:
             if out.suffix == ".csv":
                 options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
                 writer: Any = pyarrow.csv.CSVWriter(temporary, schema, write_options=options)
@@ -111,7 +112,7 @@ def record(run: Run, found: Statistics) -> Statistics:
         raise InputError(f"{run.path} keeps statistics of mode {own_mode(run)} only: write others with --out FILE")
     table = found.table()
     try:
-        Statistics(rows=table.to_reader(), summary=found.summary).write(run.path / STATISTICS)
+        Statistics(rows=table.to_reader(), summary=found.summary).write(run.path / STATISTICS, run.path)
         run.share(STATISTICS)
     except PermissionError as error:
         raise InputError(f"{run.path} cannot be written to ({error.strerror}): write to --out FILE instead") from error

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rankshift.screen.errors import InputError
-from rankshift.screen.files.atomic import replacing, scratch
+from rankshift.screen.files.atomic import MovedAway, replacing, scratch
 
 
 def names(folder: Path) -> list[str]:
@@ -56,29 +55,53 @@ def test_a_scratch_folder_is_gone_however_the_block_ends(tmp_path):
     assert names(tmp_path / "deep") == []
 
 
-def test_a_folder_that_must_be_there_is_not_made_again(tmp_path):
-    run = tmp_path / "run"
-    (run / "shifts").mkdir(parents=True)
-    with replacing(run / "commits/a.json", within=run) as temporary:
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder for which its run.json stands."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    return folder
+
+
+def test_a_folder_that_must_be_there_is_not_made_again(run):
+    sign = run / "run.json"
+    with replacing(run / "commits/a.json", within=sign) as temporary:
         temporary.write_text("{}")
     assert (run / "commits/a.json").read_text() == "{}"
     shutil.rmtree(run)
-    for path in (run / "run.json", run / "commits/b.json"):
-        refused = pytest.raises(InputError, match=r"run was moved or removed while it was written: put it back")
-        with refused, replacing(path, within=run) as temporary:
+    for path in (run / "b.json", run / "commits/b.json"):
+        refused = pytest.raises(MovedAway, match=r"run was moved or removed while it was written: put it back")
+        with refused, replacing(path, within=sign) as temporary:
             temporary.write_text("{}")
     assert not run.exists()
 
 
-def test_one_that_goes_while_a_file_is_written_does_not_come_back(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-
+@pytest.mark.parametrize("folder", [False, True])
+def test_one_that_is_moved_while_a_file_is_written_has_nothing_of_it_anywhere(folder, run, tmp_path):
     def write() -> None:
-        with replacing(run / "a", within=run) as temporary:
-            temporary.write_text("{}")
+        with replacing(run / "a", within=run / "run.json") as temporary:
+            if folder:
+                temporary.mkdir()
+                (temporary / "half").write_text("{}")
+            else:
+                temporary.write_text("{}")
             run.rename(tmp_path / "moved")
 
-    with pytest.raises(InputError, match="was moved or removed"):
+    with pytest.raises(MovedAway, match="was moved or removed"):
         write()
     assert not run.exists()
+    assert names(tmp_path / "moved") == ["run.json"]
+
+
+def test_what_stands_for_the_folder_may_go_first(run):
+    """Whoever removes a folder removes its files one by one."""
+
+    def write() -> None:
+        with replacing(run / "a", within=run / "run.json") as temporary:
+            temporary.write_text("{}")
+            (run / "run.json").unlink()
+
+    with pytest.raises(MovedAway):
+        write()
+    assert names(run) == []
