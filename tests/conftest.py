@@ -16,10 +16,21 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_ACC
 # Before anything imports torch: threads that wait do not spin, which takes the processors from workers beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from support import DEMO, GOLDEN, ROWS, SCREEN
+from support import DEMO, GOLDEN, HALTS, ROWS, SCREEN
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# Processes of tests, also Ray's, stop where a test wants to find them: see tests/halting.
+os.environ[HALTS] = tempfile.mkdtemp(prefix="rankshift-halts")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "halting"), os.environ.get("PYTHONPATH")])
+)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ[HALTS], ignore_errors=True)
+
 
 SLOW = {"ray_cluster", "head", "members", "browser", "server"}  # fixtures that start a cluster, a browser, a server
 

@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ SCREEN = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
 ROWS = "FROM shifts ORDER BY cell, perturbation"
 
 DEMO = {"--max-cells": 12, "--input-size": 128, "--epochs": 1}  # of the fixture `finished`, a demo in small
+
+HALTS = "RANKSHIFT_TEST_HALTS"  # the variable with the folder of marks that tests/halting reads
 
 LEVEL = {"v1": "cell", "v2": "cls"}  # the embedding that the golden values of a generation are of
 
@@ -31,3 +36,57 @@ def until(true: Callable[[], bool], seconds: float = 600.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+class Halt:
+    """A mark at which a process stops itself: the one that is about to give `path` its name (tests/halting).
+
+    From `wait` on it is stopped, whatever the speed of the machine, until `go_on`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._mark = Path(os.environ[HALTS]) / str(path).replace(os.sep, "%")
+        self._mark.touch()
+
+    def wait(self) -> int:
+        """The process that stands at the mark, once it does."""
+        until(lambda: self._mark.read_text().endswith("\n") and state(int(self._mark.read_text())) == "T")
+        return int(self._mark.read_text())
+
+    def lift(self) -> None:
+        """Whoever comes now passes."""
+        self._mark.unlink(missing_ok=True)
+
+    def go_on(self) -> None:
+        """Lift the mark, and let go on who stands at it."""
+        process = self.wait()
+        self.lift()
+        os.kill(process, signal.SIGCONT)
+
+
+def state(process: int) -> str:
+    """R, S, D, T for stopped, Z for one that nobody has asked for yet; empty where there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def family(process: int) -> set[int]:
+    """A process and all that it has started, and they, as far as their parents still live."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found, new = {process}, [process]
+    while new:
+        new = [child for one in new for child in children.get(one, [])]
+        found.update(new)
+    return found
+
+
+def alive(processes: Iterable[int]) -> set[int]:
+    """Those that have not ended."""
+    return {process for process in processes if state(process) not in ("", "Z")}

@@ -58,10 +58,26 @@ def leave() -> None:
     with suppress(Exception):
         node = ray._private.worker._global_node
         if node is not None and node.is_head():
+            theirs = _started_by(node)
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+            for process in theirs:
+                with suppress(Exception):  # it has ended with its parent
+                    process.kill()
     ending = threading.Thread(target=ray.shutdown, daemon=True)
     ending.start()
     ending.join(LEAVING)
+
+
+def _started_by(node: Any) -> list[Any]:
+    """What Ray's processes have started: workers, and agents that would look for the head for another minute."""
+    import psutil  # late: it comes with ray, which puts it on the path
+
+    found = []
+    for known in node.all_processes.values():
+        for one in known:
+            with suppress(psutil.Error):
+                found += psutil.Process(one.process.pid).children(recursive=True)
+    return found
 
 
 def exit_now_if_lost(code: int) -> None:
