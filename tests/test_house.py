@@ -52,7 +52,8 @@ NOT_YET: dict[str, set[str]] = {
     "late": set(),
 }
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}  # where the import has another name
+# Where the import has another name, or comes with another package.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn", "psutil": "ray"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
