@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO := $(VENV)/.demo
 
 # Without an NVIDIA or AMD GPU the CPU build of torch is taken, pinned with the Triton that matches it. Its own index is
 # asked only where it answers at once.
@@ -14,7 +15,7 @@ INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
 .PHONY: demo quick test lint wheel bench gpu clean
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/rankshift demo
 
 # All that needs no cluster, browser or compiler and is done in seconds: for the while one works.
@@ -39,11 +40,20 @@ bench: $(READY)
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu $(CPU)
 
+ENVIRONMENT = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11')" \
+	&& $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX) $(CONSTRAINTS) -e
+
+# What the demo needs is a part of what the tests need.
+$(DEMO): pyproject.toml constraints-cpu.txt
+	$(ENVIRONMENT)
+	$(INSTALL) ".[cluster,train]"
+	touch $(DEMO)
+
 $(READY): pyproject.toml constraints-cpu.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11')"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX) $(CONSTRAINTS) -e ".[dev]"
-	touch $(READY)
+	$(ENVIRONMENT)
+	$(INSTALL) ".[dev]"
+	touch $(READY) $(DEMO)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -1,17 +1,22 @@
 """The wheel as a user gets it: built from the source archive, installed into a bare environment, used outside the checkout.
 
-The environment that runs this lends its dependencies to the bare one, but not its own copy of rankshift.
+The environment that runs this lends the bare one what the wheel itself requires, and what that requires in turn: no
+extra, nor its own copy of rankshift.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import zipfile
+from email.parser import Parser
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "v1"
@@ -19,11 +24,19 @@ FLOORS = ("kernels", "screen", "jobs")
 
 IMPORT_ALL = """
 import importlib, sys
+from rankshift.screen.extras import said
+from rankshift.screen.errors import InputError
 home, *names = sys.argv[1:]
+waiting = 0
 for name in names:
-    module = importlib.import_module(name)
+    try:
+        with said():
+            module = importlib.import_module(name)
+    except InputError:  # it waits for an extra
+        waiting += 1
+        continue
     assert module.__file__.startswith(home), f"{name} came from {module.__file__}, not from the wheel"
-print(len(names), "modules imported from the wheel")
+print(len(names) - waiting, "modules imported from the wheel,", waiting, "more wait for an extra")
 """
 
 
@@ -91,10 +104,37 @@ def install(wheel: Path, work: Path) -> Path:
     python = bare / "bin" / "python"
     run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], work)
     packages = Path(run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], work).strip())
-    lent = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
-    # A path in a .pth file is only searched: the hooks of this environment, its editable rankshift among them, stay out.
-    (packages / "lent.pth").write_text("\n".join(sorted(lent)))
+    lend(required(wheel), packages)
+    run([str(python), "-m", "pip", "check"], work)
     return python
+
+
+def required(wheel: Path) -> list[Distribution]:
+    """What a wheel requires without its extras, and what that requires in turn, as it is installed here."""
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = Parser().parsestr(opened.read(name).decode()).get_all("Requires-Dist") or []
+    found: dict[str, Distribution] = {}
+    left, seen = [(Requirement(line), "") for line in lines], set()
+    while left:
+        wanted, extra = left.pop()
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(wanted.name)
+        found.setdefault(name, distribution(name))
+        for part in {"", *wanted.extras} - {e for n, e in seen if n == name}:
+            seen.add((name, part))
+            left += [(Requirement(line), part) for line in found[name].requires or ()]
+    print(f"{len(found)} packages are required by the wheel: {', '.join(sorted(found))}")
+    return list(found.values())
+
+
+def lend(packages: list[Distribution], folder: Path) -> None:
+    """Links in `folder` to all that these packages installed beside each other, their records among it."""
+    for package in packages:
+        for top in {file.parts[0] for file in package.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(package.locate_file(top))))
 
 
 def use(python: Path, names: list[str], work: Path) -> None:
@@ -102,29 +142,17 @@ def use(python: Path, names: list[str], work: Path) -> None:
     home = str(python.parents[1].resolve())
     print(run([str(python), "-c", IMPORT_ALL, home, *names], work).strip())
     command = str(python.with_name("rankshift"))
-    for data in ("model", "vocabulary.json", "cells.parquet"):
+    for data in ("model", "vocabulary.json", "medians.json", "cells.parquet", "cells.h5ad"):
         copy = shutil.copytree if (GOLDEN / data).is_dir() else shutil.copyfile
         copy(GOLDEN / data, work / data)
     run([command, "--help"], work)
     run([str(python), "-m", "rankshift", "--version"], work)
     run([str(python), "-c", "import rankshift as rs; rs.run, rs.Run.open, rs.jobs.screen, rs.__version__"], work)
-    run([command, "bundle", "model", "--vocabulary", "vocabulary.json", "--out", "bundle"], work)
-    run(
-        [
-            command,
-            "screen",
-            "cells.parquet",
-            "--bundle",
-            "bundle",
-            "--out",
-            "run",
-            "--perturb",
-            "delete",
-            "--workers",
-            "0",
-        ],
-        work,
-    )
+    vocabulary = ["--vocabulary", "vocabulary.json", "--medians", "medians.json"]
+    run([command, "bundle", "model", *vocabulary, "--out", "bundle"], work)
+    screen = ["--bundle", "bundle", "--perturb", "delete"]
+    run([command, "screen", "cells.parquet", *screen, "--out", "run"], work)
+    run([command, "screen", "cells.h5ad", *screen, "--out", "of-counts"], work)
     answer = run([command, "query", "run", "SELECT count(*) AS n FROM shifts", "--format", "csv"], work)
     if answer.split()[1:] != ["551"]:
         sys.exit(f"the screen by the wheel has other than 551 rows: {answer}")

@@ -7,6 +7,7 @@ import typer
 
 from rankshift.jobs.cli.app import app, say
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import need
 
 pool = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The workers that commands share (docs/cluster.md)."
@@ -20,6 +21,7 @@ def start(
     ttl: Annotated[float | None, typer.Option(help="Seconds a silent driver keeps its workers. Default: 15.")] = None,
 ) -> None:
     """Start the pool on the cluster at RAY_ADDRESS, or on this machine."""
+    need("cluster", "a pool of workers")
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool.auth import first_token
     from rankshift.jobs.pool.cluster import address
@@ -34,6 +36,7 @@ def start(
 @pool.command()
 def status() -> None:
     """Workers, leases and warm models."""
+    need("cluster", "a pool of workers")
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool.admin import show_pool
 
@@ -43,6 +46,7 @@ def status() -> None:
 @pool.command()
 def stop() -> None:
     """End the pool and its workers. What they committed stays; --resume goes on."""
+    need("cluster", "a pool of workers")
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool.admin import stop_pool
 
@@ -67,6 +71,7 @@ def submit(
     list_: Annotated[bool, typer.Option("--list", help="List the jobs of the cluster.")] = False,
 ) -> None:
     """Run any verb as a job of the cluster (docs/cluster.md)."""
+    need("cluster", "a job")
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pool import submit as jobs
 

@@ -25,6 +25,7 @@ from rankshift.jobs.cli.app import app, say
 from rankshift.jobs.cli.stopping import bear_impatience, end_when_asked, terminated
 from rankshift.jobs.pool.connection import exit_now_if_lost
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
+from rankshift.screen.extras import said
 
 STOPPED = "stopped; the same command with --resume goes on where it was"
 INTERRUPTED = 128 + 2  # what typer makes of Ctrl-C
@@ -68,7 +69,8 @@ def run_command(arguments: list[str]) -> int:
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
     try:
-        code = app(arguments, prog_name="rankshift", standalone_mode=False) or 0
+        with said():
+            code = app(arguments, prog_name="rankshift", standalone_mode=False) or 0
         return _fail(STOPPED, 3) if code == INTERRUPTED else code
     except InputError as e:
         return _fail(str(e), 2)

@@ -11,6 +11,7 @@ from rankshift.jobs.executor.executor import Executor, Say, Train
 from rankshift.jobs.pool.cluster import default_workers
 from rankshift.jobs.training.job import Launch
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import need
 
 # By name: module and class. They are imported when chosen, because Ray takes a second to import and may be left out.
 EXECUTORS = {
@@ -34,6 +35,8 @@ def executor(workers: int | None, *, what: str = "", say: Say = lambda line: Non
     name = name or ("local" if workers == 0 else os.environ.get(CHOICE, "ray"))
     if name not in EXECUTORS:
         raise InputError(f"executor {name!r} is unknown ({CHOICE}): use one of {', '.join(EXECUTORS)}")
+    if name == "ray":
+        need("cluster", f"--workers {workers}")
     module, kind = EXECUTORS[name].split(":")
     chosen: type[Executor] = getattr(import_module(module), kind)
     return chosen(workers, what=what, say=say)

@@ -4,7 +4,6 @@ On a CUDA GPU the encoder under them can be held in 4 bits (QLoRA, NF4 with doub
 always into the full-precision weights, so what is written is a plain checkpoint.
 """
 
-import importlib.util
 import shutil
 import tempfile
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from rankshift.jobs.finetuning.models import Classifier
 from rankshift.jobs.training.families.family import family_of_config
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import installed, need
 
 SCALE = 2  # alpha per rank, as published (64 and 128)
 DROPOUT = 0.1  # on the adapters' input, as published
@@ -27,11 +27,10 @@ def check_adapters(rank: int | None, quantize: bool) -> None:
         return
     if rank < 1:
         raise InputError(f"--lora {rank} is no rank: give at least 1")
-    if importlib.util.find_spec("peft") is None:
-        raise InputError("--lora needs peft, which is not installed: pip install 'rankshift[lora]'")
+    need("lora", "--lora")
     if quantize and not torch.cuda.is_available():
         raise InputError("--quantize needs a CUDA GPU, here is none: leave it out, --lora works on any machine")
-    if quantize and importlib.util.find_spec("bitsandbytes") is None:
+    if quantize and not installed("bitsandbytes"):
         raise InputError(
             "--quantize needs bitsandbytes, which is not installed: pip install bitsandbytes, or leave it out"
         )

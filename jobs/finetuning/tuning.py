@@ -6,7 +6,6 @@ The test part is never looked at. The seed is no setting: the published search d
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,6 +16,7 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.errors import InputError, Stopped, TrainingFailed
+from rankshift.screen.extras import need
 from rankshift.screen.progress import Step
 
 TRIALS = "trials.parquet"
@@ -49,8 +49,7 @@ def check_trials(trials: int) -> None:
     """Refuse a search that cannot be done here."""
     if trials < 1:
         raise InputError(f"--tune {trials}: give at least 1 trial")
-    if find_spec("optuna") is None:
-        raise InputError("--tune needs optuna, which is not installed: pip install 'rankshift[tune]'")
+    need("tune", "--tune")
 
 
 def _trial(settings: Mapping[str, Any], job: FinetuneJob, folder: Path) -> dict[str, float]:

@@ -19,6 +19,7 @@ from rankshift.jobs.pool.code_version import code_version
 from rankshift.jobs.pool.connection import NAMESPACE, POOL, connect, leave, lost, refuse_silent
 from rankshift.jobs.pool.own_cluster import own_cluster
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import installed, need
 from rankshift.screen.files.one_line import one_line
 
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
@@ -120,8 +121,13 @@ def cluster_size() -> int:
 
 
 def default_workers() -> int:
-    """Workers when none are asked for: those of the running pool or of RAY_ADDRESS, or of several GPUs; else 0, in process."""
-    if address() is not None:
+    """Workers when none are asked for: those of the running pool or of RAY_ADDRESS, or of several GPUs; else 0, in process.
+
+    Without Ray it is 0 wherever no cluster is named.
+    """
+    if named():
+        need("cluster", f"RAY_ADDRESS={named()}")
+    if installed("ray") and address() is not None:
         import ray  # late, see above
 
         already = ray.is_initialized()
@@ -138,7 +144,7 @@ def default_workers() -> int:
     import torch  # late, see above
 
     gpus = torch.cuda.device_count()
-    return gpus if gpus > 1 else 0
+    return gpus if gpus > 1 and installed("ray") else 0
 
 
 def make_pool(name: str, count: int, ttl: float = TTL) -> Any:

@@ -68,7 +68,11 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{name}")
     if name not in _ROOM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    # Start-up time: the import of this package alone loads nothing else.
+    from rankshift.screen.extras import said
+
+    with said():
+        return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,6 @@ The same vectors give the same map. It is for looking at: distances in it are no
 """
 
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from rankshift.jobs.show.colouring import NONE, PALETTE, Colouring, draw_legend
 from rankshift.jobs.show.figures import SEED, pyplot, save
 from rankshift.jobs.show.shift_plot import DPI, INK
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import installed
 
 PROJECTIONS = ("umap", "pca")
 COMPONENTS, NEIGHBOURS, LEAST_DISTANCE = 50, 15, 0.5  # as scanpy, which the published pictures are made with
@@ -20,8 +20,8 @@ COMPONENTS, NEIGHBOURS, LEAST_DISTANCE = 50, 15, 0.5  # as scanpy, which the pub
 
 def check_umap() -> None:
     """Refuse a UMAP where the package for it is not installed."""
-    if find_spec("umap") is None:
-        raise InputError("a UMAP needs umap-learn: pip install 'rankshift[plots]', or use --projection pca")
+    if not installed("umap"):
+        raise InputError('a UMAP needs umap-learn: pip install "rankshift[plots]", or use --projection pca')
 
 
 def project(vectors: np.ndarray, how: str = "umap") -> np.ndarray:

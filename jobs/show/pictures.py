@@ -7,6 +7,7 @@ from pathlib import Path
 from rankshift.jobs.show.embedding_map import PROJECTIONS, check_umap
 from rankshift.jobs.show.figures import FORMATS
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class Pictures:
             raise InputError(f"--projection {self.projection!r} is unknown: use one of {', '.join(PROJECTIONS)}")
         if not self and self.color is not None:
             raise InputError("--color is for pictures: add --plot FILE or --heat-map FILE")
+        if self:
+            need("plots", "a picture", "matplotlib")
         if self.map is not None and self.projection == "umap":
             check_umap()
 

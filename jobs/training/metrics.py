@@ -18,7 +18,7 @@ COLUMNS = (
     "tokens_per_second",
 )
 FILE = "metrics.csv"
-ABSENT = "tensorboard is not installed: the curve goes to metrics.csv only (pip install 'rankshift[tensorboard]')"
+ABSENT = 'tensorboard is not installed: the curve goes to metrics.csv only (pip install "rankshift[tensorboard]")'
 
 
 class Metrics:

@@ -16,6 +16,7 @@ from rankshift.screen.embed.embedding_file import stamped
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.extras import need
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.progress import progress
@@ -46,6 +47,7 @@ def embed_attention(
     per_head: rows for each head beside those of all together. normalise: none, or length, which multiplies the weights of
     a cell by its length over the longest the model takes. memory: GiB that the sums may take; more are refused.
     """
+    need("fast", "an attention network")
     choice = choice or Choice()
     if out.suffix != ".parquet":
         raise InputError(f"--out {out} does not fit: edges go to a .parquet")

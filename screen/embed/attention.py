@@ -17,7 +17,6 @@ import pyarrow as pa
 import torch
 
 from rankshift.screen.cells.cells import Cells
-from rankshift.screen.embed.attention_loop import add_pairs, count_pairs
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, batches
 from rankshift.screen.encoder.encoder import Encoder
@@ -130,6 +129,9 @@ def pair_sums(
 
     Of a gene that is twice in a list the first place counts. Batches do not change what a cell adds.
     """
+    # Late: the loops are compiled by numba, an extra, and only an attention network needs it.
+    from rankshift.screen.embed.attention_loop import add_pairs, count_pairs
+
     channels = heads.channels(encoder.heads)
     out = PairSums(genes, channels)
     row_of = {channel: i for i, channel in enumerate(channels)}

@@ -4,8 +4,8 @@
 
 The first two products are taken in the common type of counts and totals (float32 for float32 data), the last in float64:
 that decides near-ties (PS 1.3). Exact ties go by ascending column. Explicit zeros and columns without a gene do not
-count, columns of one gene are summed first. Two versions of one function: a plain one, which is the oracle, and one around
-a compiled loop.
+count, columns of one gene are summed first. Two versions of one function: a plain one, which is the oracle and what runs
+without numba, and one around a compiled loop.
 
 Legend: R rows (cells), E stored counts, C columns of the file, G genes found in it.
 """
@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from rankshift.screen.cells.ragged import offsets_of, places_of
+from rankshift.screen.extras import installed
 from rankshift.screen.genes.framing import FrameTokens
 
 SCALE = 10_000  # counts per 10,000, the unit of the medians
@@ -55,8 +56,11 @@ def rank_rows(
 
     data (E,) non-negative finite counts, column (E,) ascending within a row; row r is begin[r]:end[r]. total (R,) positive.
     frame is put around every list; limit is the longest list, frame included. A row without a gene has length 0.
-    The first call compiles, see `rank_value_loop`. Without `threads` there is one per core.
+    The first call compiles, see `rank_value_loop`. Without `threads` there is one per core. Without numba (extra `fast`)
+    the rows are ranked by `rank_rows_plain`, which gives the same lists.
     """
+    if not installed("numba"):
+        return rank_rows_plain(data, column, begin, end, total, genes, limit, frame)
     from rankshift.screen.tokenizer.rank_value_loop import (
         rank_rows_loop,  # imported here, because nothing else needs numba
     )

@@ -143,7 +143,7 @@ def test_samples_are_the_same_every_time():
 
 def test_without_the_package_a_umap_is_refused_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(InputError, match=r"pip install 'rankshift\[plots\]', or use --projection pca"):
+    with pytest.raises(InputError, match=r'pip install "rankshift\[plots\]", or use --projection pca'):
         Pictures(map=tmp_path / "x.png")
     Pictures(map=tmp_path / "x.png", projection="pca")
 
