@@ -34,6 +34,10 @@ class PredictionWork(ShardWork):
         self._screener, self.job = screener, PredictionJob(screener, bundle)
         self.todo = deque(part for part in range(parts(screener)) if not self.survived(part))
 
+    def piece(self, number: int) -> int:
+        """The number of the file says it all."""
+        return number
+
     def survived(self, number: int) -> bool:
         """Is the file there?"""
         return predicted_path(self._screener.run, number).exists()
@@ -70,6 +74,10 @@ class RoundWork(ShardWork):
         self._screener, self.job, self._shards = screener, RoundJob(screener, bundle, plan.number), plan.shards
         there = screener.run.done
         self.todo = deque(i for i, shard in enumerate(self._shards) if shard.name not in there)
+
+    def piece(self, number: int) -> int:
+        """The place in the plan, which the worker has read."""
+        return number
 
     @property
     def left(self) -> int:

@@ -12,6 +12,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.screener import Screener, missing
 from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.runs.manifest import NoiseFloor
+from rankshift.screen.runs.shards import Shard
 
 
 def fan_out(screener: Screener, bundle: Path | str, executor: Executor, done: Done = lambda n: None) -> None:
@@ -36,7 +37,7 @@ class ShardJob:
     def opened(self) -> tuple[Screener, Bundle]:
         """The run and its bundle, checked to be the one it was prepared with."""
         bundle = Bundle.open(fetched(self._bundle))
-        screener = self._screener or Screener.open(self._run, bundle)
+        screener = self._screener or Screener.open(self._run, bundle, whole=False)
         bundle.check(screener.run.screened.bundle.weights_sha256)
         return screener, bundle
 
@@ -45,8 +46,8 @@ class ShardJob:
         screener, bundle = self.opened()
         encoder = models.encoder(bundle, screener.run.screened.dtype, fetch)
 
-        def compute(index: int, count: Count) -> int:
-            return screener.compute(screener.shards[index], encoder, count)
+        def compute(shard: Shard, count: Count) -> int:
+            return screener.compute(shard, encoder, count)
 
         return compute
 
@@ -58,9 +59,9 @@ class ShardWork:
         self._screener, self.job = screener, ShardJob(screener, bundle)
         self.todo = deque(shard.index for shard in missing(screener))
 
-    def piece(self, number: int) -> int:
-        """The shard's index says it all."""
-        return number
+    def piece(self, number: int) -> Any:
+        """The shard says it all: a worker need not know the others."""
+        return self._screener.shards[number]
 
     def keep(self, number: int, result: Any) -> None:
         """Nothing to keep: the shard is on disk."""

@@ -207,7 +207,7 @@ def say_cost(
     seconds = selected.flops / (rate * EFFICIENCY)
     say(f"cells             {len(chosen):,}")
     say(f"encoder passes    {selected.lists:,} perturbed + {len(chosen):,} original, {asked.layers} layers each")
-    say(f"shards            {selected.shards(rows):,}")
+    say(f"shards            {len(selected.shards(rows)):,}")
     say(f"operations        {selected.flops:.3g} FLOP")
     say(f"memory            about {memory / 2**30:.1f} GiB a worker")
     say(f"time              about {duration(seconds)} on one worker (measured product rate {rate / 1e9:.0f} GFLOP/s)")

@@ -1,34 +1,55 @@
 """The token table: one rank list per cell beside its annotations, in memory as two flat arrays and an Arrow table.
 
-Reading checks every cell, not the first one: lengths, tokens and framing. It refuses tables that mix framed and plain
-cells, and drops (and names) cells without a gene.
+Reading (module `reading`) checks every cell, not the first one. Tables that do not fit in memory are in module `stored`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from rankshift.screen.cells.labels import without_nan
-from rankshift.screen.cells.obs import unified
-from rankshift.screen.cells.ragged import offsets_of
-from rankshift.screen.cells.token_table import (
-    ROWS,
-    Check,
-    open_table,
-    rank_lists,
-    readable_batches,
-    table_files,
-)
-from rankshift.screen.cells.uncropped import LENGTH_UNCROPPED, UNCROPPED, Uncropped, split_off, uncropped
+from rankshift.screen.cells.ragged import Tokens, offsets_of
+from rankshift.screen.cells.reading import read_tables
+from rankshift.screen.cells.token_table import ROWS, Check
+from rankshift.screen.cells.uncropped import Uncropped, uncropped
 from rankshift.screen.cells.writer import writing
-from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import PLAIN, Frame
 from rankshift.screen.genes.token_space import TokenSpace
 from rankshift.screen.genes.vocabulary import Vocabulary
+
+
+class CellTable(Protocol):
+    """Rank lists and annotations of n cells, wherever they are; `Cells` of which what is asked for is in memory."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,): tokens per cell, specials included."""
+
+    @property
+    def obs(self) -> pa.Table:
+        """Annotations: n rows, `cell_id` first."""
+
+    @property
+    def frame(self) -> Frame:
+        """What stands around the genes of a list."""
+
+    @property
+    def refillable(self) -> bool:
+        """Are the genes below the input limit there, too?"""
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Cells":
+        """These rows, in this order, in memory."""
+
+    def ids_of(self, cell: int) -> np.ndarray:
+        """The rank list of one cell."""
+
+    def below_of(self, cell: int) -> int:
+        """Genes below the limit of one cell, 0 where they are not there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -65,6 +86,15 @@ class Cells:
         """The rank list of one cell, a view."""
         return self.ids[self.offsets[cell] : self.offsets[cell + 1]]
 
+    @property
+    def refillable(self) -> bool:
+        """Are the genes below the input limit there, too?"""
+        return self.below is not None
+
+    def below_of(self, cell: int) -> int:
+        """Genes below the limit of one cell, 0 where they were not read."""
+        return 0 if self.below is None else self.below.count(cell)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Cells":
         """These rows, in this order."""
         rows = pa.array(np.asarray(indices, dtype=np.int64))
@@ -82,16 +112,16 @@ class Cells:
         table has none. below: keep the genes below the input limit, too. Raises InputError naming the first cell that does
         not fit.
         """
-        files = table_files(path)
-        tables = []
-        for file in files:
-            batches, stamp = open_table(file, () if below else (UNCROPPED,))
-            if stamp is not None and stamp != bundle.vocabulary.tokens_sha256:
-                raise InputError(
-                    f"{file} was tokenized with another vocabulary than {bundle.path} has: tokenize it again"
-                )
-            tables.append(_gather(file, batches, bundle, below))
-        return tables[0] if len(tables) == 1 else _one_table(files, tables, bundle)
+        tokens, more = (Tokens(bundle.vocabulary.size) for _ in range(2))
+        read = read_tables(path, bundle, tokens, more if below else None)
+        return Cells(
+            ids=tokens.array,
+            offsets=offsets_of(read.lengths),
+            obs=read.obs,
+            frame=read.frame,
+            notes=read.notes,
+            below=None if read.below is None else Uncropped(more.array, offsets_of(read.below)),
+        )
 
     def checked(self, bundle: TokenSpace) -> "Cells":
         """These cells, held against the bundle as tables are that are read: cells without a gene are left out."""
@@ -107,90 +137,32 @@ class Cells:
 
         With a vocabulary the file records whose tokens these are, and `read` holds other bundles against it.
         """
-        with writing(path, None if vocabulary is None else vocabulary.tokens_sha256) as write:
-            for start in range(0, max(len(self), 1), ROWS):
-                stop = min(start + ROWS, len(self))
-                some = self if stop - start == len(self) else self.take(np.arange(start, stop))
-                write(some.ids, some.offsets, some.obs, None if some.below is None else uncropped(some))
+        write(self, path, vocabulary)
 
 
-def _gather(path: Path, batches: Iterable[pa.RecordBatch], bundle: TokenSpace, with_below: bool) -> Cells:
-    check = Check(path, bundle)
-    ids, used = np.empty(0, np.int32), 0
-    lengths: list[np.ndarray] = []
-    obs: list[pa.RecordBatch] = []
-    nested: list[str] = []
-    below: list[Uncropped] = []
-    row = 0
-    for batch in readable_batches(path, batches):
-        if "input_ids" not in batch.schema.names:
-            raise InputError(f"{path} has no column input_ids, only {', '.join(batch.schema.names)}: tokenize first")
-        size, flat = rank_lists(path, batch.column("input_ids"))
-        if len(set(batch.schema.names)) < len(batch.schema.names):
-            twice = next(name for name in batch.schema.names if batch.schema.names.count(name) > 1)
-            raise InputError(f"{path} has two columns {twice!r}: rename one")
-        own = ("input_ids", "length", UNCROPPED, LENGTH_UNCROPPED)
-        names = [name for name in batch.schema.names if name not in own]
-        nested = [name for name in names if pa.types.is_nested(batch.schema.field(name).type)]
-        columns = {name: batch.column(name) for name in names if name not in nested}
-        columns.setdefault("cell_id", pa.array(np.arange(row, row + batch.num_rows)))
-        labels = columns["cell_id"]
-        keep = check(flat, size, labels, batch.column("length") if "length" in batch.schema.names else None)
-        row += batch.num_rows
-        rest = pa.RecordBatch.from_pydict({"cell_id": columns.pop("cell_id"), **columns})
-        if not keep.all():
-            flat, size, rest = flat[np.repeat(keep, size)], size[keep], rest.filter(pa.array(keep))
-        if with_below and UNCROPPED in batch.schema.names:
-            long, longer = rank_lists(path, batch.column(UNCROPPED).filter(pa.array(keep)))
-            below.append(split_off(path, flat, size, longer, long, check.frame, bundle.vocabulary))
-        if used + len(flat) > len(ids):
-            ids.resize(max(used + len(flat), 2 * len(ids)), refcheck=False)  # grows in place, never two copies
-        ids[used : used + len(flat)] = flat
-        used += len(flat)
-        lengths.append(size)
-        obs.append(rest)
-    if not any(len(size) for size in lengths):
-        raise InputError(f"{path} holds no cell with a gene ({row} rows): give another token table")
-    ids.resize(used, refcheck=False)
-    table = without_nan(pa.Table.from_batches(obs))
-    _refuse_repeated(path, table.column("cell_id"))
-    return Cells(
-        ids=ids,
-        offsets=offsets_of(np.concatenate(lengths)),
-        obs=table,
-        frame=check.frame,
-        notes=(*check.notes(), *(f"column {name} left out: it is nested" for name in nested)),
-        below=Uncropped.joined(below) if below else None,
+def blocks(table: CellTable, rows: np.ndarray | None = None, size: int = ROWS) -> Iterator[Cells]:
+    """The cells of a table, or these rows of it, in order, `size` at a time in memory."""
+    rows = np.arange(len(table)) if rows is None else rows
+    for start in range(0, len(rows), size):
+        yield table.take(rows[start : start + size])
+
+
+def joined(parts: Sequence[Cells]) -> Cells:
+    """Cells of one table behind each other."""
+    if len(parts) == 1:
+        return parts[0]
+    below = [part.below for part in parts if part.below is not None]
+    return replace(
+        parts[0],
+        ids=np.concatenate([part.ids for part in parts]),
+        offsets=offsets_of(np.concatenate([part.lengths for part in parts])),
+        obs=pa.concat_tables([part.obs for part in parts]),
+        below=Uncropped.joined(below) if len(below) == len(parts) else None,
     )
 
 
-def _one_table(files: Sequence[Path], tables: Sequence[Cells], bundle: TokenSpace) -> Cells:
-    """Several tables behind each other; the cells of tables that share an id are named after their file."""
-    columns = set(tables[0].obs.column_names)
-    for file, table in zip(files, tables, strict=True):
-        if differing := columns ^ set(table.obs.column_names):
-            raise InputError(
-                f"{file} and {files[0]} differ in the column {min(differing)}: keep the same columns in all tables"
-            )
-        if table.frame != tables[0].frame:
-            around = " and ".join(bundle.frame_tokens.names)
-            raise InputError(f"{file} and {files[0]}: only one is framed by {around}: tokenize both the same way")
-    obs = unified(files, [table.obs.select(tables[0].obs.column_names) for table in tables])
-    below = [table.below for table in tables]
-    return Cells(
-        ids=np.concatenate([table.ids for table in tables]),
-        offsets=offsets_of(np.concatenate([table.lengths for table in tables])),
-        obs=pa.concat_tables(obs),
-        frame=tables[0].frame,
-        notes=tuple(f"{file.name}: {n}" for file, table in zip(files, tables, strict=True) for n in table.notes),
-        below=None if any(b is None for b in below) else Uncropped.joined([b for b in below if b is not None]),
-    )
-
-
-def _refuse_repeated(path: Path, labels: pa.ChunkedArray) -> None:
-    if labels.null_count:
-        raise InputError(f"{path}: {labels.null_count} cells have no cell_id: name every cell, or leave the column out")
-    if pc.count_distinct(labels).as_py() != len(labels):
-        counts = labels.value_counts()
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))
-        raise InputError(f"{path}: cell_id {twice[0]['values']} occurs {twice[0]['counts']} times: ids must be unique")
+def write(table: CellTable, path: Path, vocabulary: Vocabulary | None = None, group: int = ROWS) -> None:
+    """Write a token table as `Cells.write` does, `group` cells to a row group."""
+    with writing(path, None if vocabulary is None else vocabulary.tokens_sha256) as put:
+        for some in blocks(table, size=group) if len(table) else [table.take([])]:
+            put(some.ids, some.offsets, some.obs, None if some.below is None else uncropped(some))

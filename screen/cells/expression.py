@@ -7,7 +7,7 @@ model is asked.
 import numpy as np
 import pyarrow as pa
 
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import CellTable, blocks
 from rankshift.screen.cells.ragged import places_of
 from rankshift.screen.cells.select import select
 from rankshift.screen.errors import InputError
@@ -41,7 +41,7 @@ def scores(ids: np.ndarray, size: np.ndarray, frame: Frame) -> tuple[np.ndarray,
 
 
 def state_scores(
-    cells: Cells, vocab_size: int, *, state_key: str, start: str, goal: str, where: str | None = None
+    cells: CellTable, vocab_size: int, *, state_key: str, start: str, goal: str, where: str | None = None
 ) -> pa.Table | None:
     """Per token that occurs: mean score in start and goal cells, and the correlation of the score with being a goal cell.
 
@@ -53,13 +53,12 @@ def state_scores(
             rows = select(cells, where=where, state_key=state_key, start=state, max_cells=SAMPLE)
         except InputError:
             return None
-        some, summed = cells.take(rows), np.zeros((2, vocab_size))
-        for first in range(0, len(some), BLOCK):
-            offsets = some.offsets[first : first + BLOCK + 1]
-            _, token, score = scores(some.ids[offsets[0] : offsets[-1]], np.diff(offsets), cells.frame)
+        summed = np.zeros((2, vocab_size))
+        for some in blocks(cells, rows, BLOCK):
+            _, token, score = scores(some.ids, some.lengths, cells.frame)
             summed[0] += np.bincount(token, weights=score, minlength=vocab_size)
             summed[1] += np.bincount(token, weights=score**2, minlength=vocab_size)
-        count.append(len(some))
+        count.append(len(rows))
         total.append(summed[0])
         square.append(summed[1])
     n, share = sum(count), count[1] / sum(count)

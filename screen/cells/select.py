@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import Cells, CellTable, blocks
 from rankshift.screen.cells.labels import label_meant, labels_of, without_nan
 from rankshift.screen.cells.sql_names import free_name, sql_names
 from rankshift.screen.errors import InputError
@@ -17,7 +17,7 @@ SEED = 42  # the published code samples cells with it (PS 2.2)
 
 
 def select(
-    cells: Cells,
+    cells: CellTable,
     *,
     where: str | None = None,
     state_key: str | None = None,
@@ -40,9 +40,9 @@ def select(
     if state_key is not None and start is not None:
         rows = _in_state(cells, rows, state_key, start)
     if contains is not None:
-        for token in contains:
+        for token, held in zip(contains, _containing(cells, contains), strict=True):
             before = len(rows)
-            rows = rows[_containing(cells, token)[rows]]
+            rows = rows[held[rows]]
             _left(rows, f"keeping those that hold token {token}, a perturbed gene", before)
     if max_cells is not None:
         if max_cells < 1:
@@ -82,7 +82,7 @@ def rows_where(table: pa.Table, where: str) -> np.ndarray:
     return np.asarray(found[row], dtype=np.int64)
 
 
-def _in_state(cells: Cells, rows: np.ndarray, key: str, start: str) -> np.ndarray:
+def _in_state(cells: CellTable, rows: np.ndarray, key: str, start: str) -> np.ndarray:
     states = labels_of(cells.obs, key, "--state-key").take(pa.array(rows))
     label = label_meant(cells.obs.column(key), start)
     kept = rows[np.asarray(pc.fill_null(pc.equal(states, label), False))]
@@ -94,8 +94,13 @@ def _in_state(cells: Cells, rows: np.ndarray, key: str, start: str) -> np.ndarra
     return kept
 
 
-def _containing(cells: Cells, token: int) -> np.ndarray:
-    hits = np.flatnonzero(cells.ids == token)
-    mask = np.zeros(len(cells), bool)
-    mask[np.searchsorted(cells.offsets, hits, side="right") - 1] = True
-    return mask
+def _containing(cells: CellTable, tokens: Sequence[int]) -> np.ndarray:
+    """bool [tokens, cells]: which cells hold a token."""
+    found = np.zeros((len(tokens), len(cells)), bool)
+    first = 0
+    for some in [cells] if isinstance(cells, Cells) else blocks(cells):
+        for row, token in zip(found, tokens, strict=True):
+            hits = np.flatnonzero(some.ids == token)
+            row[first + np.searchsorted(some.offsets, hits, side="right") - 1] = True
+        first += len(some)
+    return found

@@ -22,6 +22,7 @@ from rankshift.screen.genes.token_space import TokenSpace
 STAMP = b"rankshift.tokens_sha256"  # Parquet metadata: whose token numbers these are
 VERSION = b"rankshift.token_table"  # Parquet metadata: how the table is laid out
 TABLE_VERSION = 2  # 1 (not written): cell_id, obs, input_ids, length; 2: perhaps input_ids_uncropped
+BUFFER = 1 << 20  # bytes of each column read at a time
 ROWS = 8192  # cells read, checked or written at a time: 64 MB of tokens at 2048 a cell
 
 
@@ -44,7 +45,8 @@ def open_table(path: Path, without: Sequence[str] = ()) -> tuple[Iterable[pa.Rec
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a token table (.parquet) or a .dataset folder")
     try:
-        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        # Read through a buffer: a mapped file, or row groups held whole, would be memory as large as the table.
+        file = pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
         stamp, version = metadata.get(STAMP), metadata.get(VERSION, b"1").decode(errors="replace")
     except (pa.ArrowException, OSError) as error:
@@ -72,14 +74,14 @@ def _open_dataset(folder: Path) -> Iterator[pa.RecordBatch]:
         for file in data:
             yield from _stream(file)
         return
-    table = pa.Table.from_batches([batch for file in data for batch in _stream(file)])
+    table = pa.Table.from_batches([batch for file in data for batch in _stream(file, mapped=True)])
     for file in indices:
         for batch in _stream(file):
             for start in range(0, batch.num_rows, ROWS):
                 yield from table.take(batch.column(0).slice(start, ROWS)).combine_chunks().to_batches()
 
 
-def _stream(file: Path) -> Iterator[pa.RecordBatch]:
+def _stream(file: Path, *, mapped: bool = False) -> Iterator[pa.RecordBatch]:
     if not file.is_file():
         raise InputError(f"{file} is named in state.json but missing: copy the .dataset folder again")
     with file.open("rb") as raw:
@@ -88,7 +90,8 @@ def _stream(file: Path) -> Iterator[pa.RecordBatch]:
             raw.read() != b"\xff\xff\xff\xff\x00\x00\x00\x00"
         ):  # a stream cut between two messages reads as a shorter one
             raise InputError(f"{file} is truncated (no end mark of an Arrow stream): copy the .dataset folder again")
-    with pa.memory_map(str(file)) as source:
+    # A re-indexed data set is read in any order, so that it is mapped; one that is read through must not stay in memory.
+    with pa.memory_map(str(file)) if mapped else pa.OSFile(str(file)) as source:
         yield from pa.ipc.open_stream(source)
 
 

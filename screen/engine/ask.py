@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes, said_of
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import CellTable
 from rankshift.screen.cells.labels import label_meant
 from rankshift.screen.cells.sql_names import check_names
 from rankshift.screen.embed.cell_embeddings import check_level
@@ -31,7 +31,7 @@ class Asked:
 
     options: Options
     bundle: Bundle
-    table: Cells
+    table: CellTable
     source: str
     perturb: Perturb
     level: str
@@ -87,7 +87,7 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
     )
 
 
-def _meant(options: Options, table: Cells) -> Options:
+def _meant(options: Options, table: CellTable) -> Options:
     """The options with states as the labels of the cells say them; refuses names that views of the run could not tell apart.
 
     Of a column of numbers --start 1.0 means the state 1, because a missing neighbour makes 1.0 of a 1.

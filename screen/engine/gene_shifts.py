@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import CellTable
 from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.runs.manifest import GenesKept
 
 
-def gene_table(shifts: Shifts, perturbation_of: np.ndarray, cells: Cells, kept: GenesKept | None) -> pa.Table | None:
+def gene_table(
+    shifts: Shifts, perturbation_of: np.ndarray, cells: CellTable, kept: GenesKept | None
+) -> pa.Table | None:
     """Rows (perturbation, affected token[, cells' group | cell]; n, sum, square, min), or None when none are kept.
 
     kept: `by`, an obs column whose values are aggregated apart (column `cells`), and `per_cell`: a row for every cell.
@@ -32,8 +34,8 @@ def gene_table(shifts: Shifts, perturbation_of: np.ndarray, cells: Cells, kept: 
     if kept.per_cell:
         columns["cell"] = pa.array(shifts.cell[row], pa.int32())
     if kept.by is not None:
-        column = labels_of(cells.obs, kept.by, "--by")
-        columns["cells"] = column.take(pa.array(shifts.cell[row]))
+        numbers, place = np.unique(shifts.cell[row], return_inverse=True)
+        columns["cells"] = labels_of(cells.take(numbers).obs, kept.by, "--by").take(pa.array(place))
     keys = list(columns)
     one = np.ones(len(row), np.int32)
     wide = cosine.astype(np.float64)

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import Cells, CellTable
 from rankshift.screen.cells.select import SEED
 from rankshift.screen.encoder.device import Device
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.engine.shifts import Measure, shifts_of
-from rankshift.screen.perturb.perturbation import Perturb, eligible
+from rankshift.screen.perturb.perturbation import Perturb
 from rankshift.screen.runs.layout import CELL, PERTURBATION, SIMILARITY
 from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
@@ -34,38 +34,43 @@ TOLERANCE = 0.1  # 16 bits are taken when their noise is below this share of the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Some perturbed lists of a screen, drawn with a fixed seed: numbers of lists by cell. total: lists of the whole screen."""
+    """Some perturbed lists of a screen, drawn with a fixed seed: numbers of lists by cell. total: lists of the whole screen.
+
+    cells: those with lists in the sample, `numbers` int64 [n] among all of the screen; they can travel.
+    """
 
     cells: Cells
+    numbers: np.ndarray
     perturb: Perturb
     measure: Measure
     lists: Mapping[int, np.ndarray]
     total: int
 
     @staticmethod
-    def draw(cells: Cells, perturb: Perturb, measure: Measure) -> "Sample":
-        """One list in SHARE, FEWEST to MOST of them, from at most CELLS cells."""
-        counts = eligible(cells.ids, cells.offsets, perturb)
+    def draw(cells: CellTable, counts: np.ndarray, perturb: Perturb, measure: Measure) -> "Sample":
+        """One list in SHARE, FEWEST to MOST of them, from at most CELLS cells. counts: lists of every cell."""
         random = np.random.default_rng(SEED)
         chosen_cells = np.sort(random.permutation(np.flatnonzero(counts))[:CELLS])
         wanted = int(np.clip(counts.sum() // SHARE, FEWEST, MOST))
         owner = np.repeat(chosen_cells, counts[chosen_cells])
         number = np.concatenate([np.arange(c) for c in counts[chosen_cells]])
         chosen = np.sort(random.permutation(len(owner))[:wanted])
-        lists = {int(c): number[chosen][owner[chosen] == c] for c in np.unique(owner[chosen])}
-        return Sample(cells=cells, perturb=perturb, measure=measure, lists=lists, total=int(counts.sum()))
-
-    def small(self) -> "Sample":
-        """The same lists without any other cell, to travel."""
-        numbers = list(self.lists)
-        renumbered = {i: self.lists[number] for i, number in enumerate(numbers)}
-        return replace(self, cells=self.cells.take(np.array(numbers)), lists=renumbered)
+        numbers = np.unique(owner[chosen])
+        return Sample(
+            cells=cells.take(numbers),
+            numbers=numbers,
+            perturb=perturb,
+            measure=measure,
+            lists={i: number[chosen][owner[chosen] == c] for i, c in enumerate(numbers)},
+            total=int(counts.sum()),
+        )
 
     def shifts(self, encoder: Encoder, *, alone: bool = False) -> Shifts:
         """Compute the sampled lists; `alone`: in batches of one list each."""
         measure = replace(self.measure, genes=False, tokens=1 if alone else self.measure.tokens)
         with one_thread():
-            return shifts_of(self.cells, np.array(list(self.lists)), encoder, self.perturb, measure, self.lists)
+            found = shifts_of(self.cells, np.array(list(self.lists)), encoder, self.perturb, measure, self.lists)
+        return replace(found, cell=self.numbers[found.cell].astype(np.int32))
 
 
 def choose_dtype(sample: Sample, bundle: Bundle, device: Device | None = None) -> tuple[str, dict[str, Any]]:

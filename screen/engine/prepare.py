@@ -91,7 +91,7 @@ def _request(selected: Selected) -> Request:
     measure = Measure(level=asked.level, layers=asked.layers, states=None, tokens=1)
     return Request(
         bundle=everywhere(asked.bundle.path),
-        sample=Sample.draw(selected.cells, asked.perturb, measure).small(),
+        sample=Sample.draw(selected.cells, selected.counts, asked.perturb, measure),
         states=asked.states,
         state_cells=selected.state_cells,
         state_labels=selected.state_labels,

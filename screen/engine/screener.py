@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import CellTable, blocks
+from rankshift.screen.cells.stored import StoredCells
 from rankshift.screen.encoder.device import computed_by, default_device
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.ask import Say
@@ -28,10 +29,10 @@ from rankshift.screen.engine.shifts import Done, Measure, shifts_of
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.perturb.asked import recorded
 from rankshift.screen.perturb.perturbation import Perturb, eligible
-from rankshift.screen.runs.layout import CELLS, PERTURBATIONS
+from rankshift.screen.runs.layout import CELLS, LISTS, PERTURBATIONS, PLAN
 from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.shards import Shard, commit, plan
+from rankshift.screen.runs.shards import Shard, Shards, commit, plan, read_counts
 from rankshift.screen.runs.sums import FILES, check_run, mend
 from rankshift.screen.runs.writing import whole_or_gone
 from rankshift.screen.tokenizer.source import CellSource
@@ -41,25 +42,41 @@ Watch = Callable[[str, int, int], AbstractContextManager[Done]]
 
 @dataclass(frozen=True, kw_only=True)
 class Screener:
-    """A prepared run with its cells in memory: hands out shards and computes them. One per process."""
+    """A prepared run: hands out shards, and computes them from the cells it reads of each. One per process."""
 
     run: Run
-    cells: Cells
+    cells: CellTable
     perturb: Perturb
 
     @staticmethod
-    def open(place: Path | str, bundle: Bundle) -> "Screener":
-        """Open the run at a path or URL for computing."""
+    def open(place: Path | str, bundle: Bundle, *, whole: bool = True) -> "Screener":
+        """Open the run at a path or URL for computing. whole: hold the file of the cells against its sum, which reads it.
+
+        Who computes some shards holds what it reads against the checksums of its pages. In an object store nobody reads all.
+        """
         run = Run.open(place)
-        check_run(run.path, run.manifest.more.get(FILES), {})
+        files = run.manifest.more.get(FILES)
+        source = None if run.mirror is None else run.mirror.opened(CELLS)
+        if isinstance(files, dict) and (source is not None or not whole):
+            files = {name: found for name, found in files.items() if name != CELLS}
+        check_run(run.path, files, {})
         perturb = recorded(run.manifest.perturb.entries)
-        return Screener(run=run, cells=Cells.read(run.path / CELLS, bundle, below=perturb.refill), perturb=perturb)
+        cells = StoredCells.open(run.path / CELLS, bundle, perturb.frame, below=perturb.refill, source=source)
+        return Screener(run=run, cells=cells, perturb=perturb)
 
     @cached_property
-    def shards(self) -> list[Shard]:
+    def counts(self) -> np.ndarray:
+        """int64 [cells]: perturbed lists of every cell; runs of before they were recorded have them counted."""
+        if (self.run.path / LISTS).is_file():
+            return read_counts(self.run.path / LISTS)
+        return np.concatenate([eligible(some.ids, some.offsets, self.perturb) for some in blocks(self.cells)])
+
+    @cached_property
+    def shards(self) -> Shards:
         """All shards of the run, in order; the same on every machine."""
-        counts = eligible(self.cells.ids, self.cells.offsets, self.perturb)
-        return list(plan(counts, self.cells.lengths, self.run.screened.shard_tokens))
+        if (self.run.path / PLAN).is_file():
+            return Shards.read(self.run.path / PLAN)
+        return Shards.of(plan(self.counts, self.cells.lengths, self.run.screened.shard_tokens))
 
     @cached_property
     def measure(self) -> Measure:
@@ -98,7 +115,7 @@ class Screener:
 
     def noise_floor(self, bundle: Bundle) -> dict[str, NoiseFloor]:
         """Recompute a sample of the finished run in float32 and compare (module `noise`)."""
-        sample = Sample.draw(self.cells, self.perturb, self.measure)
+        sample = Sample.draw(self.cells, self.counts, self.perturb, self.measure)
         return noise_floor(sample, self.run, bundle, default_device(), self.perturbation_of)
 
     def compute(

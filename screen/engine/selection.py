@@ -1,19 +1,21 @@
 """The cells that a screen takes, and what they come to: lists, their lengths, operations. Nothing is computed by a model."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import Cells, CellTable, blocks
+from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.select import select
+from rankshift.screen.cells.stored import ChosenCells
 from rankshift.screen.encoder.cost import list_flops
 from rankshift.screen.engine.ask import Asked, Say
 from rankshift.screen.engine.options import Adaptive
 from rankshift.screen.errors import InputError
 from rankshift.screen.perturb.perturbation import edits_of, eligible
-from rankshift.screen.runs.shards import plan
+from rankshift.screen.runs.shards import Shards, plan
 
 LEAST_GENES, MOST_SHARE = 200, 0.05  # fewer genes, or more of them wanted: a full screen costs little more than --top
 STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (PS 3.7)
@@ -21,14 +23,17 @@ STATE_CELLS = 1000  # cells per state embedding at most, as the published code's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """Cells in the order in which they are screened, and the number of perturbed lists of each, int [n].
+    """Cells in the order in which they are screened, and the number of perturbed lists of each, int64 [n].
 
-    state_cells, state_labels: cells to make state vectors from, and the state of each, where no file gives the vectors.
+    present: bool by token, what is in their lists. digest: sha256 of their lists and ids. state_cells, state_labels: cells to
+    make state vectors from, and the state of each, where no file gives the vectors.
     """
 
     asked: Asked
-    cells: Cells
+    cells: CellTable
     counts: np.ndarray
+    present: np.ndarray
+    digest: str
     state_cells: Cells | None
     state_labels: tuple[str, ...]
 
@@ -48,21 +53,9 @@ class Selected:
         each = list_flops(self.asked.bundle.sizes, self.asked.layers, self.cells.lengths)
         return float((each * (self.counts + 1)).sum())
 
-    def shards(self, tokens: int) -> int:
-        """How many shards of about `tokens` rows they are cut into."""
-        return sum(1 for _ in plan(self.counts, self.cells.lengths, tokens))
-
-    @property
-    def digest(self) -> str:
-        """sha256 of their lists and ids."""
-        digest = sha256(
-            np.ascontiguousarray(self.cells.ids).data
-        )  # the bytes of the array itself: a copy may be gigabytes
-        digest.update(np.ascontiguousarray(self.cells.offsets).data)
-        if self.cells.below is not None:
-            digest.update(np.ascontiguousarray(self.cells.below.ids).data)
-        digest.update(json.dumps(self.cells.obs.column("cell_id").to_pylist()).encode())
-        return digest.hexdigest()
+    def shards(self, tokens: int) -> Shards:
+        """The shards of about `tokens` rows they are cut into."""
+        return Shards.of(plan(self.counts, self.cells.lengths, tokens))
 
 
 def select_cells(asked: Asked, say: Say) -> Selected:
@@ -76,8 +69,16 @@ def select_cells(asked: Asked, say: Say) -> Selected:
         contains=perturb.required or None,
         max_cells=options.max_cells,
     )
-    cells = _refilled(asked, asked.table.take(rows), say)
-    counts = eligible(cells.ids, cells.offsets, perturb)
+    if perturb.refill and not asked.table.refillable:
+        raise InputError(
+            f"--refill needs the genes below the input limit, {asked.source} has none: "
+            "tokenize again with --keep-uncropped"
+        )
+    # Genes that may move up into a list: no more of them than a perturbation deletes.
+    cells = ChosenCells(table=asked.table, rows=rows, refill=perturb.most if perturb.refill else None)
+    counts, present, digest, refilled = _surveyed(cells, asked)
+    if perturb.refill:
+        say(f"{refilled} of {len(cells)} cells refill from below the input limit")
     idle = int((counts == 0).sum())
     if idle and counts.sum():
         say(f"{idle} of {len(cells)} cells have nothing to {perturb.kind.name} and get no row")
@@ -91,7 +92,35 @@ def select_cells(asked: Asked, say: Say) -> Selected:
             f"--reference-overflow: originals among {over} cells below the input limit may be cut as the published code does"
         )
     state_cells, labels = _of_states(asked)
-    return Selected(asked=asked, cells=cells, counts=counts, state_cells=state_cells, state_labels=labels)
+    return Selected(
+        asked=asked,
+        cells=cells,
+        counts=counts,
+        present=present,
+        digest=digest,
+        state_cells=state_cells,
+        state_labels=labels,
+    )
+
+
+def _surveyed(cells: CellTable, asked: Asked) -> tuple[np.ndarray, np.ndarray, str, int]:
+    """`counts`, `present` and `digest` of `Selected`, and how many cells have genes to refill from: read once, in blocks."""
+    counts, refilled = [], 0
+    present = np.zeros(asked.bundle.vocabulary.size, bool)
+    digest, below = sha256(), 0
+    for some in blocks(cells):
+        counts.append(eligible(some.ids, some.offsets, asked.perturb))
+        present[some.ids] = True
+        digest.update(some.ids.data)
+        if some.below is not None:
+            refilled += int((some.below.counts > 0).sum())
+            below += len(some.below.ids)
+    digest.update(offsets_of(cells.lengths).data)
+    if below:
+        for some in blocks(cells):
+            digest.update(b"" if some.below is None else some.below.ids.data)
+    digest.update(json.dumps(cells.obs.column("cell_id").to_pylist()).encode())
+    return np.concatenate(counts), present, digest.hexdigest(), refilled
 
 
 def check_top(selected: Selected, adaptive: Adaptive) -> None:
@@ -101,8 +130,10 @@ def check_top(selected: Selected, adaptive: Adaptive) -> None:
         raise InputError(
             f"--strata {adaptive.strata!r} is not a column: the columns are {', '.join(cells.obs.column_names)}"
         )
-    keys = [edits_of(cells.ids_of(number), selected.asked.perturb).key for number in range(len(cells))]
-    count = np.bincount(np.concatenate(keys)) if keys else np.empty(0, int)
+    count = np.zeros(selected.asked.bundle.vocabulary.size, np.int64)
+    for some in blocks(cells):
+        keys = [edits_of(some.ids_of(number), selected.asked.perturb).key for number in range(len(some))]
+        count += np.bincount(np.concatenate(keys), minlength=len(count))
     genes = int((count >= least).sum())
     if top > genes:
         raise InputError(f"--top is {top}, {genes} genes are in {least} cells: ask for fewer, or lower --min-cells")
@@ -124,17 +155,3 @@ def _of_states(asked: Asked) -> tuple[Cells | None, tuple[str, ...]]:
         for state in route
     ]
     return asked.table.take(np.concatenate(rows)), tuple(np.repeat(route, [len(r) for r in rows]).tolist())
-
-
-def _refilled(asked: Asked, cells: Cells, say: Say) -> Cells:
-    """The cells with the genes that may move up into their lists, and no more of them than a perturbation deletes."""
-    if not asked.perturb.refill:
-        return cells
-    if cells.below is None:
-        raise InputError(
-            f"--refill needs the genes below the input limit, {asked.source} has none: "
-            "tokenize again with --keep-uncropped"
-        )
-    below = cells.below.first(asked.perturb.most)
-    say(f"{int((below.counts > 0).sum())} of {len(cells)} cells refill from below the input limit")
-    return replace(cells, below=below)

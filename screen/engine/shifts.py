@@ -8,7 +8,7 @@ import torch
 
 from rankshift.kernels.cosine_shift import BaseCells, CosineShift, cosine_rows, cosine_shift, prepare_base
 from rankshift.kernels.perturbed_lists import sent, trace
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.cells import Cells, CellTable
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
@@ -39,7 +39,7 @@ class Measure:
 
 
 def shifts_of(
-    cells: Cells,
+    cells: CellTable,
     numbers: np.ndarray,
     encoder: Encoder,
     perturb: Perturb,
@@ -69,15 +69,14 @@ def shifts_of(
 
 
 def groups(
-    cells: Cells, numbers: np.ndarray, perturb: Perturb, tokens: int, some: Mapping[int, slice | np.ndarray]
+    cells: CellTable, numbers: np.ndarray, perturb: Perturb, tokens: int, some: Mapping[int, slice | np.ndarray]
 ) -> Iterator[tuple[np.ndarray, list[CellEdits]]]:
     """Neighbouring cells whose perturbed lists fit one batch together; a cell that fills it is a group of its own."""
     group: list[int] = []
     edits: list[CellEdits] = []
     filled = 0
     for number in numbers.tolist():
-        below = 0 if cells.below is None else cells.below.count(number)
-        lists = edits_of(cells.ids_of(number), perturb, below)
+        lists = edits_of(cells.ids_of(number), perturb, cells.below_of(number))
         if number in some:
             lists = lists.part(some[number])
         if not len(lists):
@@ -98,7 +97,7 @@ Found = tuple[CosineShift, torch.Tensor | None, CosineShift | None]
 
 
 def _group_shifts(
-    cells: Cells,
+    cells: CellTable,
     group: np.ndarray,
     edits: list[CellEdits],
     encoder: Encoder,

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rankshift.screen.cells.cells import write
 from rankshift.screen.cells.expression import state_scores
 from rankshift.screen.cells.select import SEED
 from rankshift.screen.engine.decide import Decision
@@ -27,8 +28,10 @@ from rankshift.screen.runs.layout import (
     EMPTY_PART,
     EXPRESSION,
     GENES,
+    LISTS,
     MANIFEST,
     PERTURBATIONS,
+    PLAN,
     ROUNDS,
     SHIFTS,
     SIMILARITY,
@@ -48,7 +51,10 @@ from rankshift.screen.runs.manifest import (
     Screened,
 )
 from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.shards import Shards, write_counts
 from rankshift.screen.runs.sums import FILES, sums_of
+
+GROUP = 1024  # cells of a row group: what a worker reads at a time, 8 MB of tokens at 2,048 a cell
 
 
 def write_run(place: Path | str, selected: Selected, decision: Decision, adaptive: Adaptive | None = None) -> Run:
@@ -57,7 +63,8 @@ def write_run(place: Path | str, selected: Selected, decision: Decision, adaptiv
     out = Path(place) if mirror is None else mirror.local
     if mirror is not None:
         mirror.drop()
-    _write(out, selected, manifest_of(selected, decision, adaptive))
+    shards = selected.shards(decision.shard_tokens)
+    _write(out, selected, manifest_of(selected, decision, len(shards), adaptive), shards)
     if mirror is None:
         return Run.open(out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
@@ -66,7 +73,7 @@ def write_run(place: Path | str, selected: Selected, decision: Decision, adaptiv
     return Run.open(mirror.url)
 
 
-def manifest_of(selected: Selected, decision: Decision, adaptive: Adaptive | None = None) -> Manifest:
+def manifest_of(selected: Selected, decision: Decision, shards: int, adaptive: Adaptive | None = None) -> Manifest:
     """What was asked, chosen and decided, as run.json records it."""
     asked, cells = selected.asked, selected.cells
     options, bundle = asked.options, asked.bundle
@@ -78,7 +85,7 @@ def manifest_of(selected: Selected, decision: Decision, adaptive: Adaptive | Non
         gene_shifts=GenesKept(by=options.by, per_cell=options.per_cell) if options.gene_shifts else None,
         states=decision.states,
         route=_route(selected),
-        shards=selected.shards(decision.shard_tokens),
+        shards=shards,
         lists=selected.lists,
         screened=Screened(
             cells=CellsScreened(count=len(cells), sha256=selected.digest, path=asked.source, where=options.where),
@@ -138,7 +145,7 @@ def _quantity(level: str) -> str:
     return "similarity is the mean cosine of the aligned genes that were not perturbed"
 
 
-def _write(out: Path, selected: Selected, manifest: Manifest) -> None:
+def _write(out: Path, selected: Selected, manifest: Manifest, shards: Shards) -> None:
     asked, cells, vocabulary = selected.asked, selected.cells, selected.asked.bundle.vocabulary
     states, route = list(manifest.states), manifest.route
     with replacing(out) as making:
@@ -146,7 +153,10 @@ def _write(out: Path, selected: Selected, manifest: Manifest) -> None:
         (making / COMMITS).mkdir()
         if manifest.adaptive is not None:
             (making / ROUNDS).mkdir()
-        cells.write(making / CELLS, vocabulary)
+        else:
+            shards.write(making / PLAN)
+        write(cells, making / CELLS, vocabulary, GROUP)
+        write_counts(making / LISTS, selected.counts)
         pq.write_table(_perturbations(selected), making / PERTURBATIONS)
         if route is not None:
             way = {"state_key": route.key, "start": route.start, "goal": route.goal}
@@ -169,12 +179,12 @@ def _write(out: Path, selected: Selected, manifest: Manifest) -> None:
 
 def _perturbations(selected: Selected) -> pa.Table:
     """The table of perturbations with their names and the panels their genes are in."""
-    asked, cells = selected.asked, selected.cells
+    asked = selected.asked
     bundle, perturb, panels = asked.bundle, asked.perturb, asked.panels
     if perturb.genes is not None:
         groups = perturb.groups
     else:
-        genes = [int(t) for t in np.unique(cells.ids) if bundle.vocabulary.is_gene[t]]
+        genes = [int(t) for t in np.flatnonzero(selected.present) if bundle.vocabulary.is_gene[t]]
         groups = [perturb.group_of(t) for t in genes if t != perturb.anchor]
     gene, symbol = bundle.vocabulary.gene_of, bundle.vocabulary.symbol_of
     table = pa.table(

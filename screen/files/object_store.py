@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from pyarrow import fs
+from pyarrow import NativeFile, fs, memory_map
 
 from rankshift.screen.errors import HIDDEN, InputError, redacted
 from rankshift.screen.files.atomic import replacing
@@ -129,6 +129,15 @@ class Mirror:
                 f"{name} of {self.shown} cannot be read ({one_line(error)}): check the credentials"
             ) from error
 
+    def opened(self, name: str) -> NativeFile:
+        """An object to be read in parts, at any place."""
+        try:
+            return self.store.open_input_file(f"{self.base}/{name}")
+        except OSError as error:
+            raise InputError(
+                f"{name} of {self.shown} cannot be read ({one_line(error)}): check the credentials"
+            ) from error
+
     def pull(self, objects: Mapping[str, fs.FileInfo]) -> None:
         """Fetch objects that the mirror lacks or has in another version."""
 
@@ -148,7 +157,7 @@ class Mirror:
         def put(name: str) -> None:
             here = self._place(name)
             with self.store.open_output_stream(f"{self.base}/{name}") as stream:
-                stream.write(here.read_bytes())
+                stream.write(memory_map(str(here)).read_buffer())
 
         self._each(put, list(names))
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from rankshift.screen.cells.ragged import places_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.perturb.edits import CellEdits, moves
 from rankshift.screen.perturb.perturbation import Kind, Perturb
@@ -31,16 +32,9 @@ def _moved(ids: np.ndarray, perturb: Perturb, up: bool) -> tuple[np.ndarray, np.
     A gene of rank r among G (from 0) is in quartile 4 r / G, rounded down. It goes to the middle of the quartile `rank_shift`
     higher or lower, to the front or the bottom when there is none, or to rank `to` (G - 1).
     """
-    front, count = perturb.frame.head, perturb.frame.room(len(ids))
+    front, count = perturb.frame.head, max(perturb.frame.room(len(ids)), 0)
     rank = np.arange(count)
-    if perturb.to is not None:
-        target = np.full(count, round(perturb.to * (count - 1)), np.int64)
-    else:
-        assert perturb.rank_shift is not None
-        quartile = rank * QUARTILES // max(count, 1) + (-perturb.rank_shift if up else perturb.rank_shift)
-        target = (2 * quartile + 1) * count // (2 * QUARTILES)
-        target = np.where(quartile < 0, 0, np.where(quartile >= QUARTILES, count - 1, target))
-    moved = target < rank if up else target > rank
+    target, moved = _target(rank, np.full(count, count), perturb, up)
     key = ids[front + rank]
     if perturb.genes is not None:
         number = {t: i for i, t in enumerate(perturb.genes)}
@@ -49,9 +43,28 @@ def _moved(ids: np.ndarray, perturb: Perturb, up: bool) -> tuple[np.ndarray, np.
     return key[moved], rank[moved] + front, target[moved] + front
 
 
+def _target(rank: np.ndarray, count: np.ndarray, perturb: Perturb, up: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where genes of `rank` among `count` [both n] go, and whether that is another place in the direction asked for."""
+    if perturb.to is not None:
+        target = np.round(perturb.to * (count - 1)).astype(np.int64)
+    else:
+        assert perturb.rank_shift is not None
+        quartile = rank * QUARTILES // np.maximum(count, 1) + (-perturb.rank_shift if up else perturb.rank_shift)
+        target = (2 * quartile + 1) * count // (2 * QUARTILES)
+        target = np.where(quartile < 0, 0, np.where(quartile >= QUARTILES, count - 1, target))
+    return target, target < rank if up else target > rank
+
+
 def _counts(ids: np.ndarray, offsets: np.ndarray, perturb: Perturb, up: bool) -> np.ndarray:
-    cells = (ids[a:b] for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
-    return np.array([len(_moved(cell, perturb, up)[0]) for cell in cells], np.int64)
+    size = np.maximum(perturb.frame.room(np.diff(offsets)), 0)
+    if perturb.genes is None:  # it depends on the number of genes alone
+        room, which = np.unique(size, return_inverse=True)
+        _, moved = _target(places_of(room), np.repeat(room, room), perturb, up)
+        return np.bincount(np.repeat(np.arange(len(room)), room), moved, len(room)).astype(np.int64)[which]
+    at = np.flatnonzero(np.isin(ids, perturb.genes))
+    cell = np.searchsorted(offsets, at, side="right") - 1
+    _, moved = _target(at - offsets[cell] - perturb.frame.head, size[cell], perturb, up)
+    return np.bincount(cell, moved, len(size)).astype(np.int64)
 
 
 def _edits(ids: np.ndarray, perturb: Perturb, below: int, up: bool) -> CellEdits:

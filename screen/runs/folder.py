@@ -11,7 +11,7 @@ from typing import Any, Self
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.object_store import Mirror
 from rankshift.screen.runs.compacted import files, generations
-from rankshift.screen.runs.layout import ANSWERS, COMMITS, EMPTY_PART, MANIFEST
+from rankshift.screen.runs.layout import ANSWERS, CELLS, COMMITS, EMPTY_PART, MANIFEST
 from rankshift.screen.runs.manifest import Manifest, Screened
 from rankshift.screen.runs.markers import Marker, committed, committed_names
 from rankshift.screen.runs.sums import FILES, check_run
@@ -30,7 +30,7 @@ class RunFolder:
     def open(cls, place: Path | str) -> Self:
         """Open the run at a path or a URL; raises InputError when it is none or was written by another schema.
 
-        A URL's manifest, cells and perturbations are fetched at once, its parts when `committed` is asked.
+        A URL's manifest and perturbations are fetched at once, its cells and parts when `committed` is asked.
         """
         mirror = Mirror.of(place)
         if mirror is not None:
@@ -120,14 +120,15 @@ class RunFolder:
 
 
 def _fetch(mirror: Mirror) -> None:
-    """Bring manifest, cells and names of a run to its mirror; a mirror of another run that was there before is dropped."""
+    """Bring manifest and names of a run to its mirror; a mirror of another run that was there before is dropped."""
     manifest, here = mirror.read(MANIFEST), mirror.local / MANIFEST
     if manifest is None:
         raise InputError(f"{mirror.shown} is not a run (no {MANIFEST}): give the --out of a screen")
     if here.exists() and _id(here.read_bytes()) != _id(manifest):
         mirror.drop()
     objects = mirror.objects()
-    mirror.pull({n: info for n, info in objects.items() if n.count("/") == 0 or Path(n).stem == EMPTY_PART})
+    wanted = (name for name in objects if (name.count("/") == 0 and name != CELLS) or Path(name).stem == EMPTY_PART)
+    mirror.pull({name: objects[name] for name in wanted})
 
 
 def _id(manifest: bytes) -> Any:

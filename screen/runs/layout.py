@@ -10,6 +10,8 @@ from pathlib import Path
 MANIFEST = "run.json"
 CELLS = "cells.parquet"
 PERTURBATIONS = "perturbations.parquet"
+LISTS = "lists.parquet"  # how many perturbed lists each cell has
+PLAN = "shards.parquet"  # what each shard holds; rounds of adaptive screens have plans of their own
 VOCABULARY = "vocabulary.parquet"  # only beside gene shifts, to name the affected genes
 EXPRESSION = "expression.parquet"  # where the token table has cells of both states
 STATISTICS = "statistics.parquet"  # the run's own table of statistics, written by `rankshift stats`

@@ -4,11 +4,11 @@ A shard is committed by its marker, written after its part: what has no marker d
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,68 @@ def plan(counts: np.ndarray, lengths: np.ndarray, tokens: int) -> Iterator[Shard
             lists, filled = lists + count, filled + size
     if lists:
         yield Shard(index=index, first_cell=first, last_cell=len(counts), first_list=0, last_list=lists, lists=lists)
+
+
+COLUMNS = ("first_cell", "last_cell", "first_list", "last_list", "lists")
+
+
+class Shards(Sequence[Shard]):
+    """All shards of a run as columns, int32 [5, shards] in the order of COLUMNS. Each is made when it is asked for."""
+
+    def __init__(self, columns: np.ndarray) -> None:
+        self._columns = columns
+
+    @staticmethod
+    def of(shards: Iterable[Shard]) -> "Shards":
+        """Those of a plan, which numbers them from 0."""
+        rows = [(s.first_cell, s.last_cell, s.first_list, s.last_list, s.lists) for s in shards]
+        return Shards(np.array(rows, np.int32).reshape(-1, len(COLUMNS)).T)
+
+    @staticmethod
+    def read(path: Path) -> "Shards":
+        """Those that a run records."""
+        table = pq.read_table(path, columns=list(COLUMNS))
+        return Shards(np.stack([table[name].to_numpy() for name in COLUMNS]))
+
+    def write(self, path: Path) -> None:
+        """Record them in a run that is being made."""
+        _table(path, dict(zip(COLUMNS, self._columns, strict=True)))
+
+    def __len__(self) -> int:
+        return self._columns.shape[1]
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Shard]: ...
+
+    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
+        """One shard, or some in a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return Shard(index=at, **dict(zip(COLUMNS, self._columns[:, at].tolist(), strict=True)))
+
+
+def write_counts(path: Path, counts: np.ndarray) -> None:
+    """Record in a run that is being made how many perturbed lists each of its cells has."""
+    _table(path, {"lists": counts.astype(np.int32)})
+
+
+def read_counts(path: Path) -> np.ndarray:
+    """int64 [cells]: what `write_counts` recorded."""
+    return pq.read_table(path, columns=["lists"])["lists"].to_numpy().astype(np.int64)
+
+
+def _table(path: Path, columns: dict[str, np.ndarray]) -> None:
+    pq.write_table(
+        pa.table(columns),
+        path,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding=dict.fromkeys(columns, "DELTA_BINARY_PACKED"),
+    )
 
 
 def commit(run: Path, shard: Shard, shifts: pa.Table, record: dict, genes: pa.Table | None = None) -> list[str]:

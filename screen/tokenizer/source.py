@@ -14,6 +14,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.obs import is_anndata
 from rankshift.screen.cells.ragged import offsets_of
+from rankshift.screen.cells.stored import SpooledCells
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.genes.token_space import TokenSpace
@@ -90,8 +91,11 @@ def tokenize(
     )
 
 
-def cells_of(cells: CellSource, bundle: TokenSpace, *, below: bool = False) -> Cells:
-    """Cells from a token table or several, from memory, or from an AnnData, which is tokenized with all of its obs."""
+def cells_of(cells: CellSource, bundle: TokenSpace, *, below: bool = False) -> Cells | SpooledCells:
+    """Cells from a token table or several, from memory, or from an AnnData, which is tokenized with all of its obs.
+
+    Token tables need not fit in memory.
+    """
     if isinstance(cells, Cells):
         return cells.checked(bundle)
     if is_anndata(cells):
@@ -105,7 +109,7 @@ def cells_of(cells: CellSource, bundle: TokenSpace, *, below: bool = False) -> C
     if any(counts):
         place = places[counts.index(True)]
         raise InputError(f"{place} holds counts, beside token tables: tokenize it first")
-    return Cells.read(places, bundle, below=below)
+    return SpooledCells.read(places, bundle, below=below)
 
 
 def _way_out(cells: Any) -> str:

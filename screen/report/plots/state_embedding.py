@@ -113,15 +113,15 @@ def _other_states(
 ) -> tuple[dict[str, "Cells"], tuple[str, ...]]:
     """Cells of the states beside the start, from the table that was screened; what is missing is said."""
     # start-up time: torch and the encoder are loaded only when a map embeds cells
-    from rankshift.screen.cells.cells import Cells
     from rankshift.screen.cells.select import select
+    from rankshift.screen.cells.stored import SpooledCells
 
     route, screened = run.manifest.route, run.screened
     assert route is not None
     others = route.states[1:]
     where = Path(path or screened.cells.path)
     try:
-        table = Cells.read(where, bundle)
+        table = SpooledCells.read(where, bundle)
     except (InputError, OSError):
         return {}, (
             f"the cells of {', '.join(others)} are not drawn: {where.name} is not there (give it with --cells)",

@@ -63,8 +63,8 @@ def test_a_run_whose_workers_and_driver_died_is_resumed(bundles, tmp_path, alone
     with OnRay(1) as executor, executor.lease() as lease:
         (grant,) = lease.wait()
         ray.get(grant.handle.open_job.remote(grant.epoch, "job", ShardJob(screener, bundles["v1"]), []))
-        ray.get([grant.handle.compute.remote(grant.epoch, "job", shard.index) for shard in screener.shards[:3]])
-        grant.handle.compute.remote(grant.epoch, "job", 3)
+        ray.get([grant.handle.compute.remote(grant.epoch, "job", shard) for shard in screener.shards[:3]])
+        grant.handle.compute.remote(grant.epoch, "job", screener.shards[3])
         ray.kill(grant.handle, no_restart=False)
     assert {s.name for s in screener.shards[:3]} <= set(screener.run.committed)
     with OnRay(1) as executor:

@@ -30,11 +30,15 @@ def test_states_have_floors_of_their_own(bundles, tmp_path):
     assert set(done.manifest["noise_floor"]) == {"similarity", *(f"shift_{s}" for s in done.states)}
 
 
+def _sample(screener: Screener) -> Sample:
+    return Sample.draw(screener.cells, screener.counts, screener.perturb, screener.measure)
+
+
 @pytest.mark.slow
 def test_the_sample_is_bounded_and_the_same_every_time(bundles, tmp_path):
     done = run(CELLS_V2, bundles["v2"], tmp_path / "run", perturb="delete")
     screener = Screener.open(done.path, Bundle.open(bundles["v2"]))
-    first, second = (Sample.draw(screener.cells, screener.perturb, screener.measure).lists for _ in range(2))
+    first, second = (_sample(screener).lists for _ in range(2))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[c], second[c]) for c in first)
     assert len(first) <= CELLS
@@ -44,9 +48,7 @@ def test_the_sample_is_bounded_and_the_same_every_time(bundles, tmp_path):
 def test_small_screens_are_not_tried_in_sixteen_bits(bundles, tmp_path):
     done = run(CELLS_V2, bundles["v2"], tmp_path / "run", perturb="delete", max_cells=2)
     screener = Screener.open(done.path, Bundle.open(bundles["v2"]))
-    dtype, why = choose_dtype(
-        Sample.draw(screener.cells, screener.perturb, screener.measure), Bundle.open(bundles["v2"])
-    )
+    dtype, why = choose_dtype(_sample(screener), Bundle.open(bundles["v2"]))
     assert dtype == "float32"
     assert "reason" in why
 
