@@ -53,7 +53,7 @@ NOT_YET: dict[str, set[str]] = {
 }
 
 # Where the import has another name, or comes with another package.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn", "psutil": "ray"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}
 
 # Rooms or files that need an extra as soon as they are loaded; tests/jobs/cli/test_extras.py does without them.
 NEEDS_EXTRA = {

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from rankshift.jobs.executor.executor import Executor, Train
 from rankshift.jobs.executor.fan_out import POLL
 from rankshift.jobs.pool.cluster import borrowed_pool, pool_size
+from rankshift.jobs.pool.connection import READ, answered
 from rankshift.jobs.pool.lease import Lease, cause
 from rankshift.jobs.pool.worker import Grant, Job, StaleLease, WorkerDied
 from rankshift.jobs.training.alone import alone
@@ -159,7 +160,7 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
     """
     function = f"{train.__module__}:{train.__qualname__}"
     grants = lease.wait()
-    ranks = _ranks(grants)
+    ranks = _ranks(lease, grants)
     calls = {
         grant.handle.train.remote(grant.epoch, rank, function, job): rank.number
         for grant, rank in zip(grants, ranks, strict=True)
@@ -199,11 +200,12 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
     return results[0]
 
 
-def _ranks(grants: list[Grant]) -> list[Rank]:
+def _ranks(lease: Lease, grants: list[Grant]) -> list[Rank]:
     """Ranks in the workers' order. They meet on rank 0's node, by the loopback if all are on it."""
     if len(grants) == 1:
         return [Rank()]
-    places = ray.get([grant.handle.rendezvous.remote() for grant in grants])
+    calls = [grant.handle.rendezvous.remote() for grant in grants]
+    places = [answered(call, g.worker, check=lease.check) for call, g in zip(calls, grants, strict=True)]
     host = "127.0.0.1" if len({node for node, _ in places}) == 1 else places[0][0]
     rendezvous = f"tcp://{host}:{places[0][1]}"
     return [Rank(number=number, world=len(grants), rendezvous=rendezvous) for number in range(len(grants))]
@@ -241,6 +243,11 @@ def _keep(lease: Lease, grants: list[Grant], result: dict) -> None:
     bundle = result.get("bundle")
     if bundle is None:
         return
-    sha256, *_ = ray.get([grant.handle.keep.remote(grant.epoch, str(bundle)) for grant in grants])
+    calls = [grant.handle.keep.remote(grant.epoch, str(bundle)) for grant in grants]
+    sha256, *_ = [
+        answered(call, g.worker, seconds=READ, check=lease.check) for call, g in zip(calls, grants, strict=True)
+    ]
     if sha256 is not None:
-        lease.publish(grants[0], sha256, ray.get(grants[0].handle.publish.remote(grants[0].epoch, sha256)))
+        first = grants[0]
+        put = first.handle.publish.remote(first.epoch, sha256)
+        lease.publish(first, sha256, answered(put, first.worker, seconds=READ, check=lease.check))

@@ -21,7 +21,7 @@ from rankshift.jobs.pool.cluster import (
     start_head,
 )
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.connection import POOL
+from rankshift.jobs.pool.connection import POOL, answered
 from rankshift.jobs.show.escapes import printable
 from rankshift.screen.errors import InputError
 
@@ -66,7 +66,7 @@ def stop_pool(*, say: Say = print) -> None:
 def show_pool() -> None:
     """Print workers and leases as tables."""
     with _pool() as pool:
-        state = ray.get(pool.state.remote())
+        state = answered(pool.state.remote(), "the pool")
     console = Console()
     same = "this code" if state["code"] == code_version() else f"other code ({state['code'][:12]}): restart it"
     console.print(f"{len(state['workers'])} workers, {same}; a silent driver keeps its workers {state['ttl']:.0f} s")

@@ -16,14 +16,14 @@ from typing import Any
 
 from rankshift.jobs.pool.auth import first_token
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.connection import NAMESPACE, POOL, connect, leave, lost, refuse_silent
+from rankshift.jobs.pool.connection import NAMESPACE, POOL, answered, connect, leave, lost, refuse_silent
 from rankshift.jobs.pool.own_cluster import own_cluster
 from rankshift.screen.errors import InputError
 from rankshift.screen.extras import installed, need
 from rankshift.screen.files.one_line import one_line
 
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
-ANSWER = 30.0  # seconds the pool may take to say which workers it has
+ANSWER = 30.0  # seconds a pool that is to end may take to say which workers it has
 OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
 _own: ContextVar[Any] = ContextVar("own_pool", default=None)
 
@@ -107,9 +107,7 @@ def running_pool() -> Any | None:
 
 def pool_size(pool: Any) -> int:
     """How many workers a pool has."""
-    import ray  # late, see above
-
-    return len(ray.get(pool.handles.remote()))
+    return len(answered(pool.handles.remote(), "the pool"))
 
 
 def cluster_size() -> int:

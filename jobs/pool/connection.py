@@ -1,6 +1,7 @@
 """A driver's connection to a Ray cluster: made with a limit of time, watched, and left also where nobody answers any more.
 
-By itself Ray waits a minute for a head that is gone, tells of it in lines of its own, and ends the process.
+By itself Ray waits a minute for a head that is gone, tells of it in lines of its own, and ends the process. Nothing outside the
+loops over calls waits for Ray without a limit: `answered` has one.
 """
 
 import logging
@@ -10,12 +11,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, Interrupted
 
 NAMESPACE = "rankshift"
 POOL = "rankshift-pool"  # the name of the running pool; private ones have names of their own
@@ -23,7 +25,14 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NA
 KNOCK = 2.0  # seconds an address may take to let somebody in
 TRIES = 3  # knocks before a named cluster is called silent
 LEAVING = 5.0  # seconds that a shutdown of a lost cluster may take
+ANSWER = 180.0  # seconds for an answer that needs no work: a worker that starts beside many others takes a minute
+READ = 1800.0  # seconds for one that needs a model to be read or put into the object store
+LOOK = 1.0  # seconds between looks at what else may end a wait for an answer
+STOPPED = "the pool was stopped, what was committed stays: rankshift pool start, then continue with --resume"
+LOST = 8.0  # seconds without a head or a process of Ray here before the cluster is given up
+GONE = "does not answer any more: start it, then continue with --resume"
 lost = threading.Event()  # the cluster of this process does not answer any more
+log = logging.getLogger(__name__)
 
 
 def connect(where: str, **options: Any) -> None:
@@ -31,17 +40,58 @@ def connect(where: str, **options: Any) -> None:
     import ray  # late: whoever only asks whether there is a cluster must not wait seconds for Ray
 
     lost.clear()
+    # The driver says what matters in its own line: what Ray says of its processes goes to the log of this module.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls that nobody waits for any more
+    ray._private.worker.print_to_stdstream = _overheard
     with _same_signal():
         ray.init(where, **QUIET, **options)
 
 
+def _overheard(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    for line in data.get("lines", ()):
+        log.info("ray: %s", line)
+
+
+def answered(call: Any, who: str, *, seconds: float = ANSWER, check: Callable[[], None] = lambda: None) -> Any:
+    """What a call of an actor gives. Raises Interrupted where it takes longer, the pool was stopped or the cluster is gone.
+
+    who: is waited for, in words. check: asked now and then, raises where the wait is over for another reason.
+    """
+    import ray  # late, see above
+    from ray.exceptions import ActorDiedError
+
+    end = time.monotonic() + seconds
+    heard = time.monotonic()
+    while not ray.wait([call], timeout=min(LOOK, seconds))[0]:
+        check()
+        what, now = silent(), time.monotonic()
+        if what is None:
+            heard = now
+        elif now - heard > LOST:
+            lost.set()
+            raise Interrupted(f"{what} {GONE}")
+        if now > end:
+            raise Interrupted(
+                f"{who} has not answered for {seconds:.0f} s: see `rankshift pool status`, then continue with --resume"
+            )
+    try:
+        return ray.get(call)
+    except ActorDiedError as error:
+        raise Interrupted(STOPPED) from error
+
+
 @contextmanager
 def _same_signal() -> Iterator[None]:
-    """Ray sets what SIGTERM does when it begins and when it ends; a handler that was there before comes back."""
-    ours = signal.getsignal(signal.SIGTERM)
+    """Ray sets what SIGTERM does when it begins and when it ends; a handler that was there before stays."""
+    import ray._private.utils  # late, see above
+
+    ours, theirs = signal.getsignal(signal.SIGTERM), ray._private.utils.set_sigterm_handler
+    if callable(ours):
+        ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
+        ray._private.utils.set_sigterm_handler = theirs
         if callable(ours) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, ours)
 
@@ -58,25 +108,27 @@ def leave() -> None:
     with suppress(Exception):
         node = ray._private.worker._global_node
         if node is not None and node.is_head():
-            theirs = _started_by(node)
+            begun = _children_of_raylets({info.process.pid for info in node.all_processes.get("raylet", ())})
             node.kill_all_processes(check_alive=False, allow_graceful=False)
-            for process in theirs:
-                with suppress(Exception):  # it has ended with its parent
-                    process.kill()
+            for process in begun:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
     ending = threading.Thread(target=ray.shutdown, daemon=True)
     ending.start()
     ending.join(LEAVING)
 
 
-def _started_by(node: Any) -> list[Any]:
-    """What Ray's processes have started: workers, and agents that would look for the head for another minute."""
-    import psutil  # late: it comes with ray, which puts it on the path
+def _children_of_raylets(raylets: set[int]) -> list[int]:
+    """Processes of Ray that these have begun, of whom Ray itself has no list; where there is no /proc, none.
 
+    Workers and agents end with their raylet, but not where they are stopped, or wait a minute for the head.
+    """
+    signs = {f"RAY_RAYLET_PID={raylet}".encode() for raylet in raylets}
     found = []
-    for known in node.all_processes.values():
-        for one in known:
-            with suppress(psutil.Error):
-                found += psutil.Process(one.process.pid).children(recursive=True)
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if signs & set(place.read_bytes().split(b"\0")):
+                found.append(int(place.parent.name))
     return found
 
 

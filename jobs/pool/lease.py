@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.connection import lost, silent
+from rankshift.jobs.pool.connection import GONE, LOST, STOPPED, answered, lost, silent
 from rankshift.jobs.pool.worker import Grant, HeldBack, StaleLease, WorkerDied
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
@@ -30,8 +30,6 @@ PLAIN = (
     WorkerDied,
     OSError,
 )  # they need no trace of Ray's
-LOST = 8.0  # seconds without a head or a process of Ray here before the cluster is given up
-STOPPED = "the pool was stopped, what was committed stays: rankshift pool start, then continue with --resume"
 SILENT = 5  # empty answers, two seconds each, before the user is told what is waited for
 
 
@@ -83,9 +81,7 @@ class Lease:
         """The workers in an answer to `ask`."""
         self._asked = None
         try:
-            found = ray.get(answer)
-        except ActorDiedError as error:
-            raise Interrupted(STOPPED) from error
+            found = answered(answer, "the pool", check=self.check)
         except RayActorError:
             time.sleep(1.0)  # the pool is being restarted
             return []
@@ -124,7 +120,7 @@ class Lease:
     def weights(self, sha256: str) -> list:
         """[reference] of weights that a worker has published, or []."""
         try:
-            return ray.get(self._pool.weights.remote(sha256)) or []
+            return answered(self._pool.weights.remote(sha256), "the pool", check=self.check) or []
         except RayActorError:
             return []
 
@@ -134,7 +130,7 @@ class Lease:
 
     def _open(self) -> float:
         try:
-            return float(ray.get(self._pool.open.remote(self.name, self.want, self.gang, code_version())))
+            return float(answered(self._pool.open.remote(self.name, self.want, self.gang, code_version()), "the pool"))
         except RayTaskError as error:
             raise cause(error) from error
 
@@ -152,7 +148,7 @@ class Lease:
             if what is None:
                 heard = time.monotonic()
             elif time.monotonic() - heard > LOST:
-                self._fault = f"{what} does not answer any more: start it, then continue with --resume"
+                self._fault = f"{what} {GONE}"
                 lost.set()
                 return
 

@@ -26,7 +26,7 @@ from rankshift.screen.files.object_store import Mirror, everywhere, fetched
 from rankshift.screen.progress import progress
 from rankshift.screen.runs.markers import notes
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.writing import whole_or_gone
+from rankshift.screen.runs.writing import tidied
 from rankshift.screen.tokenizer.source import CellSource
 
 Say = Callable[[str], None]
@@ -125,7 +125,7 @@ def run_screen(
             return there.call(decide, replace(request, bundle=everywhere(bundle)))
 
         run = prepare(cells, opened, out, options, adaptive=adaptive, resume=resume, say=say, decide=decide_there)
-        with whole_or_gone(run.path):
+        with tidied(run.path):
             return _compute(run, opened, bundle, there, str(out), say, budget)
 
 
@@ -143,7 +143,7 @@ def resume_screen(
         raise InputError(f"the bundle of {found.path} is no longer at {place}: say where it is with --bundle")
     opened = Bundle.open(fetched(place))
     opened.check(used.weights_sha256)
-    with executor(workers, what=f"screen {Path(redacted(run)).name}", say=say) as there, whole_or_gone(found.path):
+    with executor(workers, what=f"screen {Path(redacted(run)).name}", say=say) as there, tidied(found.path):
         return _compute(found, opened, place, there, str(run), say)
 
 

@@ -34,7 +34,7 @@ from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, Shards, commit, plan, read_counts
 from rankshift.screen.runs.sums import FILES, check_run, mend
-from rankshift.screen.runs.writing import whole_or_gone
+from rankshift.screen.runs.writing import tidied
 from rankshift.screen.tokenizer.source import CellSource
 
 Watch = Callable[[str, int, int], AbstractContextManager[Done]]
@@ -161,7 +161,7 @@ def run(
     """
     opened = Bundle.open(fetched(bundle))
     prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume, say=say)
-    with whole_or_gone(prepared.path):
+    with tidied(prepared.path):
         encoder = load_encoder(prepared, opened)
         screener = Screener.open(prepared.place, opened)
         left = list(missing(screener))

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.atomic import sweep
-from rankshift.screen.runs.layout import COMMITS, GENES, SHIFTS, marker_path, part_path
+from rankshift.screen.runs.layout import marker_path, part_path
 from rankshift.screen.runs.markers import Marker, committed_names, read_marker
+from rankshift.screen.runs.writing import sweep_all
 
 FILES = "files"  # entry of a manifest and of a marker: {name within the run: its sum}
 THREADS = 4
@@ -92,8 +92,7 @@ def mend(run: Path) -> dict[str, str]:
 
     Temporary files of writers that died are cleared away.
     """
-    for folder in (run, *(run / name for name in (SHIFTS, GENES, COMMITS))):
-        sweep(folder)
+    sweep_all(run)
     found = {}
     for name in sorted(committed_names(run)):
         place = marker_path(run, name)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rankshift.screen.files.atomic import check_there, replacing
-from rankshift.screen.runs.layout import CELLS, COMMITS, GENES, MANIFEST, PERTURBATIONS, SHIFTS
+from rankshift.screen.files.atomic import check_there, replacing, sweep
+from rankshift.screen.runs.layout import CELLS, COMMITS, GENES, LISTS, MANIFEST, PERTURBATIONS, PLAN, SHIFTS
 
+OWN = {MANIFEST, CELLS, PERTURBATIONS, LISTS, PLAN}
 REMOVING = 10.0  # seconds that the removal of a folder may go on after its manifest is gone
 _PART = re.compile(r"shard-\d+\.(parquet|json)|\.shard-\d+\.(parquet|json)\..*\.tmp")
 
@@ -28,13 +29,31 @@ def writing(run: Path, path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def tidied(run: Path) -> Iterator[None]:
+    """The block of whoever drives a screen: besides, files that writers which died had begun are gone when it ends."""
+    try:
+        with whole_or_gone(run):
+            yield
+    finally:
+        sweep_all(run)
+
+
+def sweep_all(run: Path) -> None:
+    """Remove temporary files of writers that are gone, wherever a run has them."""
+    for folder in (run, run / SHIFTS, run / GENES, run / COMMITS):
+        sweep(folder)
+
+
+@contextmanager
 def whole_or_gone(run: Path) -> Iterator[None]:
     """A block that works on a run. However it fails, of a run that was removed meanwhile nothing stays behind."""
     try:
         yield
-    except Exception:
+    except Exception as error:
         if _removed(run):
             _clear(run)
+        if isinstance(error, FileNotFoundError):
+            check_there(run / MANIFEST)
         raise
 
 
@@ -43,7 +62,7 @@ def _removed(run: Path) -> bool:
     end = time.monotonic() + REMOVING
     while True:
         try:
-            there = {MANIFEST, CELLS, PERTURBATIONS} & set(os.listdir(run))
+            there = OWN & set(os.listdir(run))
         except OSError:
             return False
         if MANIFEST in there or time.monotonic() > end:

@@ -1,6 +1,8 @@
 """A run that is removed while it is written: its writers stop, and of the run nothing stays behind, unless it can be read."""
 
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,12 +14,12 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
-from rankshift.screen.files.atomic import MovedAway
+from rankshift.screen.files.atomic import MovedAway, _machine
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.writing import whole_or_gone, writing
+from rankshift.screen.runs.writing import tidied, whole_or_gone, writing
 from support import GOLDEN, SCREEN, until
 
-SIGN = ("run.json", "cells.parquet", "perturbations.parquet")
+SIGN = ("run.json", "cells.parquet", "perturbations.parquet", "lists.parquet", "shards.parquet")
 
 
 @pytest.fixture
@@ -110,3 +112,12 @@ def test_an_error_of_another_kind_removes_nothing(screener):
     with pytest.raises(RuntimeError):
         fail()
     assert pq.read_metadata(screener.run.path / "shifts/shard-000000.parquet").num_rows > 0
+
+
+def test_what_a_writer_that_died_had_begun_is_gone_when_the_screen_ends(screener):
+    died = [sys.executable, "-c", "import os; print(os.getpid())"]
+    gone = int(subprocess.run(died, capture_output=True, text=True).stdout)
+    begun = screener.run.path / f"shifts/.shard-000007.parquet.{_machine()}-{gone}-0123abcd.tmp"
+    with tidied(screener.run.path):
+        begun.write_text("half")
+    assert not begun.exists()
