@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from rankshift.jobs.pool.auth import use_token
+from rankshift.screen.errors import in_python
 
 if TYPE_CHECKING:
     from rankshift.jobs.verbs.screen import screen
@@ -22,7 +23,7 @@ def __getattr__(name: str) -> Any:
     # Late: importing rankshift.jobs must not wait for torch.
     from rankshift.jobs.verbs.screen import screen
 
-    return screen
+    return in_python(screen)
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rankshift.screen.errors import in_python
+
 if TYPE_CHECKING:
     from rankshift.screen.bundle.bundle import Bundle, make_bundle
     from rankshift.screen.cells.cells import Cells
@@ -30,7 +32,8 @@ __all__ = ["Bundle", "Cells", "InputError", "Run", "make_bundle", "run", "tokeni
 def __getattr__(name: str) -> Any:
     if name not in _ROOM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    found = getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    return found if isinstance(found, type) else in_python(found)
 
 
 def __dir__() -> list[str]:

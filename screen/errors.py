@@ -4,6 +4,9 @@ Their messages, like everything that is recorded or printed, go through `redacte
 """
 
 import re
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 
 # s3://KEY:SECRET@bucket. A secret may hold slashes, so it ends at the last @ of the word; Path() makes one slash of two.
 _USER = re.compile(r"""\b([a-z][a-z0-9+.-]*:/+)[^\s/@:?'",]*:[^\s'",]*@""", re.IGNORECASE)
@@ -21,6 +24,51 @@ def redacted(text: object) -> str:
     's3://bucket/run?region=eu-west-1&secret_key=***'
     """
     return _OPTION.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", str(text)))
+
+
+# Options that are given or not, and have no value.
+SWITCHES = frozenset(
+    ("resume", "gene_shifts", "per_cell", "refill", "reference_overflow", "reference_names", "keep_uncropped", "bottom")
+)
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?: ([\w.]+)$)?")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def python_words(text: str) -> str:
+    """A message that names options of the command line, in the keywords of Python; commands in backticks stay.
+
+    >>> python_words("run exists: continue it with --resume, or give another --out")
+    'run exists: continue it with resume=True, or give another out'
+    >>> python_words("column 'index' holds symbols, give --gene-column index")
+    "column 'index' holds symbols, give gene_column='index'"
+    """
+
+    def keyword(found: re.Match[str]) -> str:
+        name, value = found.group(1).replace("-", "_"), found.group(2)
+        if name in SWITCHES:
+            return f"{name}=True" + (f" {value}" if value else "")
+        return name if value is None else f"{name}={value!r}"
+
+    parts = text.split("`")
+    parts[::2] = [_FLAG.sub(keyword, part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+@cache
+def in_python(function: Callable[P, R]) -> Callable[P, R]:
+    """The function as Python offers it: what it refuses is said in `python_words`."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (InputError, Interrupted) as error:
+            error.args = (python_words(str(error)), *error.args[1:])
+            raise
+
+    return called
 
 
 class InputError(ValueError):

@@ -5,11 +5,12 @@ It computes nothing itself: figures are those of the report, and the engine scre
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from rankshift.screen.errors import in_python
 from rankshift.screen.runs import run as runs
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Run(runs.Run):
         """The same run, with what a notebook wants of it."""
         return cls(run.path, run.manifest, run.mirror)
 
+    @in_python
     def stats(
         self,
         mode: str | None = None,
@@ -89,6 +91,7 @@ class Run(runs.Run):
         frame.attrs.update(found.summary)
         return frame
 
+    @in_python
     def report(
         self,
         out: Path | str,
@@ -110,6 +113,7 @@ class Run(runs.Run):
         judging = StatOptions(by=by, min_cells=min_cells, bootstrap=bootstrap, seed=seed)
         write_report(self, Path(out), judging=judging, bundle=bundle, cells=cells, embed=embed, say=say)
 
+    @in_python
     def annotate(
         self,
         adata: "AnnData",
@@ -125,30 +129,35 @@ class Run(runs.Run):
 
         annotate(self, adata, perturbations, measures, key)
 
+    @in_python
     def plot_volcano(self, **judging: Any) -> "Figure":
         """How far each perturbation moves the cells against how sure that is."""
         from rankshift.screen.report import figures  # start-up time: a query must not wait for plotly
 
         return figures.volcano(self, **judging)
 
+    @in_python
     def plot_gene(self, gene: str, *, by: str | None = None) -> "Figure":
         """The effect of perturbing `gene` (symbol or Ensembl id) in every cell, apart for the values of the obs column `by`."""
         from rankshift.screen.report import figures  # start-up time: a query must not wait for plotly
 
         return figures.gene(self, gene, by=by)
 
+    @in_python
     def plot_states(self, genes: Sequence[str] | None = None, **options: Any) -> "Figure":
         """The states and where `genes` (None: the strongest) push the cells; options bundle, cells, embed."""
         from rankshift.screen.report import figures  # start-up time: a query must not wait for plotly
 
         return figures.states(self, genes, **options)
 
+    @in_python
     def plot_effects_network(self, **judging: Any) -> "Figure":
         """The strongest perturbations and the genes they move most; needs gene shifts."""
         from rankshift.screen.report import figures  # start-up time: a query must not wait for plotly
 
         return figures.effects_network(self, **judging)
 
+    @in_python
     def plot_noise_floor(self, **judging: Any) -> "Figure":
         """The strongest effects beside the run's own numerical noise."""
         from rankshift.screen.report import figures  # start-up time: a query must not wait for plotly
@@ -184,6 +193,8 @@ def run(
     gene_shifts: bool = False,
     by: str | None = None,
     per_cell: bool = False,
+    gene_column: str | None = None,
+    counts_layer: str | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
     done: Callable[[int], None] | None = None,
@@ -191,46 +202,26 @@ def run(
     """Screen cells in this process, without Ray, and return the run.
 
     cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts. perturb: delete,
-    overexpress, or another kind of docs/perturbations.md; it and the keywords up to `per_cell` are the options of
+    overexpress, or another kind of docs/perturbations.md; it and the keywords up to `counts_layer` are the options of
     `rankshift screen`. say: told what there is to note, as genes that the vocabulary lacks. done: told how many perturbations
     were computed, as they come; without it a bar shows them. Raises InputError on whatever does not fit.
 
     >>> run("cells.parquet", "bundle", "run", perturb="delete").sql("SELECT count(*) FROM shifts")  # doctest: +SKIP
     """
+    given = dict(locals())
     # Start-up time: a query must wait neither for torch nor for rich.
     from rankshift.screen.engine import screener
+    from rankshift.screen.engine.options import Options
     from rankshift.screen.progress import progress
 
     made = screener.run(
         cells,
         bundle,
         out,
-        perturb=perturb,
+        **asdict(Options.of(given)),
         resume=resume,
         say=say,
         done=done or (lambda n: None),
         watch=progress if done is None else None,
-        genes=genes,
-        how=how,
-        embedding=embedding,
-        layer=layer,
-        states=states,
-        state_key=state_key,
-        start=start,
-        goal=goal,
-        alt=alt,
-        where=where,
-        max_cells=max_cells,
-        dtype=dtype,
-        token_budget=token_budget,
-        shard_tokens=shard_tokens,
-        reference_overflow=reference_overflow,
-        refill=refill,
-        anchor=anchor,
-        rank_shift=rank_shift,
-        to=to,
-        gene_shifts=gene_shifts,
-        by=by,
-        per_cell=per_cell,
     )
     return Run.of(made)

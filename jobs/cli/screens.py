@@ -43,6 +43,12 @@ def screen(
         str, typer.Option(help="cell (mean over genes), cls, or auto: cls where cells have it.")
     ] = "auto",
     layer: LayerOption = -1,
+    gene_column: Annotated[
+        str | None, typer.Option(help="Of counts: var column with the gene ids or symbols. Default: found by itself.")
+    ] = None,
+    counts_layer: Annotated[
+        str | None, typer.Option(help="Of counts: raw, X or a layer's name. Default: the first that may be counts.")
+    ] = None,
     states: Annotated[Path | None, typer.Option(help="states.json with one vector per state.")] = None,
     state_key: Annotated[str | None, typer.Option(help="obs column of the cell state.")] = None,
     start: Annotated[str | None, typer.Option(help="State of the cells to perturb.")] = None,
@@ -82,35 +88,12 @@ def screen(
     budget: Annotated[int | None, typer.Option(help="Adaptive: encoder passes at most.")] = None,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
+    given = dict(locals())
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.screen import run_screen, say_cost
     from rankshift.screen.engine.options import Options
 
-    options = Options(
-        perturb=perturb,
-        genes=genes,
-        how=how,
-        embedding=embedding,
-        layer=layer,
-        states=states,
-        state_key=state_key,
-        start=start,
-        goal=goal,
-        alt=tuple(s.strip() for s in alt.split(",") if s.strip()),
-        where=where,
-        max_cells=max_cells,
-        dtype=dtype,
-        token_budget=token_budget,
-        shard_tokens=shard_tokens,
-        reference_overflow=reference_overflow,
-        refill=refill,
-        anchor=anchor,
-        rank_shift=rank_shift,
-        to=to,
-        gene_shifts=gene_shifts,
-        by=by,
-        per_cell=per_cell,
-    )
+    options = Options.of({**given, "alt": tuple(s.strip() for s in alt.split(",") if s.strip())})
     adaptive = _adaptive(top, budget, bottom, confidence, seed, min_cells, strata)
     if dry_run:
         say_cost(cells, bundle, options, say, adaptive)

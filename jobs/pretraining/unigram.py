@@ -27,7 +27,10 @@ def unigram_logs(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 def summary(losses: Mapping[str, float]) -> str:
     """The losses in a sentence, each beside what gene frequencies alone give."""
+    learnt = losses["held_out_loss"] < losses["held_out_unigram"]
+    lacks = ": no better than the frequencies of the genes, it has learnt nothing yet; give more epochs or cells"
     return (
         f"loss {losses['loss']:.3f} nats a gene (unigram entropy {losses['unigram_entropy']:.3f}), "
         f"on held-out cells {losses['held_out_loss']:.3f} (unigram {losses['held_out_unigram']:.3f})"
+        f"{'' if learnt or losses['held_out_loss'] != losses['held_out_loss'] else lacks}"
     )

@@ -69,10 +69,12 @@ def __getattr__(name: str) -> Any:
     if name not in _ROOM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Start-up time: the import of this package alone loads nothing else.
+    from rankshift.screen.errors import in_python
     from rankshift.screen.extras import said
 
     with said():
-        return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+        found = getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    return found if isinstance(found, type) else in_python(found)
 
 
 def __dir__() -> list[str]:

@@ -60,6 +60,8 @@ def screen(
     gene_shifts: bool = False,
     by: str | None = None,
     per_cell: bool = False,
+    gene_column: str | None = None,
+    counts_layer: str | None = None,
     workers: int | None = None,
     resume: bool = False,
     say: Say = print,
@@ -68,31 +70,7 @@ def screen(
 
     >>> screen("cells.parquet", "bundle", "run", perturb="delete", workers=8)  # doctest: +SKIP
     """
-    asked = Options(
-        perturb=perturb,
-        genes=genes,
-        how=how,
-        embedding=embedding,
-        layer=layer,
-        states=states,
-        state_key=state_key,
-        start=start,
-        goal=goal,
-        alt=alt,
-        where=where,
-        max_cells=max_cells,
-        dtype=dtype,
-        token_budget=token_budget,
-        shard_tokens=shard_tokens,
-        reference_overflow=reference_overflow,
-        refill=refill,
-        anchor=anchor,
-        rank_shift=rank_shift,
-        to=to,
-        gene_shifts=gene_shifts,
-        by=by,
-        per_cell=per_cell,
-    )
+    asked = Options.of(locals())
     return notebook.Run.of(run_screen(cells, bundle, out, asked, workers=workers, resume=resume, say=say))
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import own_mode
+from rankshift.screen.stats.evidence import of_few
 from rankshift.screen.stats.options import StatOptions
-from rankshift.screen.stats.statistics import check_out, record, statistics
+from rankshift.screen.stats.statistics import check_mode, check_out, record, statistics
 
 
 def stats(
@@ -30,6 +31,7 @@ def stats(
     other = None if null is None else Run.open(null)
     if mode is None:
         mode = own_mode(opened) if other is None else "null"
+    check_mode(mode)
     keeps = mode == own_mode(opened) and not reference_names
     if out is not None:
         check_out(out)
@@ -48,6 +50,11 @@ def stats(
     rows = None if out is None else result.write(out)
     for line in told(result.summary):
         say(line)
+    if result.summary and other is None and of_few(opened, result.summary["tested"]):
+        say(
+            "the list of genes that was screened is small and tested against itself: screen --genes all, or add genes drawn "
+            "at random to the list, for something to compare with"
+        )
     if rows is not None:
         say(f"{out}: {rows:,} rows")
 

@@ -1,4 +1,4 @@
-"""Genes as users name them: all, Ensembl ids or symbols, a file of them, or several files, each a panel.
+"""Genes as users name them: all, Ensembl ids or symbols, a file of them, several files, each a panel, or a .gmt of gene sets.
 
 Genes that the bundle does not know are named, and a list of which none is known is refused. So is a file that could be read in
 two ways: a table whose second column holds other genes is no list of its first.
@@ -83,22 +83,51 @@ def gene_names(text: str, bundle: Bundle) -> list[str]:
 
 
 def panels_of(genes: str | Sequence[str], bundle: Bundle) -> dict[str, list[str]]:
-    """{name of the file without its ending: its genes} where --genes names several files, else nothing."""
+    """Genes by panel where --genes names several files, by their names without ending, or a .gmt, by its sets; else none."""
     files = _files(genes) if isinstance(genes, str) else []
-    if len(files) < 2:
+    if len(files) < 2 and not any(is_gmt(file) for file in files):
         return {}
-    panels = {file.stem: listed(file, bundle) for file in files}
-    if len(panels) < len(files):
-        names = ", ".join(file.stem for file in files)
-        raise InputError(f"panels are told apart by their file names, these are {names}: rename one")
+    panels: dict[str, list[str]] = {}
+    for file in files:
+        sets = gene_sets(file) if is_gmt(file) else {file.stem: listed(file, bundle)}
+        if twice := panels.keys() & sets.keys():
+            raise InputError(f"panels are told apart by their names, two are called {min(twice)}: rename one")
+        panels |= sets
     return panels
+
+
+def is_gmt(path: Path) -> bool:
+    """Is this a file of gene sets, a set a line: name, description, genes, between tabs (the format of MSigDB)?"""
+    return path.suffix.lower() == ".gmt"
+
+
+def gene_sets(path: Path) -> dict[str, list[str]]:
+    """The genes of every set of a .gmt, by the name of the set; raises InputError on a line that is none."""
+    sets: dict[str, list[str]] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        name, *rest = (field.strip() for field in line.split("\t"))
+        genes = [gene for gene in rest[1:] if gene]
+        if not name and not genes:
+            continue
+        if not name or not genes:
+            raise InputError(
+                f"{path}: line {number} has no genes: a .gmt has a set a line, as name, description, genes between tabs"
+            )
+        if name in sets:
+            raise InputError(f"{path} has two sets called {name}: rename one")
+        sets[name] = genes
+    if not sets:
+        raise InputError(f"{path} names no gene set: a .gmt has a set a line, as name, description, genes between tabs")
+    return sets
 
 
 def listed(path: Path, bundle: Bundle) -> list[str]:
     """Genes of a file: one a line, or several on one; or the first column of a table, where the others hold no other genes.
 
-    What follows a # is left out. A .json holds a list of names.
+    What follows a # is left out. A .json holds a list of names, a .gmt sets of them.
     """
+    if is_gmt(path):
+        return list(dict.fromkeys(gene for genes in gene_sets(path).values() for gene in genes))
     if path.suffix.lower() == ".json":
         names = read_json(path)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

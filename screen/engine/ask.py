@@ -53,7 +53,7 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
         raise InputError(
             f"{len(panels)} panels are screened gene by gene, --how {options.how} joins genes: give one file at a time"
         )
-    table = cells_of(cells, bundle, below=options.refill)
+    table = cells_of(cells, bundle, below=options.refill, gene_column=options.gene_column, layer=options.counts_layer)
     for note in table.notes:
         say(note)
     options = _meant(options, table)

@@ -1,8 +1,9 @@
 """What the user asks of a screen. Options are checked against each other here, against cells and bundle in module `ask`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rankshift.screen.embed.states import check_route
 from rankshift.screen.errors import InputError
@@ -15,7 +16,7 @@ class Options:
 
     genes: "all", or Ensembl ids or symbols, or files of them (module `gene_lists`). states: a states.json. token_budget: rows
     of a batch, None for the device's default. `start` selects cells whose `state_key` equals it; without `states` the state
-    vectors are computed here.
+    vectors are computed here. gene_column, counts_layer: of cells given as counts, as for `tokenize`.
     """
 
     perturb: str
@@ -41,6 +42,13 @@ class Options:
     gene_shifts: bool = False
     by: str | None = None
     per_cell: bool = False
+    gene_column: str | None = None
+    counts_layer: str | None = None
+
+    @staticmethod
+    def of(given: Mapping[str, Any]) -> "Options":
+        """The options among named values, as among the arguments of a function: `Options.of(locals())`."""
+        return Options(**{field.name: given[field.name] for field in fields(Options) if field.name in given})
 
     def __post_init__(self) -> None:
         if (self.by is not None or self.per_cell) and not self.gene_shifts:

@@ -54,7 +54,10 @@ def noise_floor(run: Run, **judging: Any) -> go.Figure:
 
 
 def _row(findings: Findings, name: str) -> int:
-    for column in ("symbols", "gene_ids"):
-        if name in (names := findings.strings(column)):
-            return names.index(name)
-    raise InputError(f"{findings.run.path} has no values of {name!r}: give a symbol or an Ensembl id it screened")
+    number = findings.run.perturbation(name)
+    (ids,) = findings.run.sql(f"SELECT gene_ids FROM perturbations WHERE perturbation = {number}")[
+        "gene_ids"
+    ].to_pylist()
+    if ids not in (known := findings.strings("gene_ids")):
+        raise InputError(f"{findings.run.path} has no values of {name!r} yet: finish the screen with --resume")
+    return known.index(ids)

@@ -10,6 +10,7 @@ from rankshift.screen.report.findings import Findings
 from rankshift.screen.runs.manifest import Manifest
 from rankshift.screen.stats import measures
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
+from rankshift.screen.stats.evidence import of_few
 
 NAMED = 5  # genes in a sentence
 AGREES = 0.5  # rank correlation of halves below which another sample of cells would give another list
@@ -62,6 +63,7 @@ def answer(findings: Findings) -> Iterator[str]:
             for some, direction in ((up, "towards"), (down, "away from"))
         ]
         yield f"{hits:,} of {tested:,} tested {noun} shift the cells with respect to {findings.goal}: {', '.join(parts)}."
+    yield from _interactions(findings)
     yield from _limits(findings)
 
 
@@ -78,10 +80,30 @@ def _names(findings: Findings, among: np.ndarray) -> str:
 
 
 def _largest(findings: Findings) -> str:
-    cells = int(findings.column("cells")[0])
-    return (
-        f"The largest {findings.axis} is {findings.effect[0]:.3g} ({findings.strings('symbols')[0]}, "
-        f"{cells:,} cell{'s' * (cells != 1)})."
+    """The strongest effect; a negative shift is one away from the goal."""
+    cells, effect = int(findings.column("cells")[0]), float(findings.effect[0])
+    what = f"The largest {findings.axis} is {effect:.3g}"
+    if findings.goal is not None:
+        way = "towards" if effect > 0 else "away from"
+        what = f"The largest mean shift is {abs(effect):.3g} {way} {findings.goal}"
+    return f"{what} ({findings.strings('symbols')[0]}, {cells:,} cell{'s' * (cells != 1)})."
+
+
+def _interactions(findings: Findings) -> Iterator[str]:
+    """Of a screen of pairs: how many do more than the sum of their genes, and which most."""
+    if "interaction_mean" not in findings.table.column_names:
+        return
+    rate, size = findings.column("interaction_fdr"), np.abs(findings.column("interaction_mean"))
+    tested = np.isfinite(rate)
+    if not tested.any():
+        yield "No interaction could be tested: every pair needs more cells, and a spread over them."
+        return
+    some = np.flatnonzero(rate < SIGNIFICANT)
+    named = [findings.strings("symbols")[i] for i in some[np.argsort(-size[some])][:NAMED].tolist()]
+    which = f" ({', '.join(named)}{', …' if len(some) > NAMED else ''})" if named else ""
+    yield (
+        f"{len(some):,} of {int(tested.sum()):,} tested pairs do something else than the sum of their genes alone, at a false "
+        f"discovery rate of 5 %{which}."
     )
 
 
@@ -90,6 +112,11 @@ def _limits(findings: Findings) -> Iterator[str]:
     if not run.complete:
         there, planned = len(run.committed), run.manifest.shards
         yield f"The run is not complete: {there:,} of {planned:,} shards are there, the rest is not counted."
+    if of_few(run, int(summary["tested"])):
+        yield (
+            "The list that was screened is short and tested against itself: what is typical is not known. Screen all genes, or "
+            "add genes drawn at random to the list."
+        )
     for name in findings.ungrouped[:1]:
         yield (
             f"Cells count as independent here, but the column “{name}” tells groups of them apart: "

@@ -10,7 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import measures as measured
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.views import literal, quoted
+from rankshift.screen.runs.views import quoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,7 +25,7 @@ def annotate(
 ) -> None:
     """Write a run's results into the AnnData its cells came from, matched by cell_id (obs column, else the names of obs).
 
-    obs[`{measure}:{perturbation}`] for every perturbation named, by gene ids or symbols joined by `+`: NaN for cells in which
+    obs[`{measure}:{perturbation}`] for every perturbation named (as for `Run.perturbation`): NaN for cells in which
     it was not screened. uns[key]: `perturbations`, one row per perturbation with its number of cells and the means of all
     measures, and `manifest`, run.json as text. measures: columns of `shifts`, by default similarity and all shifts.
     """
@@ -59,10 +59,10 @@ def _of_cells(run: Run, name: str, measures: Sequence[str], place: pd.Series) ->
     """The measures of one perturbation for all cells of an AnnData, NaN where there are none; place: row by cell_id."""
     rows = run.frame(
         f"SELECT CAST(cell_id AS VARCHAR) AS cell, {', '.join(map(quoted, measures))} FROM shifts "
-        f"WHERE {literal(name)} IN (gene_ids, symbols)"
+        f"WHERE perturbation = {run.perturbation(name)}"
     )
     if rows.empty:
-        raise InputError(f"{name!r} is no perturbation of {run.path} that a cell has: see its view perturbations")
+        raise InputError(f"{name!r} was screened in no cell of {run.path}: see its view perturbations")
     rows = rows[rows["cell"].isin(place.index)]
     out = {}
     for measure in measures:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
+from rankshift.screen.errors import InputError
+from rankshift.screen.genes.vocabulary import plain_id
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.sql import ask, connected, refusal
 from rankshift.screen.runs.views import views_of
@@ -32,6 +35,26 @@ class Run(RunFolder):
         """An in-memory DuckDB with the views, that can read these runs and tables and write nothing."""
         return connected(self, others or {}, tables or {})
 
+    def perturbation(self, name: str) -> int:
+        """The number of a perturbation by symbols or Ensembl ids in any case, of several joined by + in any order.
+
+        What is written exactly so counts first. Raises InputError on a name that the run has not, with the nearest it has.
+
+        >>> run.perturbation("lyz")  # doctest: +SKIP
+        17
+        """
+        table = self.sql("SELECT perturbation, symbols, gene_ids FROM perturbations ORDER BY perturbation")
+        numbers, symbols, ids = (table[column].to_pylist() for column in ("perturbation", "symbols", "gene_ids"))
+        for write in (str, _folded):
+            wanted = write(name)
+            for number, *names in zip(numbers, symbols, ids, strict=True):
+                if wanted in [write(known) for known in names]:
+                    return int(number)
+        written = {_folded(known): known for names in (ids, symbols) for known in names}
+        near = get_close_matches(_folded(name), written, n=1)
+        fix = f"did you mean {written[near[0]]}?" if near else "give a symbol or an Ensembl id it screened"
+        raise InputError(f"{self.path} has no perturbation {name!r}: {fix}")
+
     def frame(self, query: str) -> "pd.DataFrame":
         """Rows of one SQL query as a pandas data frame; `polars.from_arrow(run.sql(query))` makes one of polars."""
         return self.sql(query).to_pandas()
@@ -53,3 +76,7 @@ class Run(RunFolder):
                 return ask(connection, query, self, runs).to_arrow_table()
             except duckdb.Error as error:
                 raise refusal(error, query, self, runs) from error
+
+
+def _folded(name: str) -> str:
+    return "+".join(sorted(plain_id(part) for part in name.split("+")))

@@ -30,6 +30,13 @@ from rankshift.screen.stats.observations import Observations, match, null_means
 from rankshift.screen.stats.options import StatOptions
 from rankshift.screen.stats.ranks_in_cells import InCells, in_cells, single_genes
 
+FEW = 50  # perturbations of a list that say little of what a typical one does
+
+
+def of_few(run: Run, tested: int) -> bool:
+    """Is a short list of genes tested against itself, with no other genes to be held against?"""
+    return run.manifest.perturb.genes is not None and tested < FEW
+
 
 # Without slots: cached_property keeps what it has computed in the instance.
 @dataclass(frozen=True, kw_only=True, eq=False)

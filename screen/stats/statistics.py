@@ -64,6 +64,12 @@ class Statistics:
         return count
 
 
+def check_mode(mode: str) -> None:
+    """Refuse what is none of MODES."""
+    if mode not in MODES:
+        raise InputError(f"mode {mode!r} is unknown: use one of {', '.join(MODES)}")
+
+
 def check_out(out: Path) -> None:
     """Refuse a file of a kind that is not written."""
     if out.suffix not in (".csv", ".parquet"):
@@ -81,8 +87,7 @@ def statistics(
 
     >>> statistics(Run.open("run"), "goal", judging=StatOptions(by="donor")).table()  # doctest: +SKIP
     """
-    if mode not in MODES:
-        raise InputError(f"mode {mode!r} is unknown: use one of {', '.join(MODES)}")
+    check_mode(mode)
     if (mode == "null") != (null is not None):
         raise InputError("--mode null and --null RUN belong together: give both or neither")
     _check(mode, reference_names, judging)

@@ -3,7 +3,8 @@
 It refuses what cannot be a count (negative, not finite), naming the gene and the cell.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,13 @@ class CountsInMemory(Counts):
         """Rows in order, copied: the AnnData's own must not be sorted or summed."""
         for start in range(0, len(self), cells):
             yield start, sp.csr_matrix(self._x[start : start + cells], copy=True)
+
+
+def again(
+    file: Counts, opens: Callable[[], AbstractContextManager[Counts]], alone: bool
+) -> Callable[[], AbstractContextManager[Counts]]:
+    """What opens these counts once more: as before, but of the only source there is what lies in memory is kept there."""
+    return (lambda: nullcontext(file)) if alone and isinstance(file, CountsInMemory) else opens
 
 
 def _readable(matrix: Any) -> Any:

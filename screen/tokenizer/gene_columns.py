@@ -1,6 +1,7 @@
 """Which gene of a vocabulary each column of a count matrix is: Ensembl ids first, aliases and versions understood.
 
-It never guesses silently: too few matches are refused, naming the column of `var` that would match.
+It never guesses silently: symbols are taken for ids only where most of a column are symbols of the vocabulary, and too few
+matches are refused, naming the column of `var` that would match, or the species that the ids are of.
 """
 
 import re
@@ -16,7 +17,25 @@ from rankshift.screen.genes.vocabulary import Vocabulary, plain_id
 from rankshift.screen.tokenizer.rank_value import GeneColumns
 
 ID_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "index")  # where ids are looked for, `index` being the names of var
+SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
+MOSTLY = 0.5  # more of a column are symbols of the vocabulary: then it holds symbols, without being asked
 _ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}")
+_PREFIX = re.compile(r"(ENS[A-Z]*G(?=\d{6})|WBGENE(?=\d{6})|FBGN(?=\d{6}))")
+SPECIES = {
+    "ENSG": "human",
+    "ENSMUSG": "mouse",
+    "ENSRNOG": "rat",
+    "ENSMMUG": "rhesus macaque",
+    "ENSMFAG": "crab-eating macaque",
+    "ENSPTRG": "chimpanzee",
+    "ENSSSCG": "pig",
+    "ENSBTAG": "cow",
+    "ENSCAFG": "dog",
+    "ENSGALG": "chicken",
+    "ENSDARG": "zebrafish",
+    "WBGENE": "worm",
+    "FBGN": "fly",
+}  # by the beginning of a gene's stable id, upper case (Ensembl, WormBase, FlyBase)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -90,6 +109,11 @@ def match_columns(
             tried.append(match_ids(name, var_labels(var, name), vocabulary, aliases))
             if tried[-1].mapped >= max(1, least * len(var)):
                 return tried[-1]
+        by_name = ["index", *(name for name in SYMBOL_COLUMNS if name in var.columns)]
+        named = [match_symbols(name, var_labels(var, name), vocabulary) for name in by_name]
+        found = max(named, key=lambda match: match.mapped)
+        if found.mapped > MOSTLY * len(var) and found.mapped >= least * len(var):
+            return found
         best = max(tried, key=lambda match: match.mapped)
     if best.mapped >= max(1, least * len(var)):
         return best
@@ -108,10 +132,48 @@ def _advice(var: Any, vocabulary: Vocabulary, aliases: Mapping[str, str], best: 
     better = max(matches, key=lambda match: match.mapped)
     if better.mapped > 2 * best.mapped:
         kind = "symbols" if better.by_symbol else "ids"
-        return f"column {better.label!r} holds {kind} of {better.mapped} genes, give --gene-column {better.label}"
+        if better.mapped >= len(var) / 10:  # mice share a symbol or two with men by chance
+            return f"column {better.label!r} holds {kind} of {better.mapped} genes, give --gene-column {better.label}"
+    for name in columns:
+        if (said := _other_names(name, labels[name], vocabulary)) is not None:
+            return said
     if not vocabulary.by_symbol:
         return "give Ensembl ids of the bundle's organism, or a bundle with --names to use symbols"
     return "give Ensembl ids or symbols of the vocabulary's series"
+
+
+def _other_names(column: str, labels: Sequence[str], vocabulary: Vocabulary) -> str | None:
+    """What a column that does not match holds instead: ids of another species, ids inside of names, names in another case."""
+    theirs, ours = species_of(labels), species_of(vocabulary.ensembl_id)
+    if theirs is not None and ours is not None and theirs != ours:
+        return (
+            f"{column!r} holds ids of {theirs} ({labels[0]}), the vocabulary is of {ours}: take a model of that species, or "
+            f"put the ids of {ours} orthologues into a var column and name it with --gene-column"
+        )
+    inside = [found.group() if (found := _ENSEMBL.search(label.upper())) else "" for label in labels]
+    if sum(name in vocabulary.by_id for name in inside) > MOSTLY * len(labels):
+        return (
+            f"{column!r} holds ids inside of longer names ({labels[0]}): put the ids alone into a var column, as by "
+            r"var['ensembl_id'] = var_names.str.extract(r'(ENS[A-Z]*\d+)', expand=False).to_numpy()"
+        )
+    folded = sum(label.casefold() in vocabulary.by_folded_symbol for label in labels)
+    if folded > MOSTLY * len(labels):
+        return (
+            f"{column!r} holds {folded} symbols in another case ({labels[0]}), as those of mice are: are they of the "
+            "vocabulary's species? Then write them as it does, else take a model of theirs"
+        )
+    return None
+
+
+def species_of(labels: Sequence[str]) -> str | None:
+    """The species whose stable ids most labels are, None where they are others or unknown.
+
+    >>> species_of(["ENSMUSG00000000001", "ENSMUSG00000000028.2"])
+    'mouse'
+    """
+    found = Counter(m.group() for label in labels if (m := _PREFIX.match(label.upper())) is not None)
+    prefix, count = found.most_common(1)[0] if found else ("", 0)
+    return SPECIES.get(prefix, prefix) if count > MOSTLY * len(labels) else None
 
 
 def ensembl_column(path: Any, var: Any, column: str | None = None) -> list[str | None]:

@@ -91,21 +91,40 @@ def tokenize(
     )
 
 
-def cells_of(cells: CellSource, bundle: TokenSpace, *, below: bool = False) -> Cells | SpooledCells:
-    """Cells from a token table or several, from memory, or from an AnnData, which is tokenized with all of its obs.
+def cells_of(
+    cells: CellSource,
+    bundle: TokenSpace,
+    *,
+    below: bool = False,
+    gene_column: str | None = None,
+    layer: str | None = None,
+) -> Cells | SpooledCells:
+    """Cells from a token table or several, from memory, or from counts, which are tokenized with all of their obs.
 
-    Token tables need not fit in memory.
+    Token tables need not fit in memory. gene_column, layer: of counts, as for `tokenize`; refused beside cells that are
+    tokenized already.
     """
-    if isinstance(cells, Cells):
-        return cells.checked(bundle)
+
+    def ranked(counts: Any) -> Cells:
+        try:
+            return tokenize(counts, bundle, keep_uncropped=below, gene_column=gene_column, layer=layer)
+        except InputError as error:  # a screen calls the hidden layer --layer
+            raise InputError(str(error).replace("--layer", "--counts-layer")) from error
+
     if is_anndata(cells):
-        return tokenize(cells, bundle, keep_uncropped=below)
-    if not isinstance(cells, str | Path | list | tuple):
+        return ranked(cells)
+    if not isinstance(cells, Cells) and not isinstance(cells, str | Path | list | tuple):
         raise InputError(f"cells are a {type(cells).__name__}: {_way_out(cells)}")
-    places = [fetched(place) for place in ([cells] if isinstance(cells, str | Path) else cells)]
+    given: Sequence[Path | str] = [cells] if isinstance(cells, str | Path) else ()
+    places = [fetched(place) for place in (cells if isinstance(cells, list | tuple) else given)]
     counts = [holds_counts(place) for place in places]
     if places and all(counts):
-        return tokenize(places, bundle, keep_uncropped=below)
+        return ranked(places)
+    for name, value in {"gene-column": gene_column, "counts-layer": layer}.items():
+        if value is not None:
+            raise InputError(f"--{name} {value} is for counts, {name_of(cells)} is tokenized already: leave it out")
+    if isinstance(cells, Cells):
+        return cells.checked(bundle)
     if any(counts):
         place = places[counts.index(True)]
         raise InputError(f"{place} holds counts, beside token tables: tokenize it first")

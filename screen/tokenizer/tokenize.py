@@ -6,7 +6,7 @@ silently: the report counts genes without a token and cells left out, with the r
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from rankshift.screen.tokenizer.counts import (
     Block,
     Counts,
     CountsInMemory,
+    again,
     filter_pass,
     obs_table,
     row_sums,
@@ -40,6 +41,9 @@ from rankshift.screen.tokenizer.rank_value import NO_LIMIT, GeneColumns, cropped
 if TYPE_CHECKING:
     from anndata import AnnData
 
+PART = (
+    0.5  # files with fewer of the vocabulary's genes are said to be a part: a whole annotation has two thirds and more
+)
 LEAST_MAPPED = (
     0.10  # a full annotation has 60,000 genes, a vocabulary 20,000: below a tenth the ids are of another kind
 )
@@ -58,6 +62,7 @@ class FileReport:
     ambiguous: int
     summed: int
     totals: str
+    known: int = 0  # genes of the vocabulary
 
     @property
     def lost(self) -> int:
@@ -94,6 +99,12 @@ class TokenizeReport:
                 f"  {file.path.name}: {file.mapped} of {file.genes} genes mapped by {file.column!r}{parts}; "
                 f"totals {file.totals}"
             )
+            there = file.mapped - file.summed
+            if there < PART * file.known:
+                lines.append(
+                    f"  {file.path.name}: holds {there:,} of the {file.known:,} genes of the vocabulary: ranks are those of a "
+                    "part of the genes; give all that were counted, as before the choice of variable ones"
+                )
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
@@ -102,7 +113,7 @@ class _Source:
     """One file made ready: which rows pass, what their columns mean, what is kept of obs."""
 
     path: Path
-    open: Callable[[], Counts]
+    open: Callable[[], AbstractContextManager[Counts]]
     keep: np.ndarray  # bool (cells,)
     total: np.ndarray | None
     genes: GeneColumns
@@ -207,14 +218,16 @@ def _size(bundle: TokenSpace, input_size: int | None) -> int:
     return size
 
 
-def _opened_by(data: "Path | Sequence[Path] | AnnData", layer: str | None) -> list[Callable[[], Counts]]:
+def _opened_by(
+    data: "Path | Sequence[Path] | AnnData", layer: str | None
+) -> list[Callable[[], AbstractContextManager[Counts]]]:
     if is_anndata(data):
         return [partial(CountsInMemory, data, layer)]
     return [partial(open_counts, path, layer) for path in count_files(data)]
 
 
 def _sources(
-    files: Sequence[Callable[[], Counts]],
+    files: Sequence[Callable[[], AbstractContextManager[Counts]]],
     bundle: TokenSpace,
     keep: Sequence[str] | None,
     where: str | None,
@@ -237,19 +250,19 @@ def _sources(
             prepared.append(
                 _Source(
                     path=file.path,
-                    open=opens,
+                    open=again(file, opens, len(files) == 1),
                     keep=kept & passing,
                     total=total,
                     genes=gene_columns(match, bundle.vocabulary),
                     obs=_kept_columns(file.path, obs, keep),
-                    report=_file_report(file.path, match, total),
+                    report=_file_report(file.path, match, total, int(bundle.vocabulary.is_gene.sum())),
                 )
             )
     tables = unified([source.path for source in prepared], [source.obs for source in prepared])
     return [replace(source, obs=table) for source, table in zip(prepared, tables, strict=True)]
 
 
-def _file_report(path: Path, match: Match, total: np.ndarray | None) -> FileReport:
+def _file_report(path: Path, match: Match, total: np.ndarray | None, known: int) -> FileReport:
     return FileReport(
         path=path,
         column=match.label,
@@ -260,6 +273,7 @@ def _file_report(path: Path, match: Match, total: np.ndarray | None) -> FileRepo
         ambiguous=match.ambiguous,
         summed=match.summed,
         totals="summed over all genes (obs has no n_counts)" if total is None else "from obs n_counts",
+        known=known,
     )
 
 

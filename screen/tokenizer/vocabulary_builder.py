@@ -3,8 +3,10 @@
 Medians belong to a model: make them once for the data it is pretrained on, never again for data it is used on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,14 @@ import scipy.sparse as sp
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import scratch
 from rankshift.screen.genes.vocabulary import CLS, EOS, MASK, PAD, Vocabulary, plain_id
-from rankshift.screen.tokenizer.counts import Counts, filter_pass, row_sums, totals
+from rankshift.screen.tokenizer.counts import Counts, again, filter_pass, row_sums, totals
 from rankshift.screen.tokenizer.endings import count_files
 from rankshift.screen.tokenizer.formats import open_counts
-from rankshift.screen.tokenizer.gene_columns import ensembl_column, var_labels
+from rankshift.screen.tokenizer.gene_columns import SYMBOL_COLUMNS, ensembl_column, var_labels
 from rankshift.screen.tokenizer.medians import GeneValues
 from rankshift.screen.tokenizer.rank_value import SCALE
 
 SPECIALS = {"v1": (PAD, MASK), "v2": (PAD, MASK, CLS, EOS)}
-SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +75,13 @@ def build_vocabulary(
     genes = _Genes()
     parts = []
     for path in files:
-        with open_counts(path, layer) as file:
-            parts.append((path, genes.number(file, gene_column), totals(file), filter_pass(file)))
+        opens = partial(open_counts, path, layer)
+        with opens() as file:
+            opened = again(file, opens, len(files) == 1)
+            parts.append((opened, genes.number(file, gene_column), totals(file), filter_pass(file)))
     tally = {"cells": 0, "unused": 0}
     notes: list[str] = []
-    values = _values(parts, layer, len(genes.names), tally, notes)
+    values = _values(parts, len(genes.names), tally, notes)
     medians = _exact_medians(values, len(genes.names), Path(out)) if exact else _digest_medians(values)
     if not medians:
         raise InputError(f"no gene is detected in {tally['cells']} cells of {len(files)} files: give count matrices")
@@ -144,20 +147,19 @@ _SCHEMA = pa.schema([("gene", pa.int32()), ("value", pa.float64())])
 
 
 def _values(
-    parts: Sequence[tuple[Path, np.ndarray, np.ndarray | None, np.ndarray]],
-    layer: str | None,
+    parts: Sequence[tuple[Callable[[], AbstractContextManager[Counts]], np.ndarray, np.ndarray | None, np.ndarray]],
     genes: int,
     tally: dict[str, int],
     notes: list[str],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(gene int32, value float64) of every non-zero count of every used cell.
 
-    parts: files, gene numbers, totals, filter_pass.
+    parts: what opens a file, its gene numbers, totals, filter_pass.
     """
-    for path, numbers, given, passing in parts:
-        with open_counts(path, layer) as file:
+    for opens, numbers, given, passing in parts:
+        with opens() as file:
             if given is None:
-                notes.append(f"{path.name}: obs has no n_counts, totals summed over all genes")
+                notes.append(f"{file.path.name}: obs has no n_counts, totals summed over all genes")
             several = len(np.unique(numbers[numbers >= 0])) < (numbers >= 0).sum()
             everything = (numbers >= 0).all()
             for block in file.blocks():

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from rankshift.screen.errors import InputError, Interrupted, redacted
+from rankshift.screen.errors import InputError, Interrupted, in_python, python_words, redacted
 
 HIDDEN = [
     ("s3://AKIA:SECRET@lab/run", "s3://***@lab/run"),
@@ -47,3 +47,31 @@ def test_what_holds_no_key_stays_as_it_is(text):
 def test_refusals_hold_none_also_behind_a_process_boundary(kind):
     error = pickle.loads(pickle.dumps(kind("s3://AKIA:SECRET@lab is gone")))
     assert str(error) == "s3://***@lab is gone"
+
+
+@pytest.mark.parametrize(
+    ("said", "in_words"),
+    [
+        (
+            "run exists: continue it with --resume, or give another --out",
+            "run exists: continue it with resume=True, or give another out",
+        ),
+        ("give --gene-column feature_id", "give gene_column='feature_id'"),
+        ("--by and --per-cell say how: add --gene-shifts", "by and per_cell=True say how: add gene_shifts=True"),
+        ("make the bundle with `rankshift bundle --names`", "make the bundle with `rankshift bundle --names`"),
+        ("a line -- with dashes, s3://lab/run--x", "a line -- with dashes, s3://lab/run--x"),
+    ],
+)
+def test_python_is_told_of_keywords(said, in_words):
+    assert python_words(said) == in_words
+
+    def refuse() -> None:
+        """Say no."""
+        raise InputError(said)
+
+    spoken = in_python(refuse)
+    assert spoken is in_python(refuse)
+    assert spoken.__doc__ == refuse.__doc__
+    with pytest.raises(InputError) as refused:
+        spoken()
+    assert str(refused.value) == in_words

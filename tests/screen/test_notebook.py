@@ -6,6 +6,10 @@ import subprocess
 import sys
 from dataclasses import MISSING, fields
 
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import rankshift.screen as door
@@ -114,3 +118,43 @@ def test_a_run_writes_its_report(screened, tmp_path):
     screened.report(tmp_path / "report.html", min_cells=2, bootstrap=0, embed=False, say=said.append)
     assert "<title>" in (tmp_path / "report.html").read_text()
     assert said[-1].startswith(str(tmp_path / "report.html"))
+
+
+def test_a_gene_is_found_as_it_is_typed_or_the_nearest_is_named(screened):
+    (row,) = screened.sql("SELECT perturbation, gene_ids, symbols FROM perturbations").to_pylist()
+    for name in (row["gene_ids"], row["gene_ids"].lower(), f"{row['gene_ids']}.7", row["symbols"].lower()):
+        assert screened.perturbation(name) == row["perturbation"]
+    with pytest.raises(InputError, match=f"did you mean {row['gene_ids']}"):
+        screened.plot_gene(row["gene_ids"][:-1] + "X")
+    with pytest.raises(InputError, match="give a symbol or an Ensembl id it screened"):
+        screened.plot_gene("@")
+
+
+def test_refusals_speak_of_keywords(screened, bundles):
+    with pytest.raises(InputError, match="continue it with resume=True, or give another out"):
+        door.run(V1 / "cells.parquet", bundles["v1"], screened.path, perturb="delete")
+    with pytest.raises(InputError, match="gene_shifts=True"):
+        screened.stats("genes")
+
+
+def test_a_screen_of_counts_is_told_where_they_and_their_genes_are(bundles, tmp_path):
+    adata = anndata.read_h5ad(V1 / "cells.h5ad")
+    plain = tokenize(adata, bundles["v1"])
+    ids = adata.var.get("ensembl_id", adata.var_names)
+    hidden = anndata.AnnData(
+        None,
+        obs=adata.obs,
+        var=pd.DataFrame({"where": list(ids)}, index=[f"g{i}" for i in range(adata.n_vars)]),
+        layers={"umis here": adata.X},
+    )
+    quiet = {"perturb": "delete", "max_cells": 2, "say": str}
+    made = run(hidden, bundles["v1"], tmp_path / "run", gene_column="where", counts_layer="umis here", **quiet)
+    assert made.sql("SELECT count(*) AS n FROM shifts")["n"][0].as_py() > 0
+    cells = plain.obs["cell_id"].to_pylist()
+    for row in pq.read_table(made.path / "cells.parquet").to_pylist():
+        assert row["input_ids"] == plain.ids_of(cells.index(row["cell_id"])).tolist()
+    hidden.X = np.log1p(adata.X.toarray() / 3)
+    with pytest.raises(InputError, match=r"name the matrix with --counts-layer \(umis here, X\)"):
+        run(hidden, bundles["v1"], tmp_path / "other", gene_column="where", **quiet)
+    with pytest.raises(InputError, match=r"--gene-column where is for counts, .*cells.parquet is tokenized already"):
+        run(V1 / "cells.parquet", bundles["v1"], tmp_path / "other", gene_column="where", **quiet)

@@ -14,7 +14,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.report.findings import goal_of, judged_column
 from rankshift.screen.report.plots import theme
 from rankshift.screen.runs.run import Run
-from rankshift.screen.runs.views import literal, quoted
+from rankshift.screen.runs.views import quoted
 
 CELLS = 600  # drawn per perturbation
 OTHERS = 1000  # values of other perturbations drawn beside them
@@ -39,7 +39,7 @@ def plot_gene(run: Run, gene: str, *, by: str | None = None, width: int | None =
 
     Raises InputError when the run has no such perturbation, or no such column.
     """
-    number = perturbation_of(run, gene)
+    number = run.perturbation(gene)
     values = values_of(run, [number])[number]
     label = [values.symbols] * len(values.cell)
     if by is not None:
@@ -48,16 +48,6 @@ def plot_gene(run: Run, gene: str, *, by: str | None = None, width: int | None =
             raise InputError(f"cells have no groups by {by!r}: use one of {', '.join(columns) or 'none'}")
         label = [columns[by][c] for c in values.cell.tolist()]
     return draw(run, values, label, other_values(run), width=width, height=height)
-
-
-def perturbation_of(run: Run, gene: str) -> int:
-    """The run's number of a perturbation, by symbols or Ensembl ids; raises InputError when there is none."""
-    found = run.sql(
-        f"SELECT perturbation FROM perturbations WHERE {literal(gene)} IN (symbols, gene_ids) ORDER BY 1 LIMIT 1"
-    )["perturbation"].to_pylist()
-    if not found:
-        raise InputError(f"{run.path} has no perturbation {gene!r}: give a symbol or an Ensembl id it screened")
-    return int(found[0])
 
 
 def values_of(run: Run, numbers: Sequence[int]) -> dict[int, Values]:

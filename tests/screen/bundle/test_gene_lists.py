@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.bundle.gene_lists import panels_of, resolve_genes, said_of
+from rankshift.screen.bundle.gene_lists import gene_sets, panels_of, resolve_genes, said_of
 from rankshift.screen.errors import InputError
 
 
@@ -126,3 +126,30 @@ def test_words_of_a_table_are_no_genes_in_another_case(human, tmp_path):
     bundle, token = human
     (tmp_path / "t.csv").write_text("LYZ,max\nCST3,max\n")
     assert resolve_genes(str(tmp_path / "t.csv"), bundle) == ((token["LYZ"], token["CST3"]), [])
+
+
+def test_a_gmt_holds_panels_by_the_names_of_its_sets(three, bundle, tmp_path):
+    genes, tokens = three
+    (tmp_path / "sets.gmt").write_text(
+        f"ONE\thttp://one\t{genes[0]}\t{genes[1]}\nTWO\tna\t{genes[1]}\t{genes[2]}\tNOT\t\n\n"
+    )
+    assert resolve_genes(str(tmp_path / "sets.gmt"), bundle) == (tokens, ["NOT"])
+    assert panels_of(str(tmp_path / "sets.gmt"), bundle) == {"ONE": genes[:2], "TWO": [genes[1], genes[2], "NOT"]}
+    (tmp_path / "more.txt").write_text(genes[0])
+    both = f"{tmp_path / 'sets.gmt'},{tmp_path / 'more.txt'}"
+    assert list(panels_of(both, bundle)) == ["ONE", "TWO", "more"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ONE\tna\n", "line 1 has no genes"),
+        ("ONE\tna\tA\nONE\tna\tB\n", "two sets called ONE"),
+        ("\n", "names no gene set"),
+        ("A B C\n", "line 1 has no genes"),
+    ],
+)
+def test_what_is_no_gmt_is_refused(text, message, tmp_path):
+    (tmp_path / "sets.gmt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        gene_sets(tmp_path / "sets.gmt")

@@ -187,7 +187,7 @@ def test_results_go_back_into_the_anndata(adata, generation, bundles, tmp_path):
 def test_what_a_run_does_not_hold_is_not_written_back(adata, generation, bundles, tmp_path):
     done = run(adata, bundles[generation], tmp_path / "run", perturb="delete", max_cells=2)
     columns = list(adata.obs.columns)
-    with pytest.raises(InputError, match="'ENSG9' is no perturbation of"):
+    with pytest.raises(InputError, match="has no perturbation 'ENSG9'"):
         done.annotate(adata, ["ENSG9"])
     with pytest.raises(InputError, match="'shift_nf' is not a column of the shifts"):
         done.annotate(adata, measures=["shift_nf"])
