@@ -17,6 +17,7 @@ from rankshift.jobs.pool.worker import Compute, Count, Fetch, Grant, HeldBack, J
 from rankshift.screen.errors import Interrupted
 
 HUNG = 45.0  # seconds without an answer after which a worker is taken to hang; one that computes answers at once
+OPENING = 4  # times as long for one that opens its job: libraries and a large model may hold the interpreter
 TRIES = 3
 POLL = 0.5  # seconds that the loop waits for a call to end
 LOOK = 2.0  # seconds between questions for progress, for which results are not waited
@@ -180,24 +181,29 @@ class FanOut:
         began = time.monotonic()
         if began < self._next_look:
             return
-        silent = [grant for grant, calls in self._held.items() if None not in calls.values()]
-        silent = [grant for grant in silent if grant not in self._fresh]
+        silent = [grant for grant in self._held if grant not in self._fresh]
         self._fresh.clear()
         for grant in silent:
             self._unheard.setdefault(grant, began)
         for grant, steps in self._crew.progress(silent).items():
-            self._told(grant, steps, done)
+            # While it opens the job, the steps may be those of the job before.
+            self._told(grant, 0 if self._opening(grant) else steps, done)
         self._give_up(began)
         spent = time.monotonic() - began
         self._next_look = began + max(LOOK, SHARE * spent)
 
     def _give_up(self, now: float) -> None:
         """Pieces of workers that hang go to others; where such a worker came from, it is restarted."""
-        for grant in [grant for grant, since in self._unheard.items() if now - since > self._hung]:
-            del self._unheard[grant]
-            if grant in self._held:
-                self._say(f"{grant.worker} has not answered for {self._hung:.0f} s: its work is given to others")
-                self._lost(grant)
+        for grant, since in list(self._unheard.items()):
+            limit = self._hung * (OPENING if self._opening(grant) else 1)
+            if now - since > limit:
+                del self._unheard[grant]
+                if grant in self._held:
+                    self._say(f"{grant.worker} has not answered for {limit:.0f} s: its work is given to others")
+                    self._lost(grant)
+
+    def _opening(self, grant: Grant) -> bool:
+        return None in self._held.get(grant, {}).values()
 
     def _told(self, grant: Grant, steps: int, done: Done) -> None:
         """Tell `done` of steps that a worker made since it was last heard."""

@@ -145,10 +145,10 @@ def default_workers() -> int:
     return gpus if gpus > 1 and installed("ray") else 0
 
 
-def make_pool(name: str, count: int, ttl: float = TTL) -> Any:
+def make_pool(name: str, count: int, ttl: float = TTL, **more: Any) -> Any:
     """Start a pool actor with `count` workers: a GPU each where the cluster has any, else an equal share of its CPUs.
 
-    By the name POOL it is detached: it and its workers stay until `rankshift pool stop`.
+    By the name POOL it is detached: it and its workers stay until `rankshift pool stop`. more: other options of a `Pool`.
     """
     import ray  # late, see above
 
@@ -166,7 +166,7 @@ def make_pool(name: str, count: int, ttl: float = TTL) -> Any:
     if name == POOL:
         options["lifetime"] = "detached"
     actor = ray.remote(num_cpus=0, max_concurrency=1000)(Pool)
-    return actor.options(**options).remote(name, count, share, threads, ttl, code_version())
+    return actor.options(**options).remote(name, count, share, threads, ttl, code_version(), **more)
 
 
 @contextmanager

@@ -35,8 +35,17 @@ BROKEN = 5  # deaths in a row without an answer after which a worker is called b
 class Pool:
     """Lends workers to leases. All methods are asynchronous, so none of them blocks another."""
 
-    def __init__(self, name: str, count: int, share: dict[str, float], threads: int | None, ttl: float, code: str):
-        self._name, self._code, self._share = name, code, share
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        share: dict[str, float],
+        threads: int | None,
+        ttl: float,
+        code: str,
+        hung: float = HUNG,
+    ) -> None:
+        self._name, self._code, self._share, self._hung = name, code, share, hung
         self._ledger = Ledger(ttl)
         self._published: dict[str, tuple[str, list[ray.ObjectRef]]] = {}  # sha256 -> worker, its weights
         self._faults: dict[str, str] = {}
@@ -206,8 +215,8 @@ class Pool:
     async def _drained(self, handle: Any, epoch: int) -> dict[str, Any]:
         """What a worker says when all before has ended. TimeoutError where meanwhile it does not even say how it is."""
         draining = asyncio.ensure_future(handle.drain.remote(epoch))
-        while not (await asyncio.wait([draining], timeout=HUNG))[0]:
-            await asyncio.wait_for(handle.status.remote(), HUNG)
+        while not (await asyncio.wait([draining], timeout=self._hung))[0]:
+            await asyncio.wait_for(handle.status.remote(), self._hung)
         return dict(draining.result())
 
     async def _answer(self, worker: str, ask: Callable[[Any], Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rankshift.screen.errors import InputError
@@ -50,7 +50,8 @@ def replacing(path: Path, *, folders: bool = False, within: Path | None = None) 
             os.replace(temporary, path)
         os.fsync(folder)
     except BaseException as error:
-        _remove(temporary.name, folder)
+        with suppress(OSError):  # of a disk that became read-only; what went wrong before is what is told
+            _remove(temporary.name, folder)
         if within is not None and isinstance(error, FileNotFoundError):
             check_there(within)
         raise

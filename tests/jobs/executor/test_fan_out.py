@@ -1,5 +1,7 @@
 """The loop with many workers that only wait: it asks them little, and whoever never answers costs nothing."""
 
+import time
+
 import pytest
 
 from benchmarks.fanout import Numbers, Waiting, measure
@@ -53,3 +55,34 @@ def test_a_worker_that_hangs_is_told_and_its_pieces_go_to_others():
     FanOut(crew, work, say=said.append, hung=0.3).drive()
     assert work.kept == set(range(40))
     assert said == ["worker-0 has not answered for 0 s: its work is given to others"]
+
+
+class HangingAtOnce(Hanging):
+    """A crew of one worker, which stops while it opens the job; another one takes its place when it was given up."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 0.01)
+        self._second = self._idle.pop()
+
+    def granted(self, call: int) -> list[Grant]:
+        time.sleep(0.01)  # as an empty answer of a pool takes
+        return super().granted(call)
+
+    def open(self, grant: Grant, key: str, job: object) -> int:
+        if grant.worker != "worker-0":
+            return super().open(grant, key, job)
+        self._calls += 1
+        return self._calls  # which never ends
+
+    def release(self, grant: Grant, *, suspect: bool = False) -> None:
+        super().release(grant, suspect=suspect)
+        if suspect:
+            self._idle.append(self._second)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_while_it_opens_the_job_is_given_up_as_well():
+    crew, work, said = HangingAtOnce(), Numbers(5), []
+    FanOut(crew, work, say=said.append, hung=0.2).drive()
+    assert work.kept == set(range(5))
+    assert said == ["worker-0 has not answered for 1 s: its work is given to others"]

@@ -3,7 +3,9 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -11,12 +13,15 @@ import ray
 from rankshift.jobs.executor.fan_out import FanOut
 from rankshift.jobs.executor.ray import OnRay, RayCrew
 from rankshift.jobs.executor.shard_work import ShardJob, ShardWork, fan_out
+from rankshift.jobs.pool.cluster import end_pool, make_pool
+from rankshift.jobs.pool.lease import Lease
+from rankshift.jobs.pool.worker import Grant
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener, missing
 from rankshift.screen.runs.run import Run
-from support import GOLDEN, ROWS, SCREEN
+from support import GOLDEN, ROWS, SCREEN, alive, until
 
 
 def prepared(bundle: Path, out: Path) -> Screener:
@@ -78,3 +83,33 @@ def test_an_error_of_a_shard_reaches_the_driver(bundles, tmp_path, ray_cluster):
         (tmp_path / "run/shifts" / f"{shard.name}.parquet" / "x").mkdir(parents=True)  # where no file can be put
     with pytest.raises(OSError, match="shard-"), OnRay(1) as executor:
         fan_out(screener, bundles["v1"], executor)
+
+
+class Stopping(RayCrew):
+    """A crew that stops the process of its worker, as a machine may, before the worker is sent its first piece."""
+
+    stopped: int | None = None
+
+    def compute(self, grant: Grant, key: str, piece: Any) -> "ray.ObjectRef":
+        if self.stopped is None:
+            self.stopped = ray.get(grant.handle.status.remote())["process"]
+            os.kill(self.stopped, signal.SIGSTOP)
+        return super().compute(grant, key, piece)
+
+
+def test_a_worker_that_hangs_is_told_of_and_started_again(bundles, tmp_path, alone, ray_cluster):
+    """It is the only one, so nobody else can do its pieces: what ends the screen is the process that takes its place."""
+    screener, said = prepared(bundles["v1"], tmp_path / "run"), []
+    pool = make_pool("hanging", 1, hung=5.0)
+    try:
+        with Lease(pool, 1) as lease:
+            crew = Stopping(lease)
+            FanOut(crew, ShardWork(screener, bundles["v1"]), say=said.append, hung=1.0).drive()
+        assert said[0] == "hanging-0 has not answered for 1 s: its work is given to others"
+        assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
+        assert crew.stopped is not None
+        until(lambda: not alive([crew.stopped]))
+    finally:
+        end_pool(pool)
+        with suppress(ProcessLookupError):
+            os.kill(crew.stopped, signal.SIGKILL)
