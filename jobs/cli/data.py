@@ -11,14 +11,18 @@ from rankshift.screen.errors import InputError
 
 @app.command()
 def bundle(
-    checkpoint: Annotated[Path, typer.Argument(help="Hugging Face checkpoint folder (config.json and weights).")],
-    vocabulary: Annotated[Path, typer.Option(help="vocabulary.parquet, or {gene: token} as .json, .csv or .pkl.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder of a Hugging Face checkpoint, or a model by name: hf://OWNER/NAME[/FOLDER].")
+    ],
+    vocabulary: Annotated[
+        str, typer.Option(help="vocabulary.parquet, or {gene: token} as .json, .csv, .pkl or hf://….")
+    ],
     out: OutOption,
-    medians: Annotated[Path | None, typer.Option(help="{gene: median}, for tokenizing.")] = None,
-    names: Annotated[Path | None, typer.Option(help="{symbol: gene}.")] = None,
-    aliases: Annotated[Path | None, typer.Option(help="{alias or retired id: gene}.")] = None,
+    medians: Annotated[str | None, typer.Option(help="{gene: median}, for tokenizing.")] = None,
+    names: Annotated[str | None, typer.Option(help="{symbol: gene}.")] = None,
+    aliases: Annotated[str | None, typer.Option(help="{alias or retired id: gene}.")] = None,
     base: Annotated[
-        Path | None, typer.Option(help="Checkpoint that CHECKPOINT, a LoRA adapter, was trained on; they are merged.")
+        str | None, typer.Option(help="Checkpoint that CHECKPOINT, a LoRA adapter, was trained on; they are merged.")
     ] = None,
 ) -> None:
     """Tie a model and its vocabulary together in one folder."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from rankshift.screen.bundle.checkpoint import checkpoint_files, convert_pickled, read_header, read_tensors, tensors_of
+from rankshift.screen.bundle.hub import FromHub
 from rankshift.screen.bundle.lora import WEIGHTS as ADAPTER_WEIGHTS
 from rankshift.screen.bundle.lora import is_adapter, merge
 from rankshift.screen.bundle.soundness import check_tensors, check_values, unwrap
@@ -24,6 +25,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import Family, family_of
 from rankshift.screen.families.sizes import Sizes
 from rankshift.screen.files.atomic import scratch, sync
+from rankshift.screen.files.checksum import sha256_of
 from rankshift.screen.files.foreign import read_mapping
 from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
@@ -80,7 +82,7 @@ class Bundle:
             if size != file["bytes"]:
                 found = "missing" if size is None else f"{size} bytes"
                 raise InputError(f"{path}/{name} is {found}, recorded are {file['bytes']} bytes: make the bundle again")
-        if _sha256(path / "vocabulary.parquet") != vocabulary_sha256:
+        if sha256_of(path / "vocabulary.parquet") != vocabulary_sha256:
             raise InputError(f"{path}/vocabulary.parquet was changed after the bundle was made: make the bundle again")
         vocabulary = Vocabulary.read(path / "vocabulary.parquet")
         config = read_object(path / "config.json")
@@ -151,39 +153,44 @@ class Bundle:
 
     def _verify(self, names: Iterable[str]) -> None:
         for name in names:
-            if _sha256(readable(self.path / name)) != self.files[name]["sha256"]:
+            if sha256_of(readable(self.path / name)) != self.files[name]["sha256"]:
                 raise InputError(f"{self.path}/{name} does not have its recorded sha256: make the bundle again")
 
 
 def make_bundle(
-    checkpoint: Path,
-    vocabulary: Path,
+    checkpoint: Path | str,
+    vocabulary: Path | str,
     out: Path,
-    medians: Path | None = None,
-    names: Path | None = None,
-    aliases: Path | None = None,
-    base: Path | None = None,
+    medians: Path | str | None = None,
+    names: Path | str | None = None,
+    aliases: Path | str | None = None,
+    base: Path | str | None = None,
 ) -> Bundle:
     """Make the bundle folder `out` from a Hugging Face checkpoint and a vocabulary (forms: `genes.read_vocabulary`).
 
     checkpoint holds config.json and model.safetensors, sharded safetensors with their index, or pytorch_model.bin. With
     `base`, which is such a checkpoint, `checkpoint` is a LoRA adapter that is merged into its weights (module `lora`).
-    aliases is {alias: Ensembl id}. Making the same bundle again returns the one there; another `out` is never replaced.
+    aliases is {alias: Ensembl id}. Each may be a place on a hub, hf://OWNER/NAME/… (module `hub`), which bundle.json then
+    names with its commit and sums. Making the same bundle again returns the one there; another `out` is never replaced.
     """
-    checkpoint, out = Path(checkpoint), Path(out)
-    checkpoint, adapter = _base_and_adapter(checkpoint, None if base is None else Path(base))
+    out, hub = Path(out), FromHub()
     if out.exists() and not (out / "bundle.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not a bundle: give another --out")
+    base = None if base is None else hub.model("base", base)
+    checkpoint, adapter = _base_and_adapter(hub.model("model", checkpoint), base)
     config, family = _check_config(checkpoint)
     sizes = family.sizes(config)
-    table = read_vocabulary(vocabulary, medians, names)
+    given = {"medians": medians, "names": names, "aliases": aliases}
+    lists = {part: None if place is None else hub.file(part, place) for part, place in given.items()}
+    table = read_vocabulary(hub.file("vocabulary", vocabulary), lists["medians"], lists["names"])
     if table.size != sizes.vocabulary:
         limit = sizes.vocabulary
         raise InputError(
             f"vocabulary has {table.size} tokens, the model {limit}: use the bundle of the same generation"
         )
     sources = checkpoint_files(checkpoint)
-    targets = None if aliases is None else _alias_targets(read_mapping(aliases), table, Path(aliases))
+    renamed = lists["aliases"]
+    targets = None if renamed is None else _alias_targets(read_mapping(renamed), table, renamed)
 
     with scratch(out) as making:
         (making / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -205,7 +212,7 @@ def make_bundle(
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(making.iterdir()):
             sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         special = table.special
         record = {
             "schema": SCHEMA,
@@ -216,6 +223,7 @@ def make_bundle(
             "vocabulary_sha256": files["vocabulary.parquet"]["sha256"],
             "files": files,
             **merged,
+            **({"hub": hub.origins} if hub.origins else {}),
         }
         (making / "bundle.json").write_text(json.dumps(record, indent=2) + "\n")
         sync(making / "bundle.json")
@@ -240,9 +248,11 @@ def _base_and_adapter(checkpoint: Path, base: Path | None) -> tuple[Path, Path |
 
 def _merge(adapter: Path, weights: list[Path], family: Family) -> dict[str, Any]:
     """Merge the adapter into the weights; what bundle.json says about it: whose weights these were, and what came to them."""
-    before = _weights_identity([_sha256(path) for path in weights])
+    before = _weights_identity([sha256_of(path) for path in weights])
     layers = merge(adapter, weights, family)
-    return {"adapter": {"sha256": _sha256(adapter / ADAPTER_WEIGHTS), "layers": layers, "base_weights_sha256": before}}
+    return {
+        "adapter": {"sha256": sha256_of(adapter / ADAPTER_WEIGHTS), "layers": layers, "base_weights_sha256": before}
+    }
 
 
 def _same_bundle(out: Path, record: Mapping[str, Any]) -> Bundle:
@@ -303,11 +313,6 @@ def _read_aliases(path: Path) -> dict[str, str]:
         return dict(zip(table.column("alias").to_pylist(), table.column("ensembl_id").to_pylist(), strict=True))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} is damaged ({first_line(error)}): make the bundle again") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _weights_identity(digests: list[str]) -> str:
