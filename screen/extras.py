@@ -19,6 +19,7 @@ EXTRAS = {
     "tune": ("ray", "optuna"),
     "tensorboard": ("tensorboard",),
     "hub": ("huggingface_hub",),
+    "xlsx": ("openpyxl",),
 }
 
 

@@ -114,6 +114,14 @@ class Run(runs.Run):
         write_report(self, Path(out), judging=judging, bundle=bundle, cells=cells, embed=embed, say=say)
 
     @in_python
+    def export(self, out: Path | str, *, format: str | None = None, say: Callable[[str], None] = print) -> None:
+        """Write one .csv, .xlsx, .duckdb or .h5ad for other programs (docs/export.md)."""
+        # Start-up time: a query must not wait for scipy.
+        from rankshift.screen.report.exported import export_file
+
+        export_file(self, Path(out), format=format, say=say)
+
+    @in_python
     def annotate(
         self,
         adata: "AnnData",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankshift.jobs.cli.app import BundleOption, LayerOption, OutOption, app, say
+from rankshift.jobs.cli.app import BundleOption, ConfigOption, LayerOption, OutOption, app, say
 from rankshift.screen.perturb.kinds import KINDS, taking
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def screen(
         str | None, typer.Option(help="Adaptive: obs column (donor) whose values share every block of cells.")
     ] = None,
     budget: Annotated[int | None, typer.Option(help="Adaptive: encoder passes at most.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
     given = dict(locals())
@@ -247,11 +248,30 @@ def report(
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: OutOption,
-    format: Annotated[str, typer.Option(help="reference: the pickles of the published code.")] = "reference",
-    prefix: Annotated[str | None, typer.Option(help="Part of every file name. Default: the run's name.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="csv, xlsx, duckdb, h5ad; reference: pickles of the published code. Default: by --out's ending."
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Of reference: part of every file name. Default: the run's.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="obs column (donor, sample) whose values count once each.")] = None,
+    min_cells: Annotated[
+        int | None, typer.Option(help="Perturbations in fewer cells are not tested. Default: 10.")
+    ] = None,
 ) -> None:
-    """A run in the files of the published code, for existing notebooks (docs/migrating.md)."""
+    """A run as one file for other programs (docs/export.md), or in the files of the published code."""
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.export import export as run_export
+    from rankshift.screen.errors import InputError
+    from rankshift.screen.report.exported import FORMATS, export_file
+    from rankshift.screen.runs.run import Run
 
-    run_export(run, out, format=format, prefix=prefix, say=say)
+    if format == "reference" or (format is None and out.suffix.removeprefix(".") not in FORMATS):
+        run_export(run, out, prefix=prefix, say=say)
+    elif prefix is not None:
+        raise InputError(f"--prefix is of --format reference, --format is {format or out.suffix}: leave it out")
+    else:
+        export_file(Run.open(run), out, format=format, judging=_judging(by, min_cells, None, None), say=say)

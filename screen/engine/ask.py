@@ -16,7 +16,7 @@ from rankshift.screen.families.family import measured_layers
 from rankshift.screen.perturb.asked import asked as perturbation_asked
 from rankshift.screen.perturb.perturbation import Perturb
 from rankshift.screen.runs.layout import shift_column
-from rankshift.screen.tokenizer.source import CellSource, cells_of, name_of
+from rankshift.screen.tokenizer.source import CellSource, cells_of, name_of, places_of
 
 Say = Callable[[str], None]
 
@@ -25,14 +25,15 @@ Say = Callable[[str], None]
 class Asked:
     """Options that fit a bundle and a table of cells.
 
-    table: all cells, named `source`. level: cell or cls; layers: encoder layers below it. panels: genes by list file.
-    states: vectors that a file gives, by name. unknown: genes named that the vocabulary lacks.
+    table: all cells, named `source`, from the files `places`. level: cell or cls; layers: encoder layers below
+    it. panels: genes by list file. states: vectors that a file gives, by name. unknown: genes named that the vocabulary lacks.
     """
 
     options: Options
     bundle: Bundle
     table: CellTable
     source: str
+    places: tuple[str, ...]
     perturb: Perturb
     level: str
     layers: int
@@ -78,6 +79,7 @@ def ask(cells: CellSource, bundle: Bundle, options: Options, say: Say) -> Asked:
         bundle=bundle,
         table=table,
         source=name_of(cells),
+        places=places_of(cells),
         perturb=perturb,
         level=level,
         layers=layers,

@@ -1,13 +1,16 @@
 """What the user asks of a screen. Options are checked against each other here, against cells and bundle in module `ask`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rankshift.screen.embed.states import check_route
-from rankshift.screen.errors import InputError
+from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import PRECISIONS
+from rankshift.screen.files.object_store import everywhere
+from rankshift.screen.files.text_file import is_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +107,45 @@ class Adaptive:
                 raise InputError(f"--{name.replace('_', '-')} and --top exclude each other: leave out one of them")
         if options.how != "each":
             raise InputError(f"--top ranks single genes, --how {options.how} joins them: leave out --top")
+
+
+def config_text(
+    places: Sequence[str], source: str, bundle: Path, options: Options, adaptive: Adaptive | None = None
+) -> str:
+    """A .toml of what was asked of a screen, for `rankshift screen --config`: lines `option = value`, defaults left out.
+
+    places: the files of the cells, none of cells in memory, which `source` names. Where the run was written and on how many
+    workers is left out, for it changes no number.
+    """
+    lines = ["# rankshift screen --config screen.toml --out RUN"]
+    lines += (
+        [_line("cells", list(places))] if places else [f"# cells: {source}; name a file of them on the command line"]
+    )
+    lines.append(_line("bundle", everywhere(bundle)))
+    for one in (options, adaptive):
+        if one is not None:
+            lines += [_line(name, value) for name, value in _given(one)]
+    return "\n".join([*lines, ""])
+
+
+def _given(options: Any) -> Iterator[tuple[str, Any]]:
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.default is MISSING or value != field.default:
+            yield field.name.replace("_", "-"), _plain(field.name, value)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Paths from the root, so that the file can be used from anywhere; tuples as lists."""
+    if isinstance(value, Path):
+        return everywhere(value)
+    if name == "genes":
+        parts = value.split(",") if isinstance(value, str) else [str(gene) for gene in value]
+        whole = [value] if isinstance(value, str) and is_file(Path(value)) else [part.strip() for part in parts]
+        return [everywhere(part) if is_file(Path(part)) else part for part in whole]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _line(name: str, value: Any) -> str:
+    """JSON of texts, numbers, yes and no, and lists of them is TOML."""
+    return redacted(f"{name} = {json.dumps(value, ensure_ascii=False)}")

@@ -15,7 +15,7 @@ from rankshift.screen.cells.expression import state_scores
 from rankshift.screen.cells.select import SEED
 from rankshift.screen.engine.decide import Decision
 from rankshift.screen.engine.gene_shifts import gene_table
-from rankshift.screen.engine.options import Adaptive, Options
+from rankshift.screen.engine.options import Adaptive, Options, config_text
 from rankshift.screen.engine.selection import Selected
 from rankshift.screen.engine.shift_rows import Shifts
 from rankshift.screen.errors import redacted
@@ -25,6 +25,7 @@ from rankshift.screen.files.versions import versions
 from rankshift.screen.runs.layout import (
     CELLS,
     COMMITS,
+    CONFIG,
     EMPTY_PART,
     EXPRESSION,
     GENES,
@@ -64,7 +65,10 @@ def write_run(place: Path | str, selected: Selected, decision: Decision, adaptiv
     if mirror is not None:
         mirror.drop()
     shards = selected.shards(decision.shard_tokens)
-    _write(out, selected, manifest_of(selected, decision, len(shards), adaptive), shards)
+    manifest = manifest_of(selected, decision, len(shards), adaptive)
+    asked = selected.asked
+    config = config_text(asked.places, asked.source, asked.bundle.path, asked.options, adaptive)
+    _write(out, selected, manifest, shards, config)
     if mirror is None:
         return Run.open(out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
@@ -145,7 +149,7 @@ def _quantity(level: str) -> str:
     return "similarity is the mean cosine of the aligned genes that were not perturbed"
 
 
-def _write(out: Path, selected: Selected, manifest: Manifest, shards: Shards) -> None:
+def _write(out: Path, selected: Selected, manifest: Manifest, shards: Shards, config: str) -> None:
     asked, cells, vocabulary = selected.asked, selected.cells, selected.asked.bundle.vocabulary
     states, route = list(manifest.states), manifest.route
     with replacing(out) as making:
@@ -172,6 +176,7 @@ def _write(out: Path, selected: Selected, manifest: Manifest, shards: Shards) ->
             vocabulary.write(making / VOCABULARY)
         files = sorted(path.relative_to(making).as_posix() for path in making.rglob("*.parquet"))
         manifest = manifest.replace(more={**manifest.more, FILES: sums_of(making, files)})
+        (making / CONFIG).write_text(config, encoding="utf-8")
         (making / MANIFEST).write_text(manifest.text())
         for path in (making / MANIFEST, making / SHIFTS):
             sync(path)

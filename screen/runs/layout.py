@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MANIFEST = "run.json"
+CONFIG = "screen.toml"  # the options of the screen, for `rankshift screen --config`
 CELLS = "cells.parquet"
 PERTURBATIONS = "perturbations.parquet"
 LISTS = "lists.parquet"  # how many perturbed lists each cell has

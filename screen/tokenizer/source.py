@@ -16,7 +16,7 @@ from rankshift.screen.cells.obs import is_anndata
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.stored import SpooledCells
 from rankshift.screen.errors import InputError, redacted
-from rankshift.screen.files.object_store import fetched
+from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.genes.token_space import TokenSpace
 from rankshift.screen.tokenizer.endings import holds_counts
 
@@ -135,6 +135,12 @@ def _way_out(cells: Any) -> str:
     if type(cells).__name__ == "MuData":
         return f"give the modality with the genes, as data[{next(iter(cells.mod), 'rna')!r}]"
     return "give a token table, several in a list, an AnnData, or Cells"
+
+
+def places_of(cells: CellSource) -> tuple[str, ...]:
+    """The files or URLs that cells come from, absolute and without keys; none of cells in memory."""
+    places = [cells] if isinstance(cells, str | Path) else cells if isinstance(cells, list | tuple) else []
+    return tuple(redacted(everywhere(place)) for place in places)
 
 
 def name_of(cells: CellSource) -> str:
