@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import one_line
 from rankshift.screen.files.plain_pickle import read_pickle
 from rankshift.screen.genes.vocabulary import Vocabulary
+from rankshift.screen.runs.entries import Unfit
 from rankshift.screen.runs.layout import (
     CELLS,
     COMMITS,
@@ -35,6 +37,7 @@ from rankshift.screen.runs.run import Run
 
 Tokens = tuple[int, ...]
 SHARD = "shard-000000"
+CELL = "cell_emb"  # what stands for the cell where tokens of affected genes stand
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,36 +48,57 @@ class RawValues:
     genes: dict[tuple[Tokens, int], list] = field(default_factory=dict)
 
     @staticmethod
-    def read(folder: Path, suffix: str) -> "RawValues":
-        """All files of a folder that end in `suffix`, in the order of the cells their names count (PS B15)."""
+    def read(folder: Path, suffix: str, each: int = 1) -> "RawValues":
+        """All files of a folder that end in `suffix`, in the order of the cells their names count (PS B15).
+
+        each: numbers that a cell has, three in the files of pairs. Raises InputError where a file holds anything else.
+        """
         files = sorted((f for f in Path(folder).glob("*") if f.name.endswith(suffix)), key=_place)
         if not files:
             raise InputError(
                 f"{folder} holds no file that ends in {suffix}: give the output_directory of the perturber"
             )
-        return RawValues.merged(_checked(read_pickle(file), file) for file in files)
+        values = RawValues()
+        for file in files:
+            try:
+                values._take(read_pickle(file), each)
+            except Unfit as error:
+                raise InputError(f"{file}: {error}: give the folder of raw pickles alone") from None
+        return values
 
     @staticmethod
     def merged(contents: Iterable[Mapping]) -> "RawValues":
         """The dictionaries as one, in which the lists of equal keys are joined."""
         values = RawValues()
         for content in contents:
-            for key, value in content.items():
-                if isinstance(value, Mapping):
-                    for inner, some in value.items():
-                        values._add(key, inner, some)
-                else:
-                    values._add(None, key, value)
+            try:
+                values._take(content, 1)
+            except Unfit as error:
+                raise InputError(f"{error}: give dictionaries as raw pickles hold them") from None
         return values
 
-    def _add(self, state: Any, key: Any, value: Any) -> None:
+    def _take(self, content: Any, each: int) -> None:
+        """Join one dictionary: {key: values}, or {state: {key: values}}. Raises Unfit where it is none of raw values."""
+        if not isinstance(content, Mapping):
+            raise Unfit(f"a {type(content).__name__} is no dictionary of perturbations")
+        for key, value in content.items():
+            if isinstance(value, Mapping):
+                for inner, some in value.items():
+                    self._add(key, inner, some, each)
+            else:
+                self._add(None, key, value, each)
+
+    def _add(self, state: Any, key: Any, value: Any, each: int) -> None:
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise Unfit(f"key {_short(key)} is no pair of what was perturbed and what it affected")
         perturbed, affected = key
-        tokens = tuple(int(t) for t in perturbed) if isinstance(perturbed, tuple | list) else (int(perturbed),)
-        some = list(value) if isinstance(value, list | np.ndarray) else [value]
-        if affected == "cell_emb":
+        tokens = _tokens(perturbed if isinstance(perturbed, tuple | list) else (perturbed,), key)
+        some = _numbers(value, key, each)
+        if isinstance(affected, str) and affected == CELL:
             self.cells.setdefault(state, {}).setdefault(tokens, []).extend(some)
         else:
-            self.genes.setdefault((tokens, int(affected)), []).extend(some)
+            (token,) = _tokens((affected,), key)
+            self.genes.setdefault((tokens, token), []).extend(some)
 
     @property
     def states(self) -> list:
@@ -87,12 +111,37 @@ def _place(file: Path) -> tuple:
     return (tuple(int(n) for n in numbers[-1]) if numbers else (-1, -1), file.name)
 
 
-def _checked(content: Any, file: Path) -> Mapping:
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, Mapping) or (isinstance(key, tuple) and len(key) == 2) for key, value in content.items()
-    ):
-        raise InputError(f"{file} is no dictionary of perturbations: give the folder of raw pickles alone")
-    return content
+def _tokens(found: Sequence, key: tuple) -> tuple[int, ...]:
+    """Tokens as whole numbers, at least one."""
+    if not found or not all(isinstance(token, int | np.integer) and not isinstance(token, bool) for token in found):
+        raise Unfit(f"key {_short(key)} does not say by tokens which genes it is of")
+    return tuple(map(int, found))
+
+
+def _numbers(value: Any, key: tuple, each: int) -> list:
+    """The value of a cell or those of several, as a list of numbers (`each` 1) or of rows of them; float32 holds them all.
+
+    Of a cell a value may be missing, not-a-number, as the published mean over no gene is.
+    """
+    try:
+        numbers = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        numbers = np.empty(0)
+    numbers = numbers[None] if numbers.ndim == 0 else numbers
+    shape = (len(numbers),) if each == 1 else (len(numbers), each)
+    fits = numbers.dtype.kind in "fiu" and numbers.size > 0 and numbers.shape == shape
+    if fits:
+        held = np.abs(numbers.astype(np.float64)) <= np.finfo(np.float32).max
+        fits = bool((held | np.isnan(numbers) if key[1] == CELL else held).all())
+    if not fits:
+        needed = "finite numbers are" if each == 1 else f"{each} finite numbers for every cell are"
+        raise Unfit(f"values of {_short(key)} are {_short(value)}, and {needed} needed")
+    return list(numbers)
+
+
+def _short(value: Any) -> str:
+    text = one_line(value)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 Columns = Mapping[str, Mapping[Tokens, Sequence[float]]]  # {column of shifts: {perturbed: values}}
@@ -112,7 +161,8 @@ def as_run(
     columns: lists of one perturbation are of equal length in all columns. route: state key, start, goal, alternatives.
     """
     perturbed = sorted(next(iter(columns.values())))
-    unknown = [t for tokens in perturbed for t in tokens if not 0 <= t < vocabulary.size]
+    tokens_held = [*perturbed, *((affected,) for _, affected in genes or ())]
+    unknown = [t for tokens in tokens_held for t in tokens if not 0 <= t < vocabulary.size]
     if unknown:
         raise InputError(f"the pickles hold token {unknown[0]}, the token dictionary ends at {vocabulary.size - 1}")
     for name in (SHIFTS, GENES, COMMITS):

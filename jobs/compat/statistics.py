@@ -138,7 +138,8 @@ class InSilicoPerturberStats:
         return vocabulary
 
     def _read(self, folder: Path, suffix: str | None = None) -> RawValues:
-        return RawValues.read(folder, suffix or self.pickle_suffix or SUFFIX)
+        each = len(PAIR) if suffix == TRIPLES else 1
+        return RawValues.read(folder, suffix or self.pickle_suffix or SUFFIX, each)
 
     def _run(self, values: RawValues, folder: Path) -> Run:
         """The values that the mode is about, as a run."""

@@ -19,7 +19,7 @@ from rankshift.compat import (
     InSilicoPerturberStats,
     TranscriptomeTokenizer,
 )
-from rankshift.compat.pickles import RawValues, as_run
+from rankshift.compat.pickles import as_run
 from rankshift.compat.statistics import pairs
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
@@ -534,12 +534,3 @@ def test_statistics_that_do_not_fit_are_refused(options, case, message, tmp_path
         InSilicoPerturberStats(**options, **dictionary("v2")).get_stats(folder, None, tmp_path / "out", "x")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_pickles_that_are_no_raw_values_are_refused(tmp_path):
-    (tmp_path / "a_raw.pickle").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(InputError, match="is no dictionary of perturbations"):
-        RawValues.read(tmp_path, "_raw.pickle")
-    (tmp_path / "a_raw.pickle").write_bytes(pickle.dumps(Path("x")))
-    with pytest.raises(InputError, match="only dictionaries of plain values are read"):
-        RawValues.read(tmp_path, "_raw.pickle")
