@@ -16,6 +16,7 @@ from torch import Tensor
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.one_line import one_line
+from rankshift.screen.files.seal import BLANK, KEY, check_seal, seal
 
 STATE = "state.safetensors"  # lies in the folder of an unfinished training
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -31,7 +32,8 @@ def save(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
                 if moment in MOMENTS:
                     tensors[f"{moment}.{name}"] = value.contiguous()
     with replacing(folder / STATE) as temporary:
-        save_file(tensors, temporary, metadata={"record": json.dumps(record)})
+        save_file(tensors, temporary, metadata={"record": json.dumps(record), KEY: BLANK})
+        seal(temporary)
 
 
 def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with _opened(folder) as file, torch.no_grad():
         _check_shapes(folder, file, learning)
+        _check_values(folder, file)
         step = torch.tensor(float(record["step"]))
         for name, parameter in learning.items():
             parameter.copy_(file.get_tensor(f"weight.{name}"))
@@ -53,13 +56,15 @@ def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record of an unfinished training, without its weights."""
+    """The record of an unfinished training, without its weights; every byte of the file is as it was written."""
     with _opened(folder) as file:
-        try:
-            record = dict(json.loads(file.metadata()["record"]))
-            float(record["step"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(folder, error) from error
+        metadata = file.metadata()
+    check_seal(folder / STATE, metadata, "remove the folder and train again")
+    try:
+        record = dict(json.loads(metadata["record"]))
+        float(record["step"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _damaged(folder, error) from error
     return record
 
 
@@ -87,6 +92,14 @@ def _check_shapes(folder: Path, file: Any, learning: Mapping[str, torch.nn.Param
                 f"{folder} is not an unfinished training of this model ({name} is {_shape(there.get(name))}, the model's "
                 f"is {_shape(wanted.get(name))}): give the model and options it began with, or another --out"
             )
+
+
+def _check_values(folder: Path, file: Any) -> None:
+    """Every value is a finite number: from others no step gets anywhere."""
+    for name in file.keys():  # noqa: SIM118 (not a mapping)
+        tensor = file.get_tensor(name)
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise _damaged(folder, ValueError(f"{name} holds values that are no finite numbers"))
 
 
 def _shape(shape: list[int] | None) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.one_line import one_line
 
 COLUMNS = (
     "step",
@@ -35,7 +37,7 @@ class Metrics:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
         self._columns = (*COLUMNS, *evaluated)
-        rows = [row for row in read(self._path) if int(row["step"]) <= kept] if self._path.exists() else []
+        rows = self._until(kept) if self._path.exists() else []
         with replacing(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
@@ -49,6 +51,18 @@ class Metrics:
             self.notes.append(ABSENT)
         else:
             self._board = SummaryWriter(str(folder), purge_step=kept + 1)
+
+    def _until(self, kept: int) -> list[dict[str, str]]:
+        """Rows up to the step `kept`; raises InputError where the file is none of this training's."""
+        try:
+            rows = read(self._path)
+            if any(tuple(row) != self._columns for row in rows):
+                raise ValueError("its columns are not those of this training")
+            return [row for row in rows if int(row["step"]) <= kept]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise InputError(
+                f"{self._path} is damaged ({one_line(error)}): remove it and go on with --resume, the curve then begins here"
+            ) from error
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append a row; columns it does not name stay empty."""

@@ -123,10 +123,15 @@ class Trainer:
     def _load(self) -> None:
         check_identity(self.folder, self.identity)
         record = load(self.folder, self.model, self.optimizer)
-        self.step, self.cells = record["step"], record["cells"]
-        self.record.update(record["record"])
-        self.recent.fill_(record["loss"])
-        self._log.restore(record["log"])
+        try:
+            self.step, self.cells = int(record["step"]), int(record["cells"])
+            self.record.update(record["record"])
+            self.recent.fill_(record["loss"])
+            self._log.restore(record["log"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the record of {self.folder / STATE} is damaged ({error!r}): remove the folder and train again"
+            ) from error
 
     def _fit(self, write: Callable[[Mapping[str, float]], None]) -> Mapping[str, float]:
         self._agree()
@@ -225,7 +230,7 @@ class Trainer:
 def check_identity(folder: Path, identity: Mapping[str, Any]) -> int:
     """Steps done of the unfinished training in `folder`. Raises InputError when it is another than `identity` says."""
     record = read_record(folder)
-    if record["identity"] != json.loads(json.dumps(identity)):
+    if record.get("identity") != json.loads(json.dumps(identity)):
         raise InputError(f"{folder} is a training of other cells or options: give those again, or remove it")
     return int(record["step"])
 

@@ -131,13 +131,14 @@ class Cells:
         cells = self if keep.all() else self.take(np.flatnonzero(keep))
         return replace(cells, frame=check.frame, notes=(*self.notes, *check.notes()))
 
-    def write(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
+    def write(self, path: Path, vocabulary: Vocabulary | None = None, *, sealed: bool = True) -> None:
         """Write a token table, Parquet or the folder of a .dataset: obs with cell_id first, input_ids list<int32>, length;
         with genes below the limit also input_ids_uncropped.
 
-        With a vocabulary the file records whose tokens these are, and `read` holds other bundles against it.
+        With a vocabulary the file records whose tokens these are, and `read` holds other bundles against it. sealed: it
+        carries its own checksum, which `read` verifies.
         """
-        write(self, path, vocabulary)
+        write(self, path, vocabulary, sealed=sealed)
 
 
 def blocks(table: CellTable, rows: np.ndarray | None = None, size: int = ROWS) -> Iterator[Cells]:
@@ -161,8 +162,10 @@ def joined(parts: Sequence[Cells]) -> Cells:
     )
 
 
-def write(table: CellTable, path: Path, vocabulary: Vocabulary | None = None, group: int = ROWS) -> None:
+def write(
+    table: CellTable, path: Path, vocabulary: Vocabulary | None = None, group: int = ROWS, *, sealed: bool = True
+) -> None:
     """Write a token table as `Cells.write` does, `group` cells to a row group."""
-    with writing(path, None if vocabulary is None else vocabulary.tokens_sha256) as put:
+    with writing(path, None if vocabulary is None else vocabulary.tokens_sha256, sealed=sealed) as put:
         for some in blocks(table, size=group) if len(table) else [table.take([])]:
             put(some.ids, some.offsets, some.obs, None if some.below is None else uncropped(some))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from rankshift.screen.cells.token_table import ROWS
 from rankshift.screen.cells.uncropped import LENGTH_UNCROPPED, UNCROPPED
 from rankshift.screen.files.atomic import replacing, sync
+from rankshift.screen.files.seal import BLANK, KEY, seal
 
 STREAM = "data-00000-of-00001.arrow"
 _TYPES = {"double": "float64", "float": "float32", "halffloat": "float16"}  # what `datasets` calls them
@@ -46,7 +47,7 @@ def _fill(folder: Path, table: pq.ParquetFile, columns: Mapping[str, str]) -> in
         fields += [pa.field(UNCROPPED, pa.list_(pa.int32())), pa.field(LENGTH_UNCROPPED, pa.int64())]
         names.append(UNCROPPED)
     info = {"features": {field.name: _feature(field.type) for field in fields}}
-    schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": info})})
+    schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": info}), KEY: BLANK})
     digest, cells = hashlib.sha256(json.dumps(info).encode()), 0
     with pa.ipc.new_stream(str(folder / STREAM), schema) as stream:
         for batch in table.iter_batches(ROWS):
@@ -57,6 +58,7 @@ def _fill(folder: Path, table: pq.ParquetFile, columns: Mapping[str, str]) -> in
             stream.write_batch(pa.RecordBatch.from_arrays(cast, schema=schema))
             digest.update(cast[0].flatten().to_numpy())
             cells += batch.num_rows
+    seal(folder / STREAM)
     about = {"citation": "", "description": "", **info, "homepage": "", "license": ""}
     state: dict[str, Any] = {
         "_data_files": [{"filename": STREAM}],

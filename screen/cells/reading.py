@@ -71,10 +71,10 @@ def _gather(
     for batch in readable_batches(path, batches):
         if "input_ids" not in batch.schema.names:
             raise InputError(f"{path} has no column input_ids, only {', '.join(batch.schema.names)}: tokenize first")
-        size, flat = rank_lists(path, batch.column("input_ids"))
         if len(set(batch.schema.names)) < len(batch.schema.names):
             twice = next(name for name in batch.schema.names if batch.schema.names.count(name) > 1)
             raise InputError(f"{path} has two columns {twice!r}: rename one")
+        size, flat = rank_lists(path, batch.column("input_ids"))
         names = [name for name in batch.schema.names if name not in LISTS]
         nested = [name for name in names if pa.types.is_nested(batch.schema.field(name).type)]
         columns = {name: batch.column(name) for name in names if name not in nested}

@@ -16,6 +16,7 @@ from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.json_file import read_object
 from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.seal import check_seal
 from rankshift.screen.genes.framing import PLAIN, Frame
 from rankshift.screen.genes.token_space import TokenSpace
 
@@ -56,6 +57,7 @@ def open_table(path: Path, without: Sequence[str] = ()) -> tuple[Iterable[pa.Rec
             f"{path} is a token table of version {version}, this version of rankshift reads up to {TABLE_VERSION}: tokenize "
             "it again"
         )
+    check_seal(path, file.metadata.metadata, "copy it again, or tokenize again")
     columns = [name for name in file.schema_arrow.names if name not in without]
     return file.iter_batches(ROWS, columns=columns), None if stamp is None else stamp.decode(errors="replace")
 
@@ -92,7 +94,9 @@ def _stream(file: Path, *, mapped: bool = False) -> Iterator[pa.RecordBatch]:
             raise InputError(f"{file} is truncated (no end mark of an Arrow stream): copy the .dataset folder again")
     # A re-indexed data set is read in any order, so that it is mapped; one that is read through must not stay in memory.
     with pa.memory_map(str(file)) if mapped else pa.OSFile(str(file)) as source:
-        yield from pa.ipc.open_stream(source)
+        batches = pa.ipc.open_stream(source)
+        check_seal(file, batches.schema.metadata, "copy the .dataset folder again, or tokenize again")
+        yield from batches
 
 
 def readable_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -144,6 +148,8 @@ class Check:
             return np.bincount(np.searchsorted(end, np.flatnonzero(flags), side="right"), minlength=len(size))
 
         if length is not None:
+            if not pa.types.is_integer(length.type):
+                raise InputError(f"length of {self.path} is {length.type}, not whole numbers: tokenize again")
             same = pc.fill_null(pc.equal(length, pa.array(size)), False).to_numpy(zero_copy_only=False)
             refuse(~same, "has {size} tokens but length {length}", "tokenize again")
         if len(ids) and ids.max() >= vocabulary.size:

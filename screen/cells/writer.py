@@ -14,6 +14,7 @@ from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.token_table import STAMP, TABLE_VERSION, VERSION
 from rankshift.screen.cells.uncropped import UNCROPPED
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.seal import BLANK, KEY, seal
 
 # What takes cells as they are made: flat ids, offsets from 0, obs with cell_id, and uncropped ids with their lengths.
 Write = Callable[[np.ndarray, np.ndarray, pa.Table, tuple[np.ndarray, np.ndarray] | None], None]
@@ -22,8 +23,8 @@ Write = Callable[[np.ndarray, np.ndarray, pa.Table, tuple[np.ndarray, np.ndarray
 class Writer:
     """Appends cells to a token table that is being written."""
 
-    def __init__(self, path: Path, stamp: str | None) -> None:
-        self._path = path
+    def __init__(self, path: Path, stamp: str | None, sealed: bool) -> None:
+        self._path, self._sealed = path, sealed
         self._metadata = {VERSION: str(TABLE_VERSION).encode()} | ({} if stamp is None else {STAMP: stamp.encode()})
         self._file: pq.ParquetWriter | None = None
 
@@ -61,23 +62,30 @@ class Writer:
     def close(self) -> None:
         """Finish the file."""
         if self._file is not None:
+            if self._sealed:
+                self._file.add_key_value_metadata({KEY: BLANK})
             self._file.close()
+            if self._sealed:
+                seal(self._path)
 
 
 @contextmanager
-def writing(path: Path, stamp: str | None = None) -> Iterator[Writer]:
-    """Write a token table piece by piece; it appears at `path` when the block ends well. A .dataset is a folder."""
+def writing(path: Path, stamp: str | None = None, *, sealed: bool = True) -> Iterator[Writer]:
+    """Write a token table piece by piece; it appears at `path` when the block ends well. A .dataset is a folder.
+
+    sealed: the file carries its own checksum (module `seal`).
+    """
     path = Path(path)
     if path.suffix == ".dataset":
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".rankshift-", dir=path.parent) as place:
             table = Path(place) / "cells.parquet"
-            with writing(table, stamp) as write:
+            with writing(table, stamp, sealed=False) as write:
                 yield write
             write_dataset(table, path)
         return
     with replacing(path) as temporary:
-        writer = Writer(temporary, stamp)
+        writer = Writer(temporary, stamp, sealed)
         try:
             yield writer
         finally:

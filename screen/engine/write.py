@@ -159,7 +159,7 @@ def _write(out: Path, selected: Selected, manifest: Manifest, shards: Shards, co
             (making / ROUNDS).mkdir()
         else:
             shards.write(making / PLAN)
-        write(cells, making / CELLS, vocabulary, GROUP)
+        write(cells, making / CELLS, vocabulary, GROUP, sealed=False)  # the manifest has its sum
         write_counts(making / LISTS, selected.counts)
         pq.write_table(_perturbations(selected), making / PERTURBATIONS)
         if route is not None:

@@ -17,6 +17,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.foreign import read_mapping
 from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.seal import check_seal, sealed_parquet
 from rankshift.screen.files.text_file import readable
 from rankshift.screen.genes.framing import FrameTokens
 
@@ -159,8 +160,11 @@ class Vocabulary:
         token = self.by_id.get(plain_id(gene))
         return self.by_symbol.get(gene) if token is None else token
 
-    def write(self, path: Path) -> None:
-        """Write vocabulary.parquet: token, ensembl_id, median (null where none), symbol (null where none)."""
+    def write(self, path: Path, *, sealed: bool = False) -> None:
+        """Write vocabulary.parquet: token, ensembl_id, median (null where none), symbol (null where none).
+
+        sealed: the file carries its own checksum (module `seal`), where nothing beside it holds one.
+        """
         median = pa.array(self.median, pa.float64(), from_pandas=True)
         columns = [
             pa.array(self.token, pa.int32()),
@@ -169,15 +173,21 @@ class Vocabulary:
             pa.array(self.symbol, pa.string()),
         ]
         with replacing(Path(path)) as temporary:
-            pq.write_table(pa.Table.from_arrays(columns, schema=_TABLE), temporary, compression="zstd")
+            table = pa.Table.from_arrays(columns, schema=_TABLE)
+            if sealed:
+                with sealed_parquet(temporary, table.schema, compression="zstd") as file:
+                    file.write_table(table)
+            else:
+                pq.write_table(table, temporary, compression="zstd")
 
     @staticmethod
     def read(path: Path) -> "Vocabulary":
         """Read vocabulary.parquet; columns token and ensembl_id are required, median and symbol optional."""
         path = Path(path)
         try:
-            table = pq.read_table(readable(path))
-        except (pa.ArrowInvalid, OSError) as error:
+            check_seal(readable(path), pq.read_metadata(path).metadata, "make the vocabulary again")
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a readable Parquet file: {first_line(error)}") from error
         lack = [name for name in ("token", "ensembl_id") if name not in table.column_names]
         if lack:

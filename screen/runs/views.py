@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.cells.sql_names import beside, free_name, sql_names
 from rankshift.screen.cells.uncropped import UNCROPPED
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.seal import check_seal
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.layout import (
     ANSWERS,
@@ -75,6 +77,12 @@ def absent(run: RunFolder, name: str) -> str | None:
         verb = f"rankshift stats {run.path} --mode {own_mode(run)}"
         if summary is None:
             return f"{run.path} has no statistics yet, and so no view {name}: make them with {verb}"
+        try:
+            check_seal(
+                run.path / STATISTICS, pq.read_metadata(run.path / STATISTICS).metadata, f"make it again with {verb}"
+            )
+        except InputError as error:
+            return str(error)
         markers = run.committed
         if summary["committed"] != committed_mark(markers):
             judged = "".join(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.seal import sealed_parquet
 from rankshift.screen.runs.layout import STATISTICS
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import STAMP, committed_mark, own_mode
@@ -54,10 +54,10 @@ class Statistics:
         with replacing(out) if run is None else writing(run, out) as temporary:
             if out.suffix == ".csv":
                 options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
-                writer: Any = pyarrow.csv.CSVWriter(temporary, schema, write_options=options)
+                opened: Any = pyarrow.csv.CSVWriter(temporary, schema, write_options=options)
             else:
-                writer = pq.ParquetWriter(temporary, schema, compression="zstd")
-            with writer:
+                opened = sealed_parquet(temporary, schema, compression="zstd")
+            with opened as writer:
                 for batch in self.rows:
                     writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
                     count += batch.num_rows

@@ -92,7 +92,7 @@ def build_vocabulary(
         ensembl_id=[*special, *(name for name, _ in found)],
         median=np.array([np.nan] * len(special) + [medians[number] for _, number in found]),
         symbol=[*[None] * len(special), *(genes.symbols.get(name) for name, _ in found)],
-    ).write(Path(out))
+    ).write(Path(out), sealed=True)
     return VocabularyReport(
         out=Path(out),
         genes=len(found),

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from rankshift.jobs.training.checkpoint import STATE, load, read_record, save
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.seal import BLANK, KEY
 
 
 def training(inputs: int = 4) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -46,6 +48,37 @@ def test_a_truncated_file_is_damaged(saved, kept):
     for reading in (lambda: load(folder, model, optimizer), lambda: read_record(folder)):
         with pytest.raises(InputError, match=r"its state.safetensors is damaged \(.+\); remove the folder"):
             reading()
+
+
+def test_no_bit_of_it_changes_unseen(saved):
+    folder, _, _ = saved
+    raw = (folder / STATE).read_bytes()
+    for at in range(0, len(raw), 7):
+        (folder / STATE).write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1 :])
+        model, optimizer = training(inputs=4)
+        try:
+            record = load(folder, model, optimizer)
+        except InputError:
+            continue
+        seal = raw.index(KEY.encode())  # without its name there is none, with another size it is a copy
+        assert seal <= at < seal + len(KEY) + len(BLANK) + 4
+        assert record == {"step": 7, "note": "x"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_no_numbers_are_refused(value, saved):
+    folder, model, optimizer = saved
+    optimizer.state[model.bias]["exp_avg"][1] = value
+    save(folder, model, optimizer, {"step": 7})
+    with pytest.raises(InputError, match=r"damaged \(exp_avg.bias holds values that are no finite numbers\)"):
+        load(folder, model, optimizer)
+
+
+def test_a_record_nested_too_deeply_is_damaged(saved):
+    folder, _, _ = saved
+    save_file({"weight.bias": torch.ones(3)}, folder / STATE, metadata={"record": "[" * 100_000 + "]" * 100_000})
+    with pytest.raises(InputError, match=r"its state.safetensors is damaged"):
+        read_record(folder)
 
 
 def test_a_file_without_a_record_is_damaged(saved):

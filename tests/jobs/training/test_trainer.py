@@ -192,6 +192,17 @@ def test_the_callers_random_numbers_stay_as_they_were(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("text", ["step,loss\n1,2\n", "\x00", "step\n", None])
+def test_a_damaged_curve_is_refused(text, tmp_path):
+    Metrics(tmp_path, ("error",)).write({"step": 1, "loss": 2.0})
+    whole = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(whole + (whole if text is None else text))
+    with pytest.raises(InputError, match=r"metrics.csv is damaged .*: remove it and go on with --resume"):
+        Metrics(tmp_path, ("error",), kept=1)
+    (tmp_path / "metrics.csv").unlink()
+    Metrics(tmp_path, ("error",), kept=1)
+
+
 def test_a_curve_is_appended_to(tmp_path):
     Metrics(tmp_path, ("error",)).write({"step": 1, "loss": 2.0})
     Metrics(tmp_path, ("error",), kept=1).write({"step": 2, "loss": 1.0, "error": 3.0})

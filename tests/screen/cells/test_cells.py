@@ -16,6 +16,7 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.select import select
 from rankshift.screen.cells.writer import writing
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.seal import KEY
 from rankshift.screen.genes.framing import PLAIN
 
 CLS, EOS = 2, 3
@@ -167,15 +168,63 @@ def test_a_truncated_table_is_refused(tmp_path, v1, keep):
         Cells.read(path, v1)
 
 
-def test_a_table_damaged_inside_is_refused(tmp_path, v1):
+@pytest.mark.parametrize("name", ["c.parquet", "c.dataset"])
+def test_no_byte_of_a_table_of_ours_changes_unseen(name, tmp_path, v1):
+    """Every byte in turn: the table is refused, or its cells are the same, as where the name of its own metadata changed."""
+    path = tmp_path / name
+    written = cells_of([[2, 3, 4], [5, 6], [7, 3]])
+    written.write(path)
+    held = path / "data-00000-of-00001.arrow" if path.is_dir() else path
+    raw = held.read_bytes()
+    same = 0
+    for at in range(len(raw)):
+        held.write_bytes(raw[:at] + bytes([raw[at] ^ 0x10]) + raw[at + 1 :])
+        try:
+            found = Cells.read(path, v1)
+        except InputError:
+            continue
+        assert found.ids.tolist() == written.ids.tolist()
+        assert found.obs.to_pydict() == written.obs.to_pydict()
+        same += 1
+    assert same < len(KEY) + 16 + 8  # the name of the seal, the size in it, and padding of Arrow
+
+
+def test_a_sealed_table_that_another_program_wrote_again_is_read(tmp_path, v1):
+    cells_of([[2, 3, 4], [5, 6]]).write(tmp_path / "c.dataset")
+    stream = tmp_path / "c.dataset" / "data-00000-of-00001.arrow"
+    with pa.memory_map(str(stream)) as source:
+        held = pa.ipc.open_stream(source).read_all().slice(1)  # with the metadata, and so with the seal
+    stream.unlink()
+    with pa.ipc.new_stream(str(stream), held.schema) as out:
+        out.write_table(held)
+    assert Cells.read(tmp_path / "c.dataset", v1).ids.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_table_damaged_inside_is_refused(sealed, tmp_path, v1):
     path = tmp_path / "c.parquet"
     rng = np.random.default_rng(0)
-    cells_of([rng.permutation(np.arange(2, 150))[:60].tolist() for _ in range(500)]).write(path)
+    cells_of([rng.permutation(np.arange(2, 150))[:60].tolist() for _ in range(500)]).write(path, sealed=sealed)
     raw = bytearray(path.read_bytes())
     raw[2000:6000] = bytes(4000)
     path.write_bytes(raw)
-    with pytest.raises(InputError, match="truncated or damaged"):
+    with pytest.raises(InputError, match="recorded checksum" if sealed else "truncated or damaged"):
         Cells.read(path, v1)
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.string(), pa.float64(), pa.null()])
+def test_lengths_that_are_no_whole_numbers_are_refused(kind, tmp_path, v1):
+    held = pa.table({"input_ids": [[5, 6]], "length": pa.array([None], kind)})
+    pq.write_table(held, tmp_path / "c.parquet")
+    with pytest.raises(InputError, match=r"length of .*c.parquet is .*, not whole numbers"):
+        Cells.read(tmp_path / "c.parquet", v1)
+
+
+def test_a_column_twice_is_refused(tmp_path, v1):
+    lists = pa.array([[5, 6]], pa.list_(pa.int32()))
+    pq.write_table(pa.Table.from_arrays([lists, lists], ["input_ids", "input_ids"]), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match="has two columns 'input_ids': rename one"):
+        Cells.read(tmp_path / "c.parquet", v1)
 
 
 # The reference's .dataset folders
