@@ -51,8 +51,9 @@ def export(
         raise InputError(f"--format {format!r} is unknown: use reference")
     opened = Run.open(Path(run))
     opened.check_whole("exports")
+    there = len(opened.committed)  # which checks every file of the run
     if not opened.complete:
-        there, all_ = len(opened.committed), opened.manifest.shards
+        all_ = opened.manifest.shards
         raise InputError(f"{run} has {there} of {all_} shards: finish the screen with --resume")
     out = Path(out)
     if not beside and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.compacted import generations
+from rankshift.screen.runs.layout import COMPACTED
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sums import FILES, check_run
 
@@ -22,5 +24,11 @@ def verify(place: Path, say: Callable[[str], None] = print) -> None:
     run = Run.open(place)
     markers = run.committed
     check_run(run.path, run.manifest.more.get(FILES), markers, whole=True)
+    for one in generations(run.path) if run.mirror is None else ():
+        if (found := one.damage(run.path, whole=True)) is not None:
+            copy = run.path / COMPACTED
+            raise InputError(
+                f"{copy} is damaged ({found}): remove it, the parts have all rows, and compact the run again"
+            )
     planned = "" if run.manifest.adaptive is not None else f" of {run.manifest.shards}"
     say(f"{place}: all files of the run are as they were written, {len(markers)}{planned} shards are there")

@@ -6,13 +6,15 @@ there; where it does not count, readers take the parts, which are never removed.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import COMPACTED, GENES, SHIFTS
 from rankshift.screen.runs.markers import Marker, Stamp, remember
+from rankshift.screen.runs.sums import QUICK, damage, recorded_bytes
 
 INDEX = "index.json"
 INDEX_VERSION = 1
@@ -20,10 +22,14 @@ INDEX_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """Files that hold the rows of some shards. shards: stamp and marker by name; files: names by folder (shifts, genes)."""
+    """Files that hold the rows of some shards. shards: stamp and marker by name; files: names by folder (shifts, genes).
+
+    sums: of the files, by their names; none in an index of before they were taken.
+    """
 
     shards: Mapping[str, tuple[Stamp, Marker]]
     files: Mapping[str, tuple[str, ...]]
+    sums: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -31,10 +37,15 @@ class Generation:
         return sum(int(marker["rows"]) for _, marker in self.shards.values())
 
     def stands(self, run: Path, markers: Mapping[str, Marker]) -> bool:
-        """Does it hold what these markers say?"""
-        return all(markers.get(name) == marker for name, (_, marker) in self.shards.items()) and all(
-            (run / COMPACTED / name).is_file() for names in self.files.values() for name in names
-        )
+        """Does it hold what these markers say, in files that are as they were written?"""
+        if any(markers.get(name) != marker for name, (_, marker) in self.shards.items()):
+            return False
+        there = all((run / COMPACTED / name).is_file() for names in self.files.values() for name in names)
+        return there and self.damage(run) is None
+
+    def damage(self, run: Path, *, whole: bool = False) -> str | None:
+        """The first file that is not as it was written, and how. whole: read all, where else sizes of many bytes do."""
+        return damage(run / COMPACTED, self.sums, sizes=not whole and recorded_bytes(self.sums) > QUICK)
 
 
 def generations(run: Path) -> tuple[Generation, ...]:
@@ -62,6 +73,7 @@ def _parsed(place: Path, stamp: Stamp) -> tuple[Generation, ...]:
                     name: ((stamp[0], stamp[1], stamp[2]), marker) for name, (stamp, marker) in one["shards"].items()
                 },
                 files={folder: tuple(one["files"][folder]) for folder in one["files"]},
+                sums={name: dict(found) for name, found in one.get("sums", {}).items()},
             )
             for one in found["generations"]
         )

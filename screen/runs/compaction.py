@@ -23,6 +23,7 @@ from rankshift.screen.runs.layout import COMPACTED, EMPTY_PART, GENES, SHIFTS
 from rankshift.screen.runs.markers import stamped
 from rankshift.screen.runs.shards import encodings
 from rankshift.screen.runs.sql import limited
+from rankshift.screen.runs.sums import sums_of
 from rankshift.screen.runs.views import literal, quoted
 from rankshift.screen.runs.writing import writing
 
@@ -67,7 +68,8 @@ def compact(run: RunFolder) -> Compaction:
                 gathered, rows = {**merged.shards, **gathered}, rows + merged.rows
             folders = [SHIFTS] if run.manifest.gene_shifts is None else [SHIFTS, GENES]
             written = {folder: tuple(_sorted(path, folder, list(gathered))) for folder in folders}
-            told.append(Generation(shards=gathered, files=written))
+            sums = sums_of(place, [name for names in written.values() for name in names])
+            told.append(Generation(shards=gathered, files=written, sums=sums))
         if tuple(told) != before:
             _switch(place, told)
         # Queries under way may still read what the index named until now; the next compaction removes it.
@@ -129,7 +131,7 @@ def _write(
 
 def _switch(place: Path, told: Sequence[Generation]) -> None:
     """From here on readers take these generations."""
-    entries = [{"files": one.files, "shards": one.shards} for one in told]
+    entries = [{"files": one.files, "shards": one.shards, "sums": one.sums} for one in told]
     with writing(place.parent, place / INDEX) as temporary:
         temporary.write_text(json.dumps({"version": INDEX_VERSION, "generations": entries}))
 

@@ -3,6 +3,7 @@
 What is committed now is asked of the folder every time: only what the markers say is remembered.
 """
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -118,6 +119,7 @@ def read_marker(path: Path) -> Marker:
     """What a marker says; raises InputError where it is none, or does not say how many rows there are."""
     marker: Marker = read_object(path, FIX)
     rows, seconds = marker.get("rows"), marker.get("encode_seconds", 0.0)
-    if type(rows) is not int or rows < 0 or isinstance(seconds, bool) or not isinstance(seconds, int | float):
+    timed = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < math.inf
+    if type(rows) is not int or rows < 0 or not timed:
         raise InputError(f"{path} is damaged ({rows!r} rows, {seconds!r} seconds): {FIX}")
     return marker

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.cells.sql_names import folded
@@ -74,7 +75,10 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, name: str, file: Path)
     columns = connection.sql(f"SELECT * FROM {quoted(name)} LIMIT 0").columns
     there = {folded(column): column for column in columns}
     if file.suffix.lower() == ".parquet":
-        own = pq.read_schema(file).names
+        try:
+            own = pq.read_schema(file).names
+        except (pa.ArrowException, OSError) as error:  # DuckDB reads less of a file than pyarrow does
+            raise InputError(f"table {name}: {file} is damaged ({one_line(error)}): write it again") from error
     else:
         with file.open("rb") as opened:  # names stand in the first line of a table, and in the first object of JSON
             own = re.findall(r"\w+", opened.read(HEADER).decode(errors="replace"))

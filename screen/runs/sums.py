@@ -74,7 +74,10 @@ def check_run(run: Path, files: Any, markers: Mapping[str, Marker], *, whole: bo
 
     Of a run of more than QUICK bytes sizes are compared, unless the `whole` of it shall be read.
     """
-    sizes = not whole and _bytes(files) + sum(_bytes(marker.get(FILES)) for marker in markers.values()) > QUICK
+    sizes = (
+        not whole
+        and recorded_bytes(files) + sum(recorded_bytes(marker.get(FILES)) for marker in markers.values()) > QUICK
+    )
     if isinstance(files, dict) and (found := damage(run, files, sizes=sizes)) is not None:
         raise InputError(f"{run} is damaged ({found}): copy it again from where it was computed")
 
@@ -107,7 +110,7 @@ def mend(run: Path) -> dict[str, str]:
     return found
 
 
-def _bytes(files: Any) -> int:
+def recorded_bytes(files: Any) -> int:
     """Recorded bytes of files, 0 of a record that is none."""
     sums = files.values() if isinstance(files, dict) else ()
     return sum(one["bytes"] for one in sums if isinstance(one, dict) and isinstance(one.get("bytes"), int))

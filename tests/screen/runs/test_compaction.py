@@ -176,6 +176,29 @@ def test_without_its_files_the_parts_are_read(run):
     assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
 
 
+def test_where_its_files_are_damaged_the_parts_are_read(run):
+    before = rows(run)
+    compact(run)
+    victim = written(run, SHIFTS)[0]
+    raw = bytearray(victim.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    victim.write_bytes(raw)
+    assert "shard-000000" in run.views
+    assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
+    compact(run)
+    assert "shard-000000" not in run.views
+
+
+def test_an_index_of_before_sums_were_kept_is_read(run):
+    compact(run)
+    index = run.path / COMPACTED / INDEX
+    told = json.loads(index.read_text())
+    for one in told["generations"]:
+        del one["sums"]
+    index.write_text(json.dumps(told))
+    assert "shard-000000" not in run.views
+
+
 def test_a_copied_run_is_compacted_still(run, tmp_path):
     """Its markers have other inodes and times there, and say the same."""
     compact(run)

@@ -1,12 +1,14 @@
 """Markers: what is committed is what the folder holds now, in the order of the shards, and a changed marker is read again."""
 
 import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 
 from drawn_runs import Draw
+from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import COMMITS, EMPTY_PART
 from rankshift.screen.runs.markers import committed, committed_names, in_order
 from rankshift.screen.runs.run import Run
@@ -18,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def mark(run: Path, name: str, **marker: int) -> None:
+def mark(run: Path, name: str, **marker: object) -> None:
     """Write a marker as a commit does: beside, then renamed."""
     (run / "new").write_text(json.dumps(marker))
     os.replace(run / "new", run / COMMITS / f"{name}.json")
@@ -33,6 +35,13 @@ def test_every_reading_sees_what_is_committed_now(folder: Path) -> None:
     (folder / COMMITS / "shard-000001.json").unlink()
     assert committed(folder) == {"shard-000000": {"rows": 7}}
     assert committed_names(folder) == {"shard-000000"}
+
+
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, -1.0, "1", True])
+def test_seconds_that_are_no_time_are_refused(seconds, folder: Path) -> None:
+    mark(folder, "shard-000000", rows=5, encode_seconds=seconds)
+    with pytest.raises(InputError, match=r"shard-000000.json is damaged"):
+        committed(folder)
 
 
 def test_a_marker_written_again_is_read_again(folder: Path) -> None:

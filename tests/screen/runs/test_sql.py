@@ -73,6 +73,22 @@ def test_views_without_what_they_need_say_what_to_do(drawn, other, tmp_path):
     assert damaged.sql("SELECT count(*) AS n FROM shifts")["n"].to_pylist() == [60 * 40]
     with pytest.raises(InputError, match="no statistics yet"):
         damaged.sql("SELECT * FROM hits")
+    raw = bytearray((drawn.path / STATISTICS).read_bytes())
+    raw[len(raw) // 3] ^= 4
+    (damaged.path / STATISTICS).write_bytes(raw)
+    with pytest.raises(InputError, match=r"statistics.parquet is damaged .*: make it again with rankshift stats"):
+        damaged.sql("SELECT * FROM hits")
+
+
+def test_a_damaged_table_to_join_is_refused(drawn, tmp_path):
+    """DuckDB does not look at the schema that pyarrow leaves in the metadata; pyarrow does."""
+    path = tmp_path / "panel.parquet"
+    pq.write_table(pa.table({"symbols": ["G1"]}, metadata={"note": "x"}), path)
+    raw = path.read_bytes()
+    at = raw.index(b"ARROW:schema") + 40
+    path.write_bytes(raw[:at] + b"!!!!" + raw[at + 4 :])
+    with pytest.raises(InputError, match=r"table panel: .*panel.parquet is damaged"):
+        drawn.sql("SELECT * FROM panel", tables={"panel": path})
 
 
 @pytest.mark.slow
