@@ -16,14 +16,13 @@ import scipy.sparse as sp
 from anndata.io import read_elem
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.hdf5 import DAMAGED, open_hdf5
 from rankshift.screen.files.one_line import first_line
-from rankshift.screen.files.text_file import readable
-from rankshift.screen.tokenizer.counts import Counts
+from rankshift.screen.tokenizer.counts import Counts, check_columns
 from rankshift.screen.tokenizer.layers import RAW, X, choose, spread
 
 LOOM_NAMES = {"obs": ("CellID", "obs_names", "cell_names"), "var": ("Accession", "var_names", "Gene")}
 STORED = 1 << 23  # stored counts in memory at a time: 64 MB in the usual types
-DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)  # what h5py raises on damaged files
 
 
 class CountFile(Counts):
@@ -35,13 +34,8 @@ class CountFile(Counts):
 
     def __init__(self, path: Path, layer: str | None = None) -> None:
         super().__init__()
-        self.path = readable(Path(path))
-        try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise InputError(
-                f"{path} is not a readable h5ad or loom file ({first_line(error)}): write it again"
-            ) from error
+        self.path = Path(path)
+        self._file = open_hdf5(self.path, "h5ad or loom")
         try:
             self._open(layer)
         except BaseException as error:
@@ -51,7 +45,6 @@ class CountFile(Counts):
             raise InputError(f"{path}: X is damaged ({first_line(error)}): write the file again") from error
 
     def _open(self, layer: str | None) -> None:
-        _check_own(self._file, self.path)
         self._loom = "matrix" in self._file and "row_attrs" in self._file
         places = {name: _Stored(self.path, name, node, self._loom) for name, node in self._nodes().items()}
         logged = not self._loom and "log1p" in self._file.get("uns", ())
@@ -97,6 +90,7 @@ class CountFile(Counts):
             raise InputError(
                 f"{self.path}: {name} is no table, as in files before anndata 0.7: read and write it again"
             )
+        check_columns(frame, name, self.path)
         if len(frame) != rows:
             raise InputError(f"{self.path}: X is {self.shape}, but {name} has {len(frame)} rows: write it again")
         return frame
@@ -193,24 +187,6 @@ class _Stored:
         if len(column) != e - b or (len(column) and not 0 <= column.min() <= column.max() < self.shape[1]):
             raise ValueError("a column number lies outside the genes")
         return sp.csr_matrix((data, column, offsets[start : stop + 1] - b), (stop - start, self.shape[1]))
-
-
-def _check_own(file: h5py.File, path: Path) -> None:
-    """Refuse a file whose data lie in other files: external links, external storage and virtual data sets of HDF5."""
-    groups: list[h5py.Group] = [file["/"]]
-    seen: set[int] = set()
-    while groups:
-        group = groups.pop()
-        for name in group:
-            where = f"{group.name.rstrip('/')}/{name}"
-            if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-                raise InputError(f"{path}: {where} is a link to another file: copy the data into this one")
-            node = group[name]
-            if isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
-                raise InputError(f"{path}: {where} is stored in another file: copy the data into this one")
-            if isinstance(node, h5py.Group) and (address := h5py.h5o.get_info(node.id).addr) not in seen:
-                seen.add(address)  # a group may hold itself
-                groups.append(node)
 
 
 def _loom_frame(file: h5py.File, name: str) -> pd.DataFrame:

@@ -122,6 +122,8 @@ class CountsInMemory(Counts):
         chosen = choose("the AnnData" if path is None else str(path), rows, layer, "log1p" in data.uns)
         self._x, self.obs = _readable(matrices[chosen.layer]), data.obs
         self.var = data.raw.var if chosen.layer == RAW else data.var
+        for name, frame in (("obs", self.obs), ("var", self.var)):
+            check_columns(frame, name, self.path)
         self.shape = (data.n_obs, len(self.var))
         self.notes += [] if chosen.note is None else [f"{self.path.name}: {chosen.note}"]
 
@@ -146,6 +148,13 @@ def again(
 ) -> Callable[[], AbstractContextManager[Counts]]:
     """What opens these counts once more: as before, but of the only source there is what lies in memory is kept there."""
     return (lambda: nullcontext(file)) if alone and isinstance(file, CountsInMemory) else opens
+
+
+def check_columns(frame: Any, name: str, path: Path) -> None:
+    """Refuse a frame (`name`: obs or var) in which two columns have one name."""
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{path}: {name} has two columns {str(twice)!r}: rename or drop one")
 
 
 def _readable(matrix: Any) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import scipy.sparse as sp
@@ -16,6 +15,7 @@ from anndata.io import read_elem, read_zarr
 from scipy.io import mmread
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.hdf5 import open_hdf5
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.tokenizer.count_file import CountFile
 from rankshift.screen.tokenizer.counts import Counts, CountsInMemory
@@ -58,8 +58,7 @@ def _read_zarr(folder: Path) -> tuple[anndata.AnnData, list[str]]:
 
 def _read_mudata(path: Path) -> tuple[anndata.AnnData, list[str]]:
     """The modality with genes of a MuData file, which holds each as an AnnData."""
-
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, "MuData") as file:
         names = list(file["mod"])
         name = next((name for name in GENES if name in names), names[0] if len(names) == 1 else None)
         if name is None:
@@ -72,7 +71,7 @@ def _read_mudata(path: Path) -> tuple[anndata.AnnData, list[str]]:
 
 def _read_10x(path: Path) -> tuple[anndata.AnnData, list[str]]:
     """A matrix of Cell Ranger, version 3 and later: genes by cells in columns, and so cells by genes in rows."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, "10x") as file:
         if "matrix" not in file or "features" not in file["matrix"]:
             if "X" in file:
                 raise InputError(f"{path} looks like an AnnData: call it .h5ad")
@@ -107,6 +106,7 @@ def _expression(
         raise InputError(
             f"{path}: the matrix is {x.shape}, but there are {len(cells)} barcodes and {len(features['id'])} features"
         )
+    x.check_format(full_check=True)  # scipy reads beyond its arrays where an index lies outside of the matrix
     kinds = features.get("feature_type", np.full(len(features["id"]), EXPRESSION))
     genes = kinds == EXPRESSION
     names = pd.Index(features.get("name", features["id"])[genes])

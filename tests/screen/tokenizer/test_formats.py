@@ -160,6 +160,24 @@ def _no_genes(folder):
     return folder / "m.h5mu"
 
 
+def _outside(folder):
+    """A matrix of Cell Ranger with an index behind its genes, at which scipy would read outside of its arrays."""
+    with h5py.File(folder / "o.h5", "w") as file:
+        for name, values in {"data": [1, 2], "indices": [0, 10**6], "indptr": [0, 1, 2], "shape": [3, 2]}.items():
+            file[f"matrix/{name}"] = values
+        file["matrix/barcodes"] = np.array(["a", "b"], "S")
+        for name in ("id", "name"):
+            file[f"matrix/features/{name}"] = np.array(["ENSG00000000001", "ENSG00000000002", "ENSG00000000003"], "S")
+    return folder / "o.h5"
+
+
+def _twice(folder):
+    shutil.copyfile(V1 / "cells.h5ad", folder / "c.h5ad")
+    with h5py.File(folder / "c.h5ad", "a") as file:
+        file["obs"].attrs["column-order"] = np.array(["n_counts", "n_counts"], dtype=object)
+    return folder / "c.h5ad"
+
+
 def _half_a_folder(folder):
     (folder / "matrix.mtx").write_text("%%MatrixMarket matrix coordinate integer general\n1 1 1\n1 1 1\n")
     return folder
@@ -173,6 +191,8 @@ def _half_a_folder(folder):
         (_symbols, r"neither rows \(a, …\) nor columns are named by Ensembl ids"),
         (_texts, "holds texts beside counts"),
         (_no_genes, "has modalities atac, prot, none called rna: write the one with genes as .h5ad"),
+        (_outside, "o.h5 cannot be read"),
+        (_twice, "obs has two columns 'n_counts': rename or drop one"),
         (_half_a_folder, "has a matrix.mtx but no features.tsv or genes.tsv"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -1,0 +1,90 @@
+"""HDF5 files, opened after what their library does not survive was looked for, and only with data of their own.
+
+It refuses damaged heaps of texts, in which the library looks for the next entry for ever, and files whose data lie in others.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.files.one_line import first_line
+from rankshift.screen.files.text_file import readable
+
+HEAP = b"GCOL\x01\x00\x00\x00"  # how a global heap begins, in which texts of variable length lie
+SEARCHED = 4 << 30  # bytes at the front and at the end of a file in which heaps are looked for: three seconds each
+DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)  # what h5py raises on damaged files
+_ENTRY = struct.Struct("<HHIQ")  # of a heap: its number (0: the free space), references, reserved, bytes
+
+
+def open_hdf5(path: Path, what: str) -> h5py.File:
+    """The file, open for reading; raises InputError where it is damaged, or is not `what` at all."""
+    if (at := damaged_heap(readable(path))) is not None:
+        raise InputError(f"{path} is damaged (texts at byte {at:,} cannot be told apart): copy or write it again")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is not a readable {what} file ({first_line(error)}): write it again") from error
+    try:
+        check_own(file, path)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, InputError) or not isinstance(error, DAMAGED):
+            raise
+        raise InputError(f"{path} is damaged ({first_line(error)}): copy or write it again") from error
+    return file
+
+
+def damaged_heap(path: Path) -> int | None:
+    """Where the first heap begins whose entries do not lead to its end, None where all do.
+
+    The library goes from entry to entry by their sizes, and from free space of size 0 never comes to the next.
+    """
+    if path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return next((at for at in _heaps(view) if not _leads_to_its_end(view, at)), None)
+
+
+def _heaps(view: mmap.mmap) -> Iterator[int]:
+    parts = [(0, len(view))] if len(view) <= 2 * SEARCHED else [(0, SEARCHED), (len(view) - SEARCHED, len(view))]
+    for begin, end in parts:
+        at = view.find(HEAP, begin, end)
+        while at >= 0:
+            yield at
+            at = view.find(HEAP, at + 1, end)
+
+
+def _leads_to_its_end(view: mmap.mmap, at: int) -> bool:
+    size = int.from_bytes(view[at + len(HEAP) : at + 16], "little")
+    place, end = at + 16, at + size
+    if not at + 16 <= end <= len(view):
+        return True  # no heap, or one that the library itself refuses
+    while place + _ENTRY.size <= end:
+        number, _, _, held = _ENTRY.unpack_from(view, place)
+        step = held if number == 0 else _ENTRY.size + (held + 7) // 8 * 8
+        if step == 0:
+            return False
+        place += step
+    return True
+
+
+def check_own(file: h5py.File, path: Path) -> None:
+    """Refuse a file whose data lie in other files: external links, external storage and virtual data sets of HDF5."""
+    groups: list[h5py.Group] = [file["/"]]
+    seen: set[int] = set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            where = f"{group.name.rstrip('/')}/{name}"
+            if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+                raise InputError(f"{path}: {where} is a link to another file: copy the data into this one")
+            node = group[name]
+            if isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
+                raise InputError(f"{path}: {where} is stored in another file: copy the data into this one")
+            if isinstance(node, h5py.Group) and (address := h5py.h5o.get_info(node.id).addr) not in seen:
+                seen.add(address)  # a group may hold itself
+                groups.append(node)
