@@ -34,6 +34,7 @@ from rankshift.screen.genes.framing import FrameTokens
 from rankshift.screen.genes.vocabulary import Special, Vocabulary, plain_id, read_vocabulary
 
 SCHEMA = 1
+WEIGHTS = ".safetensors"  # how the names of the files with weights end; they are verified when they are loaded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -74,7 +75,7 @@ class Bundle:
             generation, weights_sha256 = str(record["generation"]), str(record["weights_sha256"])
             special = Special(**record["special"])
             input_size = int(record["input_size"])
-            vocabulary_sha256 = files["vocabulary.parquet"]["sha256"]
+            vocabulary_sha256 = str(files["vocabulary.parquet"]["sha256"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}/bundle.json is damaged ({error!r}): make the bundle again") from error
         for name, file in files.items():
@@ -82,15 +83,12 @@ class Bundle:
             if size != file["bytes"]:
                 found = "missing" if size is None else f"{size} bytes"
                 raise InputError(f"{path}/{name} is {found}, recorded are {file['bytes']} bytes: make the bundle again")
-        if sha256_of(path / "vocabulary.parquet") != vocabulary_sha256:
-            raise InputError(f"{path}/vocabulary.parquet was changed after the bundle was made: make the bundle again")
+        for name, file in files.items():
+            if not name.endswith(WEIGHTS) and sha256_of(path / name) != file["sha256"]:
+                raise InputError(f"{path}/{name} was changed after the bundle was made: make the bundle again")
         vocabulary = Vocabulary.read(path / "vocabulary.parquet")
-        config = read_object(path / "config.json")
-        try:
-            size = family_of(config, path).sizes(config).vocabulary
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}/config.json is damaged ({error!r}): make the bundle again") from error
-        if vocabulary.special != special or vocabulary.size != size:
+        config, family = _check_config(path)
+        if vocabulary.special != special or vocabulary.size != family.sizes(config).vocabulary:
             raise InputError(f"{path}/bundle.json and its vocabulary disagree: make the bundle again")
         return Bundle(
             path=path,
@@ -129,7 +127,9 @@ class Bundle:
 
     def encoder_weights(self) -> dict[str, Tensor]:
         """The encoder's tensors from the weight files, verified, without the prefix of the model around it."""
-        self._verify(name for name in self.files if name.endswith(".safetensors"))
+        names = [name for name in self.files if name.endswith(WEIGHTS)]
+        self._verify(names)
+        check_tensors([self.path / name for name in names], self.config, self.family)
         weights = self.family.encoder_weights(read_tensors(self.path))
         if weights is None:
             name = self.family.name
@@ -147,7 +147,7 @@ class Bundle:
     def verify(self) -> None:
         """Hash every file; raise InputError naming the first that is not the recorded one."""
         self._verify(self.files)
-        weights = [file["sha256"] for name, file in sorted(self.files.items()) if name.endswith(".safetensors")]
+        weights = [file["sha256"] for name, file in sorted(self.files.items()) if name.endswith(WEIGHTS)]
         if _weights_identity(weights) != self.weights_sha256:
             raise InputError(f"{self.path}/bundle.json and its weights disagree: make the bundle again")
 

@@ -90,7 +90,7 @@ PUBLISHED = BERT.model_type  # of all published models, where a configuration to
 def family_of(config: Mapping[str, Any], where: object = "the configuration") -> Family:
     """The family of a model by its configuration; where: of which file or folder, for the message."""
     found = config.get("model_type")
-    if found not in FAMILIES:
+    if not isinstance(found, str) or found not in FAMILIES:
         known = " or ".join(repr(name) for name in FAMILIES)
         raise InputError(f"model_type of {where} is {found!r}, not {known}: give a Geneformer model")
     return FAMILIES[found]

@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
+from rankshift.screen.runs.sums import sum_of
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+UP = "bert.encoder.layer.1.intermediate.dense.weight"
 
 
 @pytest.fixture
@@ -120,3 +122,46 @@ def test_one_flipped_bit_of_the_weights_is_found_before_they_are_used(bundles, t
     (path / "model.safetensors").write_bytes(raw)
     with pytest.raises(InputError, match="does not have its recorded sha256"):
         Encoder(Bundle.open(path))
+
+
+def recorded(bundle):
+    """Put the sums of a bundle's files as they are now into its record, as somebody does who forges them."""
+    record = json.loads((bundle / "bundle.json").read_text())
+    record["files"] = {name: sum_of(bundle / name) for name in record["files"]}
+    (bundle / "bundle.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("forge", "message"),
+    [
+        (lambda w: {UP: w[UP].T.contiguous()}, r"is of shape \[32, 64\], config.json asks for \[64, 32\]"),
+        (lambda w: {UP: w[UP].to(torch.int64)}, "is stored as I64"),
+        (lambda w: {UP: None}, "weights lack encoder.layer.1.intermediate.dense.weight"),
+    ],
+)
+def test_forged_weights_of_a_bundle_are_refused_when_they_are_loaded(forge, message, bundles, tmp_path):
+    folder = shutil.copytree(bundles["v1"], tmp_path / "b")
+    written(folder, **forge(load_file(folder / "model.safetensors")))
+    recorded(folder)
+    with pytest.raises(InputError, match=message):
+        Encoder(Bundle.open(folder))
+
+
+def test_a_forged_configuration_of_a_bundle_is_refused_when_it_is_opened(bundles, tmp_path):
+    folder = shutil.copytree(bundles["v1"], tmp_path / "b")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu6"}))
+    recorded(folder)
+    with pytest.raises(InputError, match="hidden_act 'relu6' is not implemented"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.parquet", "aliases.parquet"])
+def test_a_bit_of_a_bundle_that_flips_is_told_when_it_is_opened(name, golden, checkpoint, vocabulary, tmp_path):
+    aliases = golden / "v1/ensembl_mapping.json"
+    folder = make_bundle(checkpoint, vocabulary, tmp_path / "b", aliases=aliases).path
+    raw = bytearray((folder / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / name).write_bytes(raw)
+    with pytest.raises(InputError, match=f"{name} was changed after the bundle was made"):
+        Bundle.open(folder)
