@@ -86,7 +86,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     content = read_object(path)
     kind = content.get("model_type", PUBLISHED)
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         known = " or ".join(repr(name) for name in FAMILIES)
         names = " or ".join(family.name for family in FAMILIES.values())
         raise InputError(f"model_type of {path} is {kind!r}, not {known}: give the config of a {names} model")

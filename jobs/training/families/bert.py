@@ -20,6 +20,9 @@ _NO_SHAPE = (
     "_name_or_path",
 )
 
+# Numbers of a config.json that only the layers made from them would check, and what they are at most.
+_SHARES = {"hidden_dropout_prob": 1, "attention_probs_dropout_prob": 1, "classifier_dropout": 1, "initializer_range": 1}
+
 
 class TrainedBert:
     """The family: BertForMaskedLM and the two classifiers."""
@@ -49,8 +52,13 @@ class TrainedBert:
         return {name: value for name, value in content.items() if name in known and name not in _NO_SHAPE}
 
     def config(self, values: Mapping[str, Any]) -> BertConfig:
-        """A BertConfig."""
-        return BertConfig(**values)
+        """A BertConfig. Raises ValueError for a share or a spread that its models would refuse when they are made."""
+        made = BertConfig(**values)
+        for name, most in _SHARES.items():
+            value = getattr(made, name)
+            if value is not None and not 0 <= value <= most:
+                raise ValueError(f"{name} is {value}, 0 to {most:g} is needed")
+        return made
 
     def stored_config(self, content: Mapping[str, Any]) -> BertConfig:
         """The BertConfig in a config.json."""

@@ -287,6 +287,10 @@ def test_any_bert_config(files, tmp_path, capfd):
     for wrong, message in (
         ({"model_type": "gpt2"}, "not 'bert'"),
         ({"hidden_act": "mish"}, "hidden_act 'mish' is not implemented"),
+        ({"model_type": [[]]}, r"model_type of .* is \[\[\]\], not 'bert'"),
+        ({"hidden_dropout_prob": 1.5}, r"no BertConfig \(hidden_dropout_prob is 1.5, 0 to 1 is needed\)"),
+        ({"attention_probs_dropout_prob": -0.98}, r"attention_probs_dropout_prob is -0.98, 0 to 1 is needed"),
+        ({"initializer_range": float("nan")}, r"initializer_range is nan, 0 to 1 is needed"),
         ({"hidden_size": 25, "num_attention_heads": 4}, "hidden_size 25 is no multiple of 4 heads"),
         ([1], "holds a list, not an object"),
     ):
