@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.entries import Unfit
 from rankshift.screen.files.one_line import one_line
 from rankshift.screen.files.plain_pickle import read_pickle
 from rankshift.screen.genes.vocabulary import Vocabulary
-from rankshift.screen.runs.entries import Unfit
 from rankshift.screen.runs.layout import (
     CELLS,
     COMMITS,
