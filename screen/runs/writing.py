@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rankshift.screen.files.atomic import check_there, replacing, sweep
-from rankshift.screen.runs.layout import CELLS, COMMITS, GENES, LISTS, MANIFEST, PERTURBATIONS, PLAN, SHIFTS
+from rankshift.screen.runs.layout import CELLS, COMMITS, CONFIG, GENES, LISTS, MANIFEST, PERTURBATIONS, PLAN, SHIFTS
 
-OWN = {MANIFEST, CELLS, PERTURBATIONS, LISTS, PLAN}
+OWN = {MANIFEST, CONFIG, CELLS, PERTURBATIONS, LISTS, PLAN}
 REMOVING = 10.0  # seconds that the removal of a folder may go on after its manifest is gone
 _PART = re.compile(r"shard-\d+\.(parquet|json)|\.shard-\d+\.(parquet|json)\..*\.tmp")
 

@@ -214,7 +214,7 @@ def test_the_command_writes_a_folder_and_refuses_one_that_is_not_empty(bundles, 
     assert "screen with --per-cell" in capsys.readouterr().err
     assert run_command(command) == 2
     assert "exists and is not an empty folder" in capsys.readouterr().err
-    assert run_command([*command[:-1], str(tmp_path / "other"), "--format", "csv"]) == 2
+    assert run_command([*command[:-1], str(tmp_path / "other"), "--format", "pdf"]) == 2
     assert run_command([*command[:-1], str(tmp_path / "other"), "--prefix", "a/b"]) == 2
     assert not (tmp_path / "other").exists()
 

@@ -63,7 +63,7 @@ def test_a_database_holds_every_row_and_needs_the_run_no_more(run, wanted, tmp_p
         tables = {name for (name,) in there.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         assert {"shifts", "cells", "perturbations", "statistics", "hits"} <= tables
         assert there.execute("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchone() == (0,)
-        rows = there.execute("SELECT * FROM shifts ORDER BY cell, perturbation").to_arrow_table()
+        rows = there.sql("SELECT * FROM shifts ORDER BY cell, perturbation").to_arrow_table()
         (hits,) = there.execute("SELECT count(*) FROM hits").fetchone()
     assert rows.equals(run.sql("SELECT * FROM shifts ORDER BY cell, perturbation"))
     assert hits == run.stats().hit.sum()
