@@ -14,7 +14,7 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo quick test lint wheel bench gpu clean
+.PHONY: demo quick test lint faults wheel bench gpu clean
 demo: $(DEMO)
 	$(BIN)/rankshift demo
 
@@ -29,6 +29,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Screens, trainings and jobs are killed, stopped and moved away for so many minutes: docs/testing.md.
+MINUTES ?= 20
+SEED ?= 1
+faults: $(READY)
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED)
 
 wheel: $(READY)
 	$(BIN)/python .ci/wheel.py

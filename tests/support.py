@@ -50,8 +50,13 @@ class Halt:
 
     def wait(self) -> int:
         """The process that stands at the mark, once it does."""
-        until(lambda: self._mark.read_text().endswith("\n") and state(int(self._mark.read_text())) == "T")
+        until(lambda: self.standing() is not None)
         return int(self._mark.read_text())
+
+    def standing(self) -> int | None:
+        """The process that stands at the mark now, if one does."""
+        said = self._mark.read_text()
+        return int(said) if said.endswith("\n") and state(int(said)) == "T" else None
 
     def lift(self) -> None:
         """Whoever comes now passes."""

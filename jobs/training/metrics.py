@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.files.atomic import replacing
+from rankshift.screen.files.atomic import replacing, sweep
 from rankshift.screen.files.one_line import one_line
 
 COLUMNS = (
@@ -35,6 +35,7 @@ class Metrics:
 
     def __init__(self, folder: Path, evaluated: Sequence[str], kept: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         self._path = folder / FILE
         self._columns = (*COLUMNS, *evaluated)
         rows = self._until(kept) if self._path.exists() else []

@@ -32,6 +32,7 @@ from rankshift.jobs.training.recipe import Recipe, adamw
 from rankshift.jobs.training.step import Source, Step
 from rankshift.screen.errors import InputError, Stopped, TrainingFailed
 from rankshift.screen.families.operators import settle
+from rankshift.screen.files.atomic import sweep
 
 METRICS = "metrics"  # lies in the folder of an unfinished training
 RECENT = 100  # steps that the training loss is averaged over
@@ -207,6 +208,7 @@ class Trainer:
         if not self.collective.first:
             yield lambda row: None
             return
+        sweep(self.folder)  # what a process that died had begun
         with closing(Metrics(self.folder / METRICS, self.evaluated, self.step)) as metrics:
             for note in metrics.notes:
                 self.report(0, note)
