@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import Halt, alive, family
+from support import Halt, alive, family, until
 
 from .works import PATIENCE, Work
 
@@ -104,20 +104,20 @@ def _lose(where: str) -> Callable[[Trial], None]:
     return do
 
 
-def _remount(options: str) -> Callable[[Trial], None]:
-    def do(trial: Trial) -> None:
-        disk = trial.out.parent
-        size = f"size={max(4096, used(disk))}" if "size" in options else options
-        subprocess.run(["mount", "-o", f"remount,{size}", disk], check=True)
-        trial.go_on()
-
-    return do
+def _fill(trial: Trial) -> None:
+    """What is left of the disk is taken by one file, which the trial removes."""
+    with (trial.out.parent / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    trial.go_on()
 
 
-def used(folder: Path) -> int:
-    """Bytes of a file system that are taken."""
-    state = os.statvfs(folder)
-    return (state.f_blocks - state.f_bfree) * state.f_frsize
+def _forbid(trial: Trial) -> None:
+    """The disk becomes read-only, which the system refuses while another worker has a file of it open."""
+    remount = ["mount", "-o", "remount,ro", trial.out.parent]
+    with suppress(AssertionError):
+        until(lambda: subprocess.run(remount, capture_output=True).returncode == 0, 30)
+    trial.go_on()
 
 
 SCREENS = ("alone", "private", "pool", "job")
@@ -132,16 +132,16 @@ FAULTS = [
     Fault("the folder is moved", _move, (2,), SCREENS),
     Fault("a part is lost", _lose("shifts/shard-*.parquet"), (0, 2), SCREENS),
     Fault("a marker is lost", _lose("commits/shard-*.json"), (0,), SCREENS),
-    Fault("the disk is full", _remount("size"), (2,), disk=True),
-    Fault("the disk is read-only", _remount("ro"), (2,), disk=True),
+    Fault("the disk is full", _fill, (2,), disk=True),
+    Fault("the disk is read-only", _forbid, (2,), disk=True),
 ]
 
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of its own, of 64 MB. Raises OSError where none can be mounted."""
+    """A file system of its own, of 8 MB. Raises OSError where none can be mounted."""
     place.mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True).returncode:
         raise OSError("no file system can be mounted here: be root")
     try:
         yield place
@@ -170,7 +170,8 @@ def run_trial(work: Work, fault: Fault, seed: str, folder: Path, quiet: Any) -> 
             bad = _wrong_end(fault, code, (place / "said").read_text(), trial)
             bad += [f"{len(left)} processes"] if (left := _left(family_then)) else []
             if fault.disk:
-                subprocess.run(["mount", "-o", "remount,rw,size=64m", place], check=True)
+                subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+                (place / "ballast").unlink(missing_ok=True)
             bad += _resumed(work, out, place, quiet)
             return "; ".join(bad) or "survived"
         finally:
