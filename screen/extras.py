@@ -20,6 +20,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "hub": ("huggingface_hub",),
     "xlsx": ("openpyxl",),
+    "explore": ("starlette", "uvicorn", "anyio"),
 }
 
 

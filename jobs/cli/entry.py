@@ -17,6 +17,7 @@ from rankshift.jobs.cli import (  # noqa: F401 (registers the verbs)
     data,
     demo,
     embed,
+    exploring,
     finetuning,
     pretraining,
     screens,
