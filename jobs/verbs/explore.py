@@ -8,6 +8,7 @@ from pathlib import Path
 from rankshift.screen.errors import InputError
 from rankshift.screen.explore.opened.names import named_places
 from rankshift.screen.explore.server.guard import Guard, new_token
+from rankshift.screen.extras import need
 from rankshift.screen.runs.run import Run
 
 HOST = "127.0.0.1"
@@ -56,14 +57,9 @@ def explore(
 
 def _server() -> Callable[[Guard, socket.socket], None]:
     """What serves an application on a socket until Ctrl-C; raises InputError where the extra is not installed."""
-    try:
-        # an extra: only this verb serves
-        import starlette  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise InputError(
-            f"explore needs {error.name}, which is not installed: pip install 'rankshift[explore]'"
-        ) from error
+    need("explore", "explore")
+    # an extra: only this verb serves
+    import uvicorn
 
     def serve(app: Guard, listener: socket.socket) -> None:
         config = uvicorn.Config(
