@@ -14,6 +14,7 @@ from pathlib import Path
 from rankshift.screen.errors import InputError
 
 DAY = 86_400.0  # seconds: nobody writes one file for longer
+_stuck: list[Path] = []  # files of this process that a read-only disk has kept
 _TEMPORARY = re.compile(r"^\..*\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(tmp|scratch|old)$")
 
 
@@ -35,6 +36,7 @@ def replacing(path: Path, *, folders: bool = False, within: Path | None = None) 
     writing. within: a file that stands for the folder it is in, as the manifest of a run: where it is gone, the folder was
     moved or removed, is not made again, and MovedAway is raised.
     """
+    _remove_stuck()
     if within is not None:
         check_there(within)
     temporary = _beside(path, "tmp", within)
@@ -50,8 +52,10 @@ def replacing(path: Path, *, folders: bool = False, within: Path | None = None) 
             os.replace(temporary, path)
         os.fsync(folder)
     except BaseException as error:
-        with suppress(OSError):  # of a disk that became read-only; what went wrong before is what is told
+        try:
             _remove(temporary.name, folder)
+        except OSError:  # of a disk that became read-only; what went wrong before is what is told
+            _stuck.append(temporary)
         if within is not None and isinstance(error, FileNotFoundError):
             check_there(within)
         raise
@@ -90,6 +94,14 @@ def _remove(name: str, folder: int) -> None:
         return
     except (IsADirectoryError, PermissionError):  # what unlink says of a folder depends on the system
         shutil.rmtree(name, dir_fd=folder)
+
+
+def _remove_stuck() -> None:
+    """Remove what this process could not remove before, for nobody else takes its files for left over while it lives."""
+    for path in list(_stuck):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            _stuck.remove(path)
 
 
 def _beside(path: Path, ending: str, within: Path | None = None) -> Path:

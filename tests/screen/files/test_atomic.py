@@ -1,6 +1,8 @@
 """Files and folders that appear whole or not at all."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,35 @@ def test_what_stands_for_the_folder_may_go_first(run):
     with pytest.raises(MovedAway):
         write()
     assert names(run) == []
+
+
+@pytest.mark.slow
+def test_what_a_read_only_disk_has_kept_is_removed_by_the_same_process_later(tmp_path):
+    """A worker of a pool lives on: nobody else clears away what it has begun."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    code = (
+        "import subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from rankshift.screen.files.atomic import replacing\n"
+        "disk = Path(sys.argv[1])\n"
+        "def mount(options): subprocess.run(['mount', '-o', options, disk], check=True)\n"
+        "try:\n"
+        "    with replacing(disk / 'a') as temporary:\n"
+        "        temporary.write_text('half')\n"
+        "        mount('remount,ro')\n"
+        "except OSError as error:\n"
+        "    assert str(disk) in str(error), error\n"
+        "assert list(disk.iterdir())\n"
+        "mount('remount,rw')\n"
+        "with replacing(disk / 'b') as temporary:\n"
+        "    temporary.write_text('whole')\n"
+        "print(sorted(path.name for path in disk.iterdir()))\n"
+    )
+    mount = f"mount -t tmpfs -o size=1m tmpfs {disk}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = f'{mount} && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", code, str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "['b']\n", done.stderr
