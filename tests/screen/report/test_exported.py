@@ -62,9 +62,9 @@ def test_a_database_holds_every_row_and_needs_the_run_no_more(run, wanted, tmp_p
     with duckdb.connect(str(tmp_path / "r.duckdb"), read_only=True) as there:
         tables = {name for (name,) in there.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         assert {"shifts", "cells", "perturbations", "statistics", "hits"} <= tables
-        assert there.execute("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchone() == (0,)
+        assert there.execute("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchall() == [(0,)]
         rows = there.sql("SELECT * FROM shifts ORDER BY cell, perturbation").to_arrow_table()
-        (hits,) = there.execute("SELECT count(*) FROM hits").fetchone()
+        ((hits,),) = there.execute("SELECT count(*) FROM hits").fetchall()
     assert rows.equals(run.sql("SELECT * FROM shifts ORDER BY cell, perturbation"))
     assert hits == run.stats().hit.sum()
 

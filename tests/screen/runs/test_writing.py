@@ -19,7 +19,7 @@ from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.writing import tidied, whole_or_gone, writing
 from support import GOLDEN, SCREEN, until
 
-SIGN = ("run.json", "cells.parquet", "perturbations.parquet", "lists.parquet", "shards.parquet")
+SIGN = ("run.json", "screen.toml", "cells.parquet", "perturbations.parquet", "lists.parquet", "shards.parquet")
 
 
 @pytest.fixture
