@@ -16,6 +16,7 @@ from support import Halt, alive, family, until
 
 from .works import PATIENCE, Work
 
+LAST = 100.0  # seconds for the last process: agents of Ray whose driver was killed look for its head for a minute
 STOPPED = 3.0  # seconds that a process is stopped for
 
 
@@ -218,8 +219,8 @@ def work_ends(trial: Trial) -> bool:
 
 
 def _left(processes: set[int]) -> set[int]:
-    """Those that are still there after a while in which the system may bury them."""
-    end = time.monotonic() + 15
+    """Those that are still there after LAST seconds."""
+    end = time.monotonic() + LAST
     while (left := alive(processes)) and time.monotonic() < end:
         time.sleep(0.1)
     return left
