@@ -33,7 +33,7 @@ from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener, run
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.runs.run import Run
-from support import GOLDEN, ROWS, SCREEN, until
+from support import GOLDEN, ROWS, SCREEN, Halt, until
 
 V1 = GOLDEN / "v1"
 TTL = 3.0
@@ -87,12 +87,14 @@ def test_a_screen_and_a_fine_tuning_at_once_both_finish_with_the_numbers_of_a_ru
         with on(pool, 2) as executor:
             fan_out(work, bundles["v1"], executor)
 
-    driver = threading.Thread(target=screen)
+    driver, halt = threading.Thread(target=screen), Halt(tmp_path / "run/commits/shard-000001.json")
     driver.start()
-    until(lambda: len(work.run.committed) > 0)
+    halt.wait()
     options = Finetuning(task="cell", label=("cell_type",), test=0.34, epochs=2, dropout=0.0, batch_tokens=256)
     with Lease(pool, 2, gang=True, what="train") as lease:
+        until(lambda: any(worker["state"] == "free" for worker in state(pool)["workers"].values()))
         began = len(work.run.committed)
+        halt.go_on()
         tuned = finetune(
             V1 / "cells.parquet",
             bundles["v1"],
@@ -104,7 +106,7 @@ def test_a_screen_and_a_fine_tuning_at_once_both_finish_with_the_numbers_of_a_ru
     driver.join()
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
     assert tuned.config["finetuning"]["task"] == "cell"
-    assert waited["shards"] <= 2  # each worker ended the shard it was in
+    assert waited["shards"] <= 2  # the shard that the stopped one was in, and its next if that began before it heard
 
 
 def test_weights_trained_on_the_pool_are_screened_without_the_disk(pool, bundles, tmp_path):

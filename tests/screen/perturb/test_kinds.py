@@ -96,7 +96,7 @@ def test_several_panels_share_genes_and_originals(v1, tmp_path):
     ).to_pylist()
     assert [r["panel"] for r in rows] == ["heart", "tfs"]
     assert sum(r["n"] for r in rows) > have  # genes of both count in both
-    with pytest.raises(InputError, match="2 panels are screened gene by gene, --how together joins genes"):
+    with pytest.raises(InputError, match="2 panels are screened gene by gene, how together joins genes"):
         run(CELLS, v1.path, tmp_path / "no", perturb="delete", how="together", genes=both)
     with pytest.raises(InputError, match="beside ENSG1, which is none: give either files or genes"):
         run(CELLS, v1.path, tmp_path / "no", perturb="delete", genes=f"{tmp_path / 'heart.txt'},ENSG1")
