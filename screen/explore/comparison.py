@@ -8,12 +8,12 @@ import pyarrow as pa
 from rankshift.screen.errors import InputError
 from rankshift.screen.explore.columns import columns_of, first_row
 from rankshift.screen.explore.opened.names import kept
+from rankshift.screen.explore.opened.quantities import FEWEST
 from rankshift.screen.explore.opened.session import Session
 from rankshift.screen.explore.opened.shown_run import ShownRun
 from rankshift.screen.runs.views import quoted
 
 POINTS = 20_000  # that are drawn at most, those that leave the line farthest
-FEWEST = 10  # cells that a gene has in either run; means of fewer scatter by chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

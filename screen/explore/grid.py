@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.explore.columns import columns_of
+from rankshift.screen.explore.opened.quantities import FEWEST
 from rankshift.screen.explore.opened.session import Session
 from rankshift.screen.explore.opened.shown_run import Column, ShownRun
 from rankshift.screen.runs.views import quoted
@@ -32,14 +33,23 @@ def page(
     number: int,
     size: int,
 ) -> dict[str, Any]:
-    """Rows of page `number`, from 1, by column with `perturbation`, and how many rows the filters leave of how many."""
+    """Rows of page `number`, from 1, by column with `perturbation`, and how many rows the filters leave of how many.
+
+    fewest: cells of the rows that come first where no column sorts.
+    """
     size = max(1, min(size, LARGEST_PAGE))
     where, values = _condition(shown, filters)
     counts = session.ask(f"SELECT count(*) FILTER ({where}) AS n, count(*) AS total FROM {shown.table}", values)
     rows = rows_of(
         session, shown, filters=filters, sort=sort, falling=falling, limit=size, offset=size * (max(number, 1) - 1)
     )
-    return {"rows": columns_of(rows), "n": counts["n"][0].as_py(), "total": counts["total"][0].as_py(), "size": size}
+    return {
+        "rows": columns_of(rows),
+        "n": counts["n"][0].as_py(),
+        "total": counts["total"][0].as_py(),
+        "size": size,
+        "fewest": FEWEST,
+    }
 
 
 def rows_of(
@@ -52,14 +62,15 @@ def rows_of(
     limit: int | None = None,
     offset: int = 0,
 ) -> pa.Table:
-    """Perturbations that the filters leave, sorted: by a column, what is empty last, or by the size of the first quantity.
+    """Perturbations that the filters leave, sorted: by a column, what is empty last, or by the size of the first quantity,
+    those of `FEWEST` cells or more first, because the largest means of all are those of one cell.
 
     filters: by column, in a text anything that it holds, of numbers a comparison. Raises InputError for what is no filter.
     """
     where, values = _condition(shown, filters)
     columns = ", ".join(["perturbation", *(quoted(column.key) for column in shown.columns)])
     if sort is None:
-        order = f"abs({quoted(shown.quantities[0].name)}) DESC NULLS LAST"
+        order = f"cells >= {FEWEST} DESC, abs({quoted(shown.quantities[0].name)}) DESC NULLS LAST"
     else:
         order = f"{quoted(_column(shown, sort).key)} {'DESC' if falling else 'ASC'} NULLS LAST"
     cut = "" if limit is None else f" LIMIT {int(limit)} OFFSET {int(offset)}"

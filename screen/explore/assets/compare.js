@@ -26,7 +26,8 @@ export async function showCompare({ about, state, wanted }) {
 }
 
 function scatter(summary, points, x, y, colours) {
-  const far = points.residual.map((_, i) => i < SHOWN);
+  const marked = Math.min(SHOWN, Math.ceil(points.x.length / 10));
+  const far = points.residual.map((_, i) => i < marked);
   const part = (keep) => {
     const rows = points.x.flatMap((_, i) => (far[i] === keep ? [i] : []));
     return {

@@ -2,6 +2,8 @@
 import { $, ask, draw, element, fill, options, plain, short, url } from "./parts.js";
 import { address, go } from "./state.js";
 
+const FEW = 20; // cells of which no density is drawn: their points and their mean say all
+
 const link = (changes, text) => element("a", { href: address(changes) }, text);
 
 export async function showGene({ run, quantity, state, about, wanted }) {
@@ -57,12 +59,14 @@ function links(row) {
 function violin(found, by, quantity, colours) {
   const names = [...new Set(found.sample.label)].sort();
   const traces = names.map((name, i) => {
+    const color = by ? colours.groups[i % colours.groups.length] : colours.towards;
     const rows = found.sample.label.flatMap((label, k) => (label === name ? [k] : []));
+    const shape = rows.length < FEW ? { line: { color, width: 0 }, fillcolor: "transparent", box: { visible: false }, meanline: { visible: true, color, width: 2 } } : { line: { color }, box: { visible: true }, meanline: { visible: true } };
     return {
       type: "violin", name: plain(name || found.row.symbols), x: rows.map(() => plain(name || found.row.symbols)), y: rows.map((k) => found.sample.value[k]),
-      text: rows.map((k) => plain(found.sample.cell_id[k])), points: "all", jitter: 0.5, pointpos: 0, box: { visible: true }, meanline: { visible: true },
-      spanmode: "hard", scalemode: "width", width: 0.7, marker: { size: 4, opacity: 0.5 },
-      line: { color: by ? colours.groups[i % colours.groups.length] : colours.towards }, hovertemplate: "%{text}: %{y:.3g}<extra></extra>", hoveron: "points",
+      text: rows.map((k) => plain(found.sample.cell_id[k])), points: "all", jitter: 0.5, pointpos: 0, ...shape,
+      spanmode: "hard", scalemode: "width", width: 0.7, marker: { color, size: rows.length < FEW ? 8 : 4, opacity: rows.length < FEW ? 0.9 : 0.5 },
+      hovertemplate: "%{text}: %{y:.3g}<extra></extra>", hoveron: "points",
     };
   });
   const layout = { height: 420, showlegend: false, yaxis: { title: { text: plain(quantity.title), standoff: 12 }, zeroline: true, automargin: true }, xaxis: { type: "category" }, dragmode: "pan" };

@@ -45,7 +45,7 @@ export function short(value, digits = 3) {
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return value.toLocaleString("en");
   const rounded = Number(value.toPrecision(digits));
-  const text = rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential().replace("e+", "e") : String(rounded);
+  const text = rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential(digits - 1) : Math.abs(rounded) < 10 ** digits ? rounded.toPrecision(digits) : String(rounded);
   return text.replace("-", MINUS).replace("e-", `e${MINUS}`);
 }
 

@@ -6,6 +6,7 @@ const PAGE = 25;
 let grid = null;
 let shown = null; // what the grid was built for
 let asked = 0;
+let fewest = 0; // cells of a row that is not dimmed
 
 function filtersOf(state) {
   try {
@@ -46,6 +47,7 @@ export async function showTable({ run, quantity, state }) {
       ajaxRequestFunc: (_, __, parameters) => rows(run, parameters),
       dataLoader: false,
       nestedFieldSeparator: false,
+      rowFormatter: (row) => row.getElement().classList.toggle("few", row.getData().cells < fewest),
     });
     grid.on("dataProcessed", resolve);
     grid.on("dataLoadError", resolve);
@@ -65,11 +67,12 @@ async function rows(run, parameters) {
     complain(null);
   } catch (error) {
     complain(error);
-    found = { rows: { perturbation: [] }, n: 0, total: run.perturbations };
+    found = { rows: { perturbation: [] }, n: 0, total: run.perturbations, fewest: 0 };
   }
+  fewest = found.fewest;
   if (mine === asked && (read().view ?? "table") === "table") {
     $("table-save").href = url("/download/table.csv", wanted);
-    $("table-about").textContent = `${found.n.toLocaleString("en")} of ${found.total.toLocaleString("en")} perturbations of ${run.name}${sort ? "" : ", the strongest first"}.`;
+    $("table-about").textContent = `${found.n.toLocaleString("en")} of ${found.total.toLocaleString("en")} perturbations of ${run.name}${sort ? "" : `: those of ${found.fewest} cells or more first, the strongest on top`}.`;
     const page = parameters.page > 1 ? parameters.page : "";
     keep({ filters: text, sort, page });
     const state = read();

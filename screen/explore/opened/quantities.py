@@ -8,6 +8,10 @@ from rankshift.screen.runs.layout import EMPTY_PART, SIMILARITY, pair_columns, p
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 
+FEWEST = (
+    10  # cells of a mean that is shown first and compared: means of fewer scatter by chance, and are not tested either
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:

@@ -220,5 +220,5 @@ def _notes(run: Run, committed: int) -> list[str]:
             f"{committed:,} of {run.manifest.shards:,} shards are there: means are of what was computed so far."
         )
     if (why := absent(run, "statistics")) is not None:
-        notes.append(f"Nothing was tested: {why.removeprefix(str(run.path)).removeprefix(' ')}.")
+        notes.append(f"Nothing was tested: the run {why.removeprefix(str(run.path)).removeprefix(' ')}.")
     return notes

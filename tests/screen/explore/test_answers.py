@@ -235,6 +235,15 @@ def test_the_table_sorts_filters_and_turns_pages(session):
     assert (page["n"], page["total"], page["rows"]["symbols"]) == (4, 4, ["alphaX"])
 
 
+def test_means_of_many_cells_come_before_larger_ones_of_few(tmp_path):
+    shifts = np.full((12, 4), np.nan, np.float32)
+    for number, (cells, mean) in enumerate([(12, 0.1), (1, 0.9), (10, -0.2), (9, 0.5)]):
+        shifts[:cells, number] = mean
+    with opened({"one": hand_run(tmp_path / "run", shifts)}, {}) as kept:
+        table = grid.rows_of(kept, kept.run("one"), filters={}, sort=None, falling=False)
+    assert table["cells"].to_pylist() == [10, 12, 1, 9]
+
+
 @pytest.mark.parametrize(
     ("filters", "why"),
     [

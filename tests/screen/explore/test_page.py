@@ -347,7 +347,7 @@ def test_two_runs_side_by_side(browser, runs):
     assert [row[0] for row in found[:10]] == order[:10]
     assert [number(row[3]) for row in found[:10]] == pytest.approx([residual[name] for name in order[:10]], rel=6e-3)
     drawn = browser.execute_script("return document.getElementById('plot-compare').data.map((t) => t.x.length)")
-    assert drawn == [len(x) - 30, 30, 2]
+    assert drawn == [len(x) - 12, 12, 2]  # a tenth of 120 is marked
     Select(browser.find_element(By.ID, "y")).select_by_value("down similarity")
     wait(browser, lambda: state(browser).get("y") == "down similarity")
     settled(browser)
