@@ -3,7 +3,6 @@
 import json
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from rankshift.jobs.compat.inputs import matching
@@ -16,7 +15,7 @@ from rankshift.screen.cells.select import select
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
 from rankshift.screen.stats.donors import Donors
-from support import GOLDEN
+from support import labelled
 
 NAN = float("nan")
 # One column of six cells, 0 0 1 1 missing 1, in every type that a file may give it.
@@ -27,15 +26,6 @@ SPELLINGS = {
     "text": pa.array(["0", "0", "1", "1", "nan", "1"]),
     "categories": pa.array([0.0, 0.0, 1.0, 1.0, None, 1.0]).dictionary_encode(),
 }
-
-
-def table(tmp_path, **columns):
-    """The first golden cells with these obs columns."""
-    held = pq.read_table(GOLDEN / "v1/cells.parquet").slice(0, 6).select(["input_ids", "length"])
-    for name, values in columns.items():
-        held = held.append_column(name, values)
-    pq.write_table(held, tmp_path / "cells.parquet")
-    return tmp_path / "cells.parquet"
 
 
 def bundle(bundles):
@@ -52,7 +42,7 @@ def _some_genes(cells, bundles):
 def test_a_number_is_one_label_in_every_type_and_a_missing_one_is_none(spelling, tmp_path, bundles):
     column = SPELLINGS[spelling]
     assert label_texts(column, "x").to_pylist() == ["0", "0", "1", "1", None, "1"]
-    path = table(tmp_path, disease=column, donor=column)
+    path = labelled(tmp_path, disease=column, donor=column)
     cells = Cells.read(path, bundle(bundles))
 
     assert sorted(select(cells, state_key="disease", start="1").tolist()) == [2, 3, 5]

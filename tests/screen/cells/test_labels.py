@@ -12,18 +12,9 @@ from rankshift.screen.cells.labels import label_meant, label_text
 from rankshift.screen.cells.select import rows_where, select
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.errors import InputError
-from support import GOLDEN
+from support import labelled
 
 NAN = float("nan")
-
-
-def table(tmp_path, **columns):
-    """The first golden cells with these obs columns."""
-    held = pq.read_table(GOLDEN / "v1/cells.parquet").slice(0, 6).select(["input_ids", "length"])
-    for name, values in columns.items():
-        held = held.append_column(name, values)
-    pq.write_table(held, tmp_path / "cells.parquet")
-    return tmp_path / "cells.parquet"
 
 
 def bundle(bundles):
@@ -31,7 +22,7 @@ def bundle(bundles):
 
 
 def test_truth_values_are_true_and_false_however_they_are_asked_for(tmp_path, bundles):
-    cells = Cells.read(table(tmp_path, ill=pa.array([True, False, None, True, False, False])), bundle(bundles))
+    cells = Cells.read(labelled(tmp_path, ill=pa.array([True, False, None, True, False, False])), bundle(bundles))
     for wanted in ("true", "True", True):
         assert sorted(select(cells, state_key="ill", start=wanted).tolist()) == [0, 3]
 
@@ -44,7 +35,7 @@ def test_texts_of_numbers():
 
 
 def test_a_missing_number_passes_no_filter(tmp_path, bundles):
-    cells = Cells.read(table(tmp_path, age=pa.array([50.0, NAN, 70.0, NAN, 80.0, 20.0])), bundle(bundles))
+    cells = Cells.read(labelled(tmp_path, age=pa.array([50.0, NAN, 70.0, NAN, 80.0, 20.0])), bundle(bundles))
     assert select(cells, where="age > 60").size == 2  # DuckDB alone takes a NaN for more than any number
     assert cells.obs["age"].null_count == 2
     in_memory = pa.table({"age": pa.array([NAN, 61.0])})
@@ -72,7 +63,7 @@ def test_columns_that_differ_by_case_are_found_right_or_not_at_all(tmp_path, bun
     ],
 )
 def test_a_screen_of_columns_that_sql_takes_for_one_is_refused_before_it_begins(names, message, tmp_path, bundles):
-    path = table(tmp_path, **{name: pa.array(list("aabbcc")) for name in names})
+    path = labelled(tmp_path, **{name: pa.array(list("aabbcc")) for name in names})
     with pytest.raises(InputError, match=message):
         screen(path, bundles["v1"], tmp_path / "run", perturb="delete")
     assert not (tmp_path / "run").exists()
@@ -81,7 +72,7 @@ def test_a_screen_of_columns_that_sql_takes_for_one_is_refused_before_it_begins(
 def test_columns_named_like_our_own_stand_beside_them(tmp_path, bundles):
     names = ("Kind", "cell", "SYMBOLS", "Similarity", "row of the cell", "obs_kind")
     values = {name: pa.array([f"{name} {i}" for i in range(6)]) for name in names}
-    run = screen(table(tmp_path, **values), bundles["v1"], tmp_path / "run", perturb="delete", max_cells=3)
+    run = screen(labelled(tmp_path, **values), bundles["v1"], tmp_path / "run", perturb="delete", max_cells=3)
     there = run.sql("SELECT * FROM cells ORDER BY cell_id")
     ids = there["cell_id"].to_pylist()
     for name in ("Kind", "SYMBOLS", "Similarity", "obs_cell", "row of the cell", "obs_kind"):
@@ -98,7 +89,7 @@ def test_columns_named_like_our_own_stand_beside_them(tmp_path, bundles):
 
 
 def test_states_that_differ_by_case_are_refused(tmp_path, bundles):
-    path = table(tmp_path, state=pa.array(["CM", "CM", "cm", "cm", "x", "x"]))
+    path = labelled(tmp_path, state=pa.array(["CM", "CM", "cm", "cm", "x", "x"]))
     route = {"state_key": "state", "start": "CM", "goal": "cm"}
     with pytest.raises(InputError, match="'shift_CM' and 'shift_cm', which are one name for SQL: rename a state"):
         screen(path, bundles["v1"], tmp_path / "run", perturb="delete", **route)
@@ -107,7 +98,7 @@ def test_states_that_differ_by_case_are_refused(tmp_path, bundles):
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
 def test_a_table_to_join_whose_columns_are_one_name_is_refused(ending, tmp_path, bundles):
-    run = screen(table(tmp_path), bundles["v1"], tmp_path / "run", perturb="delete", max_cells=1)
+    run = screen(labelled(tmp_path), bundles["v1"], tmp_path / "run", perturb="delete", max_cells=1)
     file = tmp_path / f"drugs.{ending}"
     if ending == "parquet":
         pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["Gene", "gene"]), file)

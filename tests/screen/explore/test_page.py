@@ -4,11 +4,9 @@ Nothing waits for a time: a view says in the document which address it shows, on
 """
 
 import csv
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -21,11 +19,12 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from browser import docs, needs_browser
 from drawn_runs import Draw, sealed
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import StatOptions, record, statistics
 from serving import TOKEN, serving
-from support import ROOT, until
+from support import until
 
 NASTY = "</script><b>G</b>&amp;'\""
 PATIENCE = 300  # seconds of a hopeless case
@@ -38,19 +37,7 @@ VIEWS = [
     "view=about",
 ]
 
-
-def _script() -> ModuleType:
-    """docs/report.py, which no installed package holds."""
-    spec = importlib.util.spec_from_file_location("docs_report", ROOT / "docs" / "report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-docs = _script()
-pytestmark = pytest.mark.skipif(docs.missing() is not None, reason=str(docs.missing()))
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,12 @@
 """The report in a real browser: nothing loaded, nothing complained of, and what a reader does with it works."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from browser import docs, needs_browser
 from drawn_runs import Draw
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.report import write_report
@@ -30,19 +29,7 @@ from support import ROOT
 V1 = ROOT / "tests" / "golden" / "v1"
 NASTY = "</script><b>G</b>"
 
-
-def _script() -> ModuleType:
-    """docs/report.py, which no installed package holds."""
-    spec = importlib.util.spec_from_file_location("docs_report", ROOT / "docs" / "report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-docs = _script()
-pytestmark = pytest.mark.skipif(docs.missing() is not None, reason=str(docs.missing()))
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
