@@ -86,6 +86,9 @@ def screen(
         str | None, typer.Option(help="Adaptive: obs column (donor) whose values share every block of cells.")
     ] = None,
     budget: Annotated[int | None, typer.Option(help="Adaptive: encoder passes at most.")] = None,
+    continue_full: Annotated[
+        bool, typer.Option("--continue-full", help="With --resume: measure all that an adaptive run has not.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Perturb genes in cells and measure the shifts."""
@@ -100,7 +103,16 @@ def screen(
         say_cost(cells, bundle, options, say, adaptive)
     else:
         run_screen(
-            cells, bundle, out, options, workers=workers, resume=resume, adaptive=adaptive, budget=budget, say=say
+            cells,
+            bundle,
+            out,
+            options,
+            workers=workers,
+            resume=resume,
+            adaptive=adaptive,
+            budget=budget,
+            continue_full=continue_full,
+            say=say,
         )
 
 
@@ -136,12 +148,17 @@ def resume(
         int | None,
         typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
     ] = None,
+    top: Annotated[int | None, typer.Option(help="Of an adaptive screen: find more genes than were asked for.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Of an adaptive screen: encoder passes at most.")] = None,
+    continue_full: Annotated[
+        bool, typer.Option("--continue-full", help="Of an adaptive screen: measure all that it has not.")
+    ] = False,
 ) -> None:
     """Go on with a screen that was stopped; what to do stands in its folder."""
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.screen import resume_screen
 
-    resume_screen(run, bundle, workers=workers, say=say)
+    resume_screen(run, bundle, workers=workers, top=top, budget=budget, continue_full=continue_full, say=say)
 
 
 @app.command()

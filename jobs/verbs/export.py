@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rankshift.screen.adaptive.plans import in_order_of_lists
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing, scratch, sync
 from rankshift.screen.runs.layout import PERTURBATIONS, SIMILARITY, genes_path, part_path, shift_column
@@ -98,8 +99,8 @@ def _contents(run: Run, prefix: str, first_cell: int, shifted: bool) -> Iterator
     stem = f"in_silico_{perturb.kind}_{prefix}"
     keys = _keys(run, perturb.anchor)
     per_cell = kept is not None and kept.per_cell
-    shifts = _cells([part_path(run.path, name) for name in run.committed])
-    genes = _cells([genes_path(run.path, name) for name in run.committed]) if per_cell else iter(())
+    shifts = _cells(_tables(run))
+    genes = _cells(pq.read_table(genes_path(run.path, name)) for name in run.committed) if per_cell else iter(())
     if perturb.how == "together":
         tokens = keys[0] if isinstance(keys[0], tuple) else (keys[0],)
         yield joint_name(stem, "cell", tokens), _merged(_cell_values(rows, run.states, keys) for _, rows in shifts)
@@ -142,11 +143,18 @@ def _keys(run: Run, anchor: int | None) -> list[Key]:
     return keys
 
 
-def _cells(parts: Sequence[Path]) -> Iterator[tuple[int, pa.Table]]:
+def _tables(run: Run) -> Iterator[pa.Table]:
+    """The rows of a run in the order of cells, in each by rank, some at a time."""
+    if run.manifest.adaptive is None:
+        yield from (pq.read_table(part_path(run.path, name)) for name in run.committed)
+    else:  # the rounds of an adaptive screen took some rows of every cell
+        yield in_order_of_lists(run)
+
+
+def _cells(parts: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
     """(cell, its rows in rank order), cells in processing order; a cell may be cut over several parts."""
     held: pa.Table | None = None
-    for path in parts:
-        table = pq.read_table(path)
+    for table in parts:
         held = table if held is None else pa.concat_tables([held, table])
         edges = np.flatnonzero(np.diff(held["cell"].to_numpy())) + 1
         begin = 0

@@ -9,7 +9,7 @@ from time import perf_counter
 from rankshift.jobs.executor.executor import Executor
 from rankshift.jobs.executor.registry import executor
 from rankshift.jobs.executor.shard_work import fan_out
-from rankshift.jobs.verbs.adaptive import compute_adaptive
+from rankshift.jobs.verbs.adaptive import compute_adaptive, compute_rest, continued, with_top
 from rankshift.screen import notebook
 from rankshift.screen.adaptive.allocation import PREDICTION, STRATA
 from rankshift.screen.bundle.bundle import Bundle
@@ -84,10 +84,12 @@ def run_screen(
     resume: bool = False,
     adaptive: Adaptive | None = None,
     budget: int | None = None,
+    continue_full: bool = False,
     say: Say = print,
 ) -> Run:
     """Screen a token table and return the run. workers: Ray workers; 0: this process; None: what the machine has.
-    adaptive: measure only what finds the strongest genes; budget: passes of that at most.
+    adaptive: measure only what finds the strongest genes; budget: passes of that at most. continue_full: with `resume`, measure
+    all that an adaptive screen has not.
 
     What depends on a device is decided where the workers are. Stopped or crashed, it goes on with `resume`.
     """
@@ -95,6 +97,8 @@ def run_screen(
         raise InputError(
             f"--out {redacted(out)} is in an object store, --top needs a folder that all workers see: give a path"
         )
+    if continue_full and (adaptive is not None or not resume):
+        raise InputError("--continue-full goes on from a run to the full screen: add --resume, leave out --top")
     opened = Bundle.open(fetched(bundle))
     with executor(workers, what=f"screen {Path(redacted(out)).name}", say=say) as there:
 
@@ -102,19 +106,42 @@ def run_screen(
             """The decision of a worker, which finds the bundle where the driver was told it is."""
             return there.call(decide, replace(request, bundle=everywhere(bundle)))
 
-        run = prepare(cells, opened, out, options, adaptive=adaptive, resume=resume, say=say, decide=decide_there)
+        run = prepare(
+            cells,
+            opened,
+            out,
+            options,
+            adaptive=adaptive,
+            continues=continue_full,
+            resume=resume,
+            say=say,
+            decide=decide_there,
+        )
+        top = None if adaptive is None else adaptive.top
         with tidied(run.path):
-            return _compute(run, opened, bundle, there, str(out), say, budget)
+            return _compute(run, opened, bundle, there, str(out), say, budget, top, continue_full)
 
 
 def resume_screen(
-    run: Path | str, bundle: Path | str | None = None, *, workers: int | None = None, say: Say = print
+    run: Path | str,
+    bundle: Path | str | None = None,
+    *,
+    workers: int | None = None,
+    top: int | None = None,
+    budget: int | None = None,
+    continue_full: bool = False,
+    say: Say = print,
 ) -> Run:
     """Go on with a screen from what its folder holds: cells, perturbations and what was decided; without it being asked again.
 
-    bundle: where the run's is now, by default where it was. Raises InputError where it is not, or is another.
+    bundle: where the run's is now, by default where it was. Raises InputError where it is not, or is another. top, budget: of
+    an adaptive screen, more than was asked before; continue_full: measure all that it has not.
     """
     found = Run.open(run)
+    if continue_full and (top is not None or budget is not None):
+        raise InputError("--continue-full measures all rows: leave out --top and --budget")
+    if found.manifest.adaptive is None and (top is not None or budget is not None or continue_full):
+        raise InputError(f"{found.path} is no adaptive screen: leave out --top, --budget and --continue-full")
     used = found.screened.bundle
     place = used.path if bundle is None else bundle
     if bundle is None and not Path(place).exists():
@@ -122,7 +149,7 @@ def resume_screen(
     opened = Bundle.open(fetched(place))
     opened.check(used.weights_sha256)
     with executor(workers, what=f"screen {Path(redacted(run)).name}", say=say) as there, tidied(found.path):
-        return _compute(found, opened, place, there, str(run), say)
+        return _compute(found, opened, place, there, str(run), say, budget, top, continue_full)
 
 
 def _compute(
@@ -132,19 +159,28 @@ def _compute(
     there: Executor,
     out: str,
     say: Say,
-    budget: int | None = None,
+    budget: int | None,
+    top: int | None,
+    continue_full: bool,
 ) -> Run:
     """Compute what is missing of a prepared run, and say how it went. out: the run as the user wrote it."""
     screener = Screener.open(run.place, opened)
-    if run.manifest.adaptive is not None:
-        return compute_adaptive(screener, bundle, there, out, say, budget)
-    left = list(missing(screener))
+    adaptive = run.manifest.adaptive
+    if adaptive is not None:
+        asked = continued(screener) if continue_full else run if top is None else with_top(screener, top)
+        screener = replace(screener, run=asked)
     rows = run.manifest.lists or 0
-    already = rows - sum(shard.lists for shard in left)
     began = perf_counter()
-    if left or run.manifest.noise_floor is None:
-        with progress("perturbations", rows, already) as done:
-            fan_out(screener, bundle, there, done)
+    if adaptive is None:
+        left = list(missing(screener))
+        already = rows - sum(shard.lists for shard in left)
+        if left or run.manifest.noise_floor is None:
+            with progress("perturbations", rows, already) as done:
+                fan_out(screener, bundle, there, done)
+    elif continue_full or adaptive.continued:
+        already = rows - compute_rest(screener, bundle, there)
+    else:
+        return compute_adaptive(screener, bundle, there, out, say, budget)
     run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already

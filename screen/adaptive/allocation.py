@@ -87,6 +87,15 @@ class Verdict:
     top: np.ndarray
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Known:
+    """What was measured before, for a smaller number of genes: rows int64, their values float64, and the passes it took."""
+
+    rows: np.ndarray
+    values: np.ndarray
+    passes: int
+
+
 Measured = tuple[np.ndarray, np.ndarray]  # rows int64, and their values
 Rounds = Generator[Round, Measured, Verdict]
 
@@ -101,6 +110,7 @@ class _Race:
     values: np.ndarray
     seen: np.ndarray
     active: np.ndarray
+    free: np.ndarray  # bool [N]: rows that were measured before, and cost nothing
     spent: int
     missed: float = 0.0
     scale: float = 1.0
@@ -116,15 +126,18 @@ class _Race:
             ahead=int((kept[self.of.gene] & ~self.seen & ~rows).sum()),
             missed=self.missed,
         )
-        cost = passes(self.of, asked.rows)
-        if self.spent + cost > self.budget:
+        cost = passes(self.of, asked.rows[~self.free[asked.rows]])
+        if cost and self.spent + cost > self.budget:
             return False
         if len(asked.rows):
-            measured, found = yield asked
-            self.values[measured] = found if self.wanted.highest else -np.asarray(found, np.float64)
-            self.seen[measured] = True
+            self.take(*(yield asked))
         self.spent += cost
         return True
+
+    def take(self, rows: np.ndarray, found: np.ndarray) -> None:
+        """Rows int64 and what was measured for them."""
+        self.values[rows] = found if self.wanted.highest else -np.asarray(found, np.float64)
+        self.seen[rows] = True
 
     def believed(self, fitted: np.ndarray, trend: Trend) -> Belief:
         """Of every gene's mean, with errors as the audit found them."""
@@ -152,14 +165,19 @@ class _Race:
         return float(rows[kept].sum() - rows[best].sum()) > PAYS * cost
 
 
-def rounds(of: Population, wanted: Wanted, budget: int | None = None) -> Rounds:
+def rounds(of: Population, wanted: Wanted, budget: int | None = None, known: Known | None = None) -> Rounds:
     """Every round that is to be measured, in order; send what was measured for each. Returns what may be said.
 
     The same values give the same rounds, whoever measured them and in whatever order. What is sent may be of other rows, where
     a plan that was written down elsewhere differs by the rounding of another processor. budget: passes that are not exceeded
     (`passes`); a round that would ends the screen with what is known. Raises InputError where not even the pilot fits.
+    known: the rounds are the same with it, so they hold rows that need not be measured again; what it has besides counts in
+    the end.
     """
     wanted.check(of.genes)
+    free = np.zeros(len(of), bool)
+    if known is not None:
+        free[known.rows] = True
     race = _Race(
         of=of,
         wanted=wanted,
@@ -167,10 +185,11 @@ def rounds(of: Population, wanted: Wanted, budget: int | None = None) -> Rounds:
         values=np.zeros(len(of)),
         seen=np.zeros(len(of), bool),
         active=np.ones(of.genes, bool),
-        spent=preparation(of),
+        free=free,
+        spent=preparation(of) + (0 if known is None else known.passes),
     )
     least = pilot_passes(of, wanted.seed)
-    if least > race.budget:
+    if known is None and least > race.budget:
         raise InputError(
             f"--budget is {budget:,} passes, the pilot alone takes {least:,}: allow more, or take fewer cells"
         )
@@ -197,6 +216,8 @@ def rounds(of: Population, wanted: Wanted, budget: int | None = None) -> Rounds:
         kept, lost = race.candidates(race.believed(fitted, trend))
         race.active, race.missed = kept, race.missed + lost
         going = yield from race.measure("block", kept[of.gene] & (block[of.cell] <= number))
+    if known is not None:
+        race.take(known.rows, known.values)
     return _verdict(race, race.believed(fitted, trend), trend, complete=going)
 
 

@@ -128,6 +128,13 @@ def config_text(
     return "\n".join([*lines, ""])
 
 
+def config_of_more(text: str, top: int | None) -> str:
+    """The .toml of an adaptive screen that was asked for more genes; without `top` of the full screen."""
+    of_adaptive = {f.name.replace("_", "-") for f in fields(Adaptive)} if top is None else {"top"}
+    lines = [line for line in text.splitlines() if line.partition(" = ")[0] not in of_adaptive]
+    return "\n".join([*lines, *([] if top is None else [_line("top", top)]), ""])
+
+
 def _given(options: Any) -> Iterator[tuple[str, Any]]:
     for field in fields(options):
         value = getattr(options, field.name)

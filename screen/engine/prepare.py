@@ -24,6 +24,7 @@ from rankshift.screen.runs.run import Run
 from rankshift.screen.tokenizer.source import CellSource
 
 Decide = Callable[[Request], Decision]
+ADAPTIVE = [f.name for f in fields(AdaptiveAsked) if f.name not in ("earlier", "continued")]  # what a user asks
 
 
 def silent(line: str) -> None:
@@ -37,6 +38,7 @@ def prepare(
     options: Options,
     *,
     adaptive: Adaptive | None = None,
+    continues: bool = False,
     resume: bool = False,
     say: Say = silent,
     decide: Decide = decide,
@@ -45,14 +47,15 @@ def prepare(
 
     cells: a token table, several, or folders of them; cells in memory; or an AnnData, which is tokenized here.
     out: a path, or the URL of a folder in an object store. decide: answers the request where the workers are; what a run
-    decided is read when it is resumed, never decided again. Raises InputError on whatever does not fit.
+    decided is read when it is resumed, never decided again. continues: what is resumed may be an adaptive screen, although
+    none is asked. Raises InputError on whatever does not fit.
     """
     exists = _exists(out)
     if exists and not resume:
         raise InputError(f"run folder {_shown(out)} exists: continue it with --resume, or give another --out")
     selected = count(cells, bundle, options, adaptive=adaptive, say=say)
     if exists:
-        return _same(Run.open(out), selected, adaptive)
+        return _same(Run.open(out), selected, adaptive, continues)
     decision = decide(_request(selected))
     if "spread" in decision.dtype_choice:
         say(
@@ -104,7 +107,7 @@ def _request(selected: Selected) -> Request:
     )
 
 
-def _same(run: Run, selected: Selected, adaptive: Adaptive | None) -> Run:
+def _same(run: Run, selected: Selected, adaptive: Adaptive | None, continues: bool) -> Run:
     """The run there, if the same was asked of it. What it decided by itself is not asked again."""
     asked, options = selected.asked, selected.asked.options
     kept = {"by": options.by, "per_cell": options.per_cell} if options.gene_shifts else None
@@ -119,8 +122,13 @@ def _same(run: Run, selected: Selected, adaptive: Adaptive | None) -> Run:
         "bundle": asked.bundle.weights_sha256,
     }
     then = {name: run.manifest.get(name) for name in now}
-    for entries, recorded in ((now, adaptive_of(options, adaptive)), (then, run.manifest.adaptive)):
-        entries |= {f"--{f.name.replace('_', '-')}": getattr(recorded, f.name, None) for f in fields(AdaptiveAsked)}
+    wanted, recorded = adaptive_of(options, adaptive), run.manifest.adaptive
+    if wanted is not None or not (continues or (recorded is not None and recorded.continued)):
+        for field in ADAPTIVE:
+            option = f"--{field.replace('_', '-')}"
+            now[option], then[option] = getattr(wanted, field, None), getattr(recorded, field, None)
+        if wanted is not None and recorded is not None and wanted.top > recorded.top:  # it goes on for more genes
+            del now["--top"]
     then |= {"cells": run.screened.cells.sha256, "bundle": run.screened.bundle.weights_sha256}
     if options.states is not None or options.route is None:
         now["states"], then["states"] = dict(asked.states), run.manifest["states"]
@@ -131,8 +139,10 @@ def _same(run: Run, selected: Selected, adaptive: Adaptive | None) -> Run:
             now[name], then[name] = getattr(options, name), getattr(run.screened, name)
     for name in now:
         if now[name] != then[name]:
-            found, wanted = (_short(json.dumps(x)) for x in (then[name], now[name]))
-            raise InputError(f"{run.path} was prepared with {name} {found}, asked is {wanted}: give another --out")
+            texts = (_short(json.dumps(x)) for x in (then[name], now[name]))
+            raise InputError(
+                "{} was prepared with {} {}, asked is {}: give another --out".format(run.path, name, *texts)
+            )
     return run
 
 

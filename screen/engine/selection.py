@@ -134,7 +134,11 @@ def check_top(selected: Selected, adaptive: Adaptive) -> None:
     for some in blocks(cells):
         keys = [edits_of(some.ids_of(number), selected.asked.perturb).key for number in range(len(some))]
         count += np.bincount(np.concatenate(keys), minlength=len(count))
-    genes = int((count >= least).sum())
+    check_share(int((count >= least).sum()), top, least)
+
+
+def check_share(genes: int, top: int, least: int) -> None:
+    """Refuse to look for the `top` of so many genes in at least `least` cells: they are too few, or a full screen is better."""
     if top > genes:
         raise InputError(f"--top is {top}, {genes} genes are in {least} cells: ask for fewer, or lower --min-cells")
     if genes < LEAST_GENES:

@@ -102,15 +102,24 @@ class RunFolder:
     @property
     def complete(self) -> bool:
         """Are all shards committed? Of an adaptive screen: has it ended?"""
-        if self.manifest.adaptive is not None:
+        adaptive = self.manifest.adaptive
+        if adaptive is not None and not adaptive.continued:
             return (self.path / ANSWERS).exists()
         return len(self.done) == self.manifest.shards
 
     def check_whole(self, what: str) -> None:
         """Refuse `what` of an adaptive screen: the genes that it measured were chosen for their values."""
-        if self.manifest.adaptive is not None:
+        adaptive = self.manifest.adaptive
+        if adaptive is None:
+            return
+        if not adaptive.continued:
             raise InputError(
-                f"{self.path} is adaptive, {what} need every gene's rows: ask its view answers, or screen without --top"
+                f"{self.path} is adaptive, {what} need every gene's rows: ask its view answers, or measure the rest with "
+                f"rankshift resume {self.path} --continue-full"
+            )
+        if not self.complete:
+            raise InputError(
+                f"{self.path} goes on from an adaptive screen, {what} need every gene's rows: finish it with rankshift resume"
             )
 
     def holds(self, path: Path) -> bool:

@@ -96,6 +96,7 @@ class AdaptiveAsked:
     """What an adaptive screen was asked: the `top` perturbations in at least `min_cells` cells, by the mean of `column`.
 
     highest: or the lowest. confidence: share of them to be found. strata: obs column whose values give every block their share.
+    earlier: rounds that were planned before this `top` was asked for. continued: all other rows were asked for afterwards.
     """
 
     top: int
@@ -105,6 +106,8 @@ class AdaptiveAsked:
     seed: int
     min_cells: int
     strata: str | None = None
+    earlier: int = 0
+    continued: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rankshift.screen.files.atomic import check_there, replacing, sweep
-from rankshift.screen.runs.layout import CELLS, COMMITS, CONFIG, GENES, LISTS, MANIFEST, PERTURBATIONS, PLAN, SHIFTS
+from rankshift.screen.runs.layout import (
+    CELLS,
+    COMMITS,
+    CONFIG,
+    GENES,
+    LISTS,
+    MANIFEST,
+    PERTURBATIONS,
+    PLAN,
+    PREDICTED,
+    ROUNDS,
+    SHIFTS,
+)
 
 OWN = {MANIFEST, CONFIG, CELLS, PERTURBATIONS, LISTS, PLAN}
 REMOVING = 10.0  # seconds that the removal of a folder may go on after its manifest is gone
@@ -40,7 +52,7 @@ def tidied(run: Path) -> Iterator[None]:
 
 def sweep_all(run: Path) -> None:
     """Remove temporary files of writers that are gone, wherever a run has them."""
-    for folder in (run, run / SHIFTS, run / GENES, run / COMMITS):
+    for folder in (run, run / SHIFTS, run / GENES, run / COMMITS, run / PREDICTED, *(run / ROUNDS).glob("*")):
         sweep(folder)
 
 

@@ -1,7 +1,10 @@
 """Adaptive screens from the command: rows and list of the full screen, whoever computes them and whatever was killed."""
 
 import json
+import pickle
+import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ from rankshift.screen.stats.statistics import statistics
 
 pytestmark = pytest.mark.slow
 
-GENES, CELLS, LENGTH, TOP = 400, 40, 60, 10
+GENES, CELLS, LENGTH, TOP, MORE = 400, 40, 60, 10, 18
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 STATES = ("--state-key", "state", "--start", "a", "--goal", "b")
 OPTIONS = ("--dtype", "float32", "--shard-tokens", "3000", "--top", str(TOP), "--min-cells", "3")
@@ -140,6 +143,146 @@ def test_what_was_killed_in_any_round_goes_on(inputs, done, tmp_path, capfd):
         assert Run.open(run).sql(ROWS).equals(Run.open(done).sql(ROWS))
         assert Run.open(run).sql(LIST).equals(Run.open(done).sql(LIST))
         assert "genes finished; expected to miss" in capfd.readouterr().err
+
+
+def measured_once(run: Path) -> pa.Table:
+    rows = Run.open(run).sql(ROWS)
+    pairs = list(zip(rows["cell"].to_pylist(), rows["perturbation"].to_pylist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    return rows
+
+
+def holds(rows: pa.Table, some: pa.Table) -> None:
+    """Rows that were there are there, to the bit."""
+    both = some.to_pandas().merge(rows.to_pandas(), on=["cell", "perturbation"], how="left", suffixes=("", "_now"))
+    assert (both.shift_b == both.shift_b_now).all()
+
+
+@pytest.fixture(scope="module")
+def continued(inputs, done, tmp_path_factory) -> Path:
+    """The adaptive screen after --continue-full. Not to be changed."""
+    out = tmp_path_factory.mktemp("continued") / "run"
+    shutil.copytree(done, out)
+    assert run_command(["resume", str(out), "--continue-full", "--workers", "0"]) == 0
+    return out
+
+
+def test_it_goes_on_to_the_full_screen_and_measures_nothing_twice(done, whole, continued, tmp_path):
+    run = Run.open(continued)
+    rows, full = measured_once(continued), whole.sql(ROWS)
+    assert rows.select(["cell", "perturbation"]).equals(full.select(["cell", "perturbation"]))
+    np.testing.assert_allclose(rows["shift_b"].to_numpy(), full["shift_b"].to_numpy(), rtol=0, atol=2e-6)
+    holds(rows, Run.open(done).sql(ROWS))
+    for part in (done / "shifts").iterdir():
+        assert (continued / "shifts" / part.name).read_bytes() == part.read_bytes()
+    assert run.complete
+    assert set(run.manifest.noise_floor or {}) == set(whole.manifest.noise_floor or {})
+    mine, theirs = (statistics(one, "goal").table().to_pandas().set_index("gene_ids") for one in (run, whole))
+    np.testing.assert_allclose(mine.shift_mean, theirs.shift_mean[mine.index], rtol=0, atol=1e-6)
+    for one in (run, whole):
+        export(one.path, tmp_path / one.path.parent.name, prefix="x")
+    pickles = [
+        {p.name: pickle.loads(p.read_bytes()) for p in (tmp_path / one.path.parent.name).iterdir()}
+        for one in (run, whole)
+    ]
+    assert pickles[0].keys() == pickles[1].keys()
+    for name, cell in pickles[0].items():
+        assert list(cell["b"]) == list(pickles[1][name]["b"])
+
+
+def test_a_continued_run_is_a_full_one_for_every_verb(inputs, continued, tmp_path, capfd):
+    assert "top" not in tomllib.loads((continued / "screen.toml").read_text())
+    with pytest.raises(InputError, match="no view answers"):
+        Run.open(continued).sql("SELECT * FROM answers")
+    copy = tmp_path / "run"
+    shutil.copytree(continued, copy)
+    assert run_command(["stats", str(copy)]) == 0
+    assert run_command(["report", str(copy), "--out", str(tmp_path / "report.html"), "--no-embed"]) == 0
+    assert run_command(["verify", str(copy)]) == 0
+    capfd.readouterr()
+    assert run_command(command(inputs, copy, "--dtype", "float32", "--workers", "0", "--resume")) == 0
+    assert "0 perturbations of 40 cells" in capfd.readouterr().err
+    assert run_command(command(inputs, copy, *OPTIONS, "--workers", "0", "--resume")) == 2
+    assert "goes on to the full screen: leave out --top" in capfd.readouterr().err
+
+
+def test_what_was_killed_on_the_way_to_the_full_screen_goes_on(inputs, done, continued, tmp_path, capfd):
+    """Killed before it was recorded that all is asked, and with every other shard of every round missing."""
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    shutil.copytree(continued / "rounds/999", run / "rounds/999")
+    assert run_command(["resume", str(run), "--workers", "0"]) == 0
+    assert Run.open(run).sql(LIST).equals(Run.open(done).sql(LIST))
+    cells = command(inputs, run, "--dtype", "float32", "--workers", "0", "--resume", "--continue-full")
+    assert run_command(cells) == 0
+    whole_rows = Run.open(continued).sql(ROWS)
+    assert Run.open(run).sql(ROWS).equals(whole_rows)
+    for marker in sorted((run / "commits").iterdir())[::2]:
+        marker.unlink()
+    with pytest.raises(
+        InputError, match="goes on from an adaptive screen, statistics need every gene's rows: finish it"
+    ):
+        statistics(Run.open(run), "goal")
+    assert run_command(["resume", str(run), "--workers", "0"]) == 0
+    assert Run.open(run).sql(ROWS).equals(whole_rows)
+
+
+def test_more_genes_are_found_without_measuring_anything_twice(inputs, done, whole, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(done, more)
+    assert run_command(["resume", str(more), "--top", str(MORE), "--workers", "0"]) == 0
+    fresh = tmp_path / "fresh"
+    assert run_command(command(inputs, fresh, *OPTIONS, "--top", str(MORE), "--workers", "0")) == 0
+    rows = measured_once(more)
+    holds(rows, Run.open(done).sql(ROWS))
+    one, two = (
+        {*zip(*(r[n].to_pylist() for n in ("cell", "perturbation")), strict=True)}
+        for r in (rows, Run.open(fresh).sql(ROWS))
+    )
+    assert two <= one
+    assert len(one) < whole.sql(ROWS).num_rows
+    listed = Run.open(more).sql("SELECT * FROM answers WHERE place IS NOT NULL ORDER BY place").to_pandas()
+    assert listed.place.tolist() == list(range(1, MORE + 1))
+    by_gene = whole.sql(ROWS).to_pandas().groupby("perturbation").shift_b
+    best = by_gene.mean()[by_gene.size() >= 3].sort_values(ascending=False)
+    np.testing.assert_allclose(listed["mean"], best[listed.perturbation], rtol=0, atol=1e-6)
+    assert len(set(listed.perturbation) & set(best.index[:MORE])) >= MORE - 1
+    assert tomllib.loads((more / "screen.toml").read_text())["top"] == MORE
+    # Killed in the second race: what is missing of the first one's rounds is measured again, then the plan goes on.
+    again = tmp_path / "again"
+    shutil.copytree(more, again)
+    (again / "answers.parquet").unlink()
+    shutil.rmtree(sorted((again / "rounds").iterdir())[-1])
+    for number, marker in enumerate(sorted((again / "commits").iterdir())):
+        if number % 2 or marker.stem.endswith(f"{len(plans(again)) + 1}000000"):
+            marker.unlink()
+    resumed = command(inputs, again, *OPTIONS, "--top", str(MORE), "--workers", "0", "--resume")
+    assert run_command(resumed) == 0
+    assert plans(again) == plans(more)
+    assert Run.open(again).sql(ROWS).equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("verb", "match"),
+    [
+        (["resume", "RUN", "--top", "9"], "--top is 9, .* was asked for 10: ask for as many or more"),
+        (["resume", "RUN", "--top", "21"], "--top is 21 of .* genes, it pays up to 5%"),
+        (["resume", "RUN", "--top", "500"], "--top is 500, .* genes are in 3 cells"),
+        (["resume", "RUN", "--top", "20", "--continue-full"], "--continue-full measures all rows: leave out --top"),
+        (["resume", "FULL", "--continue-full"], "is no adaptive screen: leave out --top, --budget and --continue-full"),
+        (["resume", "FULL", "--top", "20"], "is no adaptive screen"),
+        (["RUN", "--continue-full"], "add --resume"),
+        (["RUN", "--continue-full", "--resume", "--top", "10"], "leave out --top"),
+    ],
+)
+def test_bad_ways_to_go_on(inputs, done, whole, tmp_path, capfd, verb, match):
+    shutil.copytree(done, tmp_path / "run")
+    verb = [{"RUN": str(tmp_path / "run"), "FULL": str(whole.path)}.get(word, word) for word in verb]
+    if verb[0] != "resume":
+        verb = command(inputs, Path(verb[0]), *verb[1:])
+    assert run_command([*verb, "--workers", "0"]) == 2
+    assert re.search(match, capfd.readouterr().err)
+    assert Run.open(tmp_path / "run").sql(LIST).equals(Run.open(done).sql(LIST))
 
 
 def test_nothing_takes_a_part_for_the_whole(done, tmp_path, capfd):
