@@ -51,7 +51,7 @@ def compute_adaptive(
             there.map(predictions, done)
     rows = rows_of_run(screener)
     verdict = _race(screener, rows, wanted, bundle, there, say, budget)
-    write_answers(run, rows, verdict)
+    write_answers(run, rows, verdict, asked.top)
     say(f"{said(rows, verdict, asked.top)} ({perf_counter() - began:.1f} s)")
     ask = "SELECT place, symbols, mean FROM answers WHERE place IS NOT NULL ORDER BY place"
     say(f'next: rankshift query {shlex.quote(redacted(out))} "{ask}"')

@@ -53,8 +53,13 @@ def query(
     for one in (opened, *runs.values()):
         if out is not None and one.holds(out):
             raise InputError(f"{out} lies inside the run, which queries never write to: give another --out")
-        if not one.complete and one.manifest.adaptive is not None:
+        if not one.complete and one.partial:
             say(f"{one.path}: the adaptive screen has not ended; it goes on with rankshift resume")
+        elif one.partial:
+            say(
+                f"{one.path} is adaptive: its view shifts has all cells of finished genes and some of estimated ones, column "
+                "gene_state says of which; means and intervals of all are in its view answers"
+            )
         elif not one.complete:
             there, shards = len(one.committed), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")

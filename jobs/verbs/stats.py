@@ -8,9 +8,10 @@ from typing import Any
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import own_mode
+from rankshift.screen.stats.answered import answered, sentences
 from rankshift.screen.stats.evidence import of_few
 from rankshift.screen.stats.options import StatOptions
-from rankshift.screen.stats.statistics import check_mode, check_out, record, statistics
+from rankshift.screen.stats.statistics import Statistics, check_mode, check_out, record, statistics
 
 
 def stats(
@@ -25,10 +26,14 @@ def stats(
 ) -> None:
     """Write the statistics of a run to the .csv or .parquet `out`; the options are those of `statistics`.
 
+    Of an adaptive run, which tests nothing, `out` gets its answers: finished, estimated with an interval, or untested.
     In the mode that is the run's own the run keeps them, too, for its views `statistics` and `hits`; then `out` may be None.
     """
     opened = Run.open(run)
     other = None if null is None else Run.open(null)
+    if opened.partial and mode is None and null is None and not reference_names and judging in (None, StatOptions()):
+        _answers(opened, out, say)
+        return
     if mode is None:
         mode = own_mode(opened) if other is None else "null"
     check_mode(mode)
@@ -57,6 +62,20 @@ def stats(
         )
     if rows is not None:
         say(f"{out}: {rows:,} rows")
+
+
+def _answers(run: Run, out: Path | None, say: Callable[[str], None]) -> None:
+    """Write what an adaptive run says of every gene, in place of statistics."""
+    table = answered(run)
+    if out is None:
+        raise InputError(f"{run.path} is adaptive and has no statistics to keep: write its answers with --out FILE.csv")
+    check_out(out)
+    if run.holds(out):
+        raise InputError(f"{out} lies inside the run, which keeps its own table: give another --out")
+    rows = Statistics(rows=table.to_reader()).write(out)
+    for line in sentences(run, table):
+        say(line)
+    say(f"{out}: {rows:,} rows")
 
 
 def told(summary: dict[str, Any]) -> Iterator[str]:

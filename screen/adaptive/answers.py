@@ -6,17 +6,17 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.adaptive.allocation import Verdict
 from rankshift.screen.adaptive.rows_of_run import RowsOfRun
-from rankshift.screen.runs.layout import ANSWERS, PERTURBATIONS
+from rankshift.screen.runs.layout import ANSWERS, PERTURBATIONS, VERDICT
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.writing import writing
 
 
-def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict) -> None:
+def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None:
     """Write the file behind the view `answers`, a row per perturbation.
 
     place: 1 for the strongest, of the genes asked for. state: finished (all cells measured, `mean` is the full screen's, the
     interval empty), estimated (`low` to `high` is a 95 % interval of what the full screen's mean would be) or untested (in too
-    few cells; nothing is said). cells: with the perturbation; measured: of these.
+    few cells; nothing is said). cells: with the perturbation; measured: of these. The file keeps the verdict in words.
     """
     of = rows.population
     count = pq.read_metadata(run.path / PERTURBATIONS).num_rows
@@ -41,7 +41,7 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict) -> None:
             "cells": pa.array(cells, pa.int64(), mask=state == "untested"),
             "measured": pa.array(measured, pa.int64()),
         }
-    )
+    ).replace_schema_metadata({VERDICT: said(rows, verdict, top)})
     with writing(run.path, run.path / ANSWERS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 

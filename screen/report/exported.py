@@ -25,6 +25,8 @@ from rankshift.screen.report.findings import Findings
 from rankshift.screen.runs.layout import measures
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import NAMES, literal, quoted, views_of
+from rankshift.screen.stats.answered import answered, facts
+from rankshift.screen.stats.answered import sentences as told
 from rankshift.screen.stats.options import StatOptions
 
 FORMATS = ("csv", "xlsx", "duckdb", "h5ad")
@@ -39,9 +41,10 @@ def export_file(
 ) -> None:
     """Write the run to `out` in one of FORMATS, by default that of its ending.
 
-    csv, xlsx: the table of statistics, a row per perturbation; xlsx with sheets of what was found, hits, and how the run was
-    made. duckdb: the views of the run as tables, every row of them. h5ad: cells by perturbations, X the shift towards the goal
-    (without a route the similarity), every other measure a layer; only what was screened is stored.
+    csv, xlsx: the table of statistics, a row per perturbation, of an adaptive run its answers; xlsx with sheets of what was
+    found, hits, and how the run was made. duckdb: the views of the run as tables, every row of them. h5ad: cells by
+    perturbations, X the shift towards the goal (without a route the similarity), every other measure a layer; only what was
+    screened is stored.
     Raises InputError on a run without rows, an unknown format, and an `out` that lies in the run.
     """
     format = format or out.suffix.removeprefix(".")
@@ -51,8 +54,12 @@ def export_file(
         raise InputError(f"{out} lies inside the run, which an export never writes to: give another --out")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder, a file is written: give a name that ends in .{format}")
-    if not run.complete:
+    if not run.complete and not run.partial:
         say(f"{run.path}: {len(run.committed)} of {run.manifest.shards} shards are there, the rest is not exported")
+    if run.partial and judging not in (None, StatOptions()):
+        raise InputError(
+            f"{run.path} is adaptive, --by and --min-cells are of tests that it does not make: leave them out"
+        )
     write = {"csv": _csv, "xlsx": _xlsx, "duckdb": _duckdb, "h5ad": _h5ad}[format]
     with replacing(out) as temporary:
         said = write(run, temporary, judging or StatOptions())
@@ -60,7 +67,7 @@ def export_file(
 
 
 def _csv(run: Run, out: Path, judging: StatOptions) -> str:
-    table = Findings.read(run, judging).table
+    table = answered(run) if run.partial else Findings.read(run, judging).table
     pyarrow.csv.write_csv(table, out, pyarrow.csv.WriteOptions(quoting_style="needed"))
     return f"{table.num_rows:,} perturbations"
 
@@ -69,7 +76,6 @@ def _xlsx(run: Run, out: Path, judging: StatOptions) -> str:
     need("xlsx", "an .xlsx", "openpyxl")
     from openpyxl import Workbook  # an extra, for this format alone
 
-    findings = Findings.read(run, judging)
     book = Workbook(write_only=True)  # rows go to the file as they come
 
     def sheet(name: str, rows: Iterator[list[Any]]) -> None:
@@ -77,6 +83,15 @@ def _xlsx(run: Run, out: Path, judging: StatOptions) -> str:
         for row in rows:
             page.append([_in_cell(value) for value in row])
 
+    if run.partial:
+        table = answered(run)
+        sheet("found", ([line] for line in [*told(run, table), *(f"{n}: {v}" for n, v in facts(run).items())]))
+        sheet("top", _rows(table.filter(table["place"].is_valid())))
+        sheet("answers", _rows(table))
+        sheet("columns", _meanings(table))
+        book.save(out)
+        return f"{min(table.num_rows, SHEET_ROWS):,} perturbations"
+    findings = Findings.read(run, judging)
     hits = findings.table.filter(pa.array(findings.hit))
     left_out = max(0, len(findings) - SHEET_ROWS)
     sheet("found", _about(findings, left_out))
@@ -130,8 +145,8 @@ def _duckdb(run: Run, out: Path, judging: StatOptions) -> str:
         for name in names:
             connection.execute(f"CREATE TABLE {name} AS SELECT * FROM {SOURCE}.{name}")
         connection.execute(f"DROP SCHEMA {SOURCE} CASCADE")
-        if "statistics" not in names:
-            with suppress(InputError):  # an adaptive run, or one without rows, has none
+        if "statistics" not in names and not run.partial:
+            with suppress(InputError):  # one without rows has none
                 findings = Findings.read(run, judging)
                 connection.register("found", findings.table)
                 connection.execute("CREATE TABLE statistics AS SELECT * FROM found")
@@ -153,7 +168,7 @@ def _h5ad(run: Run, out: Path, judging: StatOptions) -> str:
         raise InputError(
             f"{run.path} has {count:,} shifts, an .h5ad of at most {MOST_VALUES:,} is written: export --format duckdb"
         )
-    findings = Findings.read(run, judging)
+    table = answered(run) if run.partial else Findings.read(run, judging).table
     columns = ", ".join(map(quoted, names))
     rows = run.sql(f"SELECT cell, perturbation, {columns} FROM shifts ORDER BY cell, perturbation")
     cells = run.frame("SELECT * FROM cells ORDER BY cell")
@@ -167,7 +182,7 @@ def _h5ad(run: Run, out: Path, judging: StatOptions) -> str:
         ends = np.concatenate([[0], np.cumsum(np.bincount(at_cell, minlength=len(cells)))])
         return sp.csr_matrix((values, at, ends), shape)
 
-    judged = findings.table.drop_columns(["kind", "symbols"]).to_pandas().set_index("gene_ids")
+    judged = table.drop_columns(["kind", "symbols"]).to_pandas().set_index("gene_ids")
     var = perturbations.set_index("gene_ids").join(judged[~judged.index.duplicated()])
     obs = cells.set_index(pd.Index(cells["cell_id"].astype(str))).drop(columns=["cell_id", "cell"])
     data = anndata.AnnData(matrix(main), obs=_storable(obs), var=_storable(var))

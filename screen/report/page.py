@@ -14,6 +14,7 @@ from typing import Any
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.report import sentences
+from rankshift.screen.report.adaptive_page import adaptive_page
 from rankshift.screen.report.data import page_data
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.sections import sections_of
@@ -38,16 +39,26 @@ def write_report(
 ) -> None:
     """Write the report of `run` to the .html `out`, whole or not at all.
 
-    judging: as for `rankshift stats`. bundle, cells: where the run's are now, for the state map; embed: False to load no
-    model. Raises InputError when the run has no rows, or `out` is no .html or lies in the run.
+    Of an adaptive run it lists genes as finished, estimated or untested. judging: as for `rankshift stats`. bundle, cells:
+    where the run's are now, for the state map; embed: False to load no model. Raises InputError when the run has no rows, or
+    `out` is no .html or lies in the run.
     """
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"--out {out} is no .html: give a name that ends in .html")
     if run.holds(out):
         raise InputError(f"{out} lies inside the run, which a report never writes to: give another --out")
-    findings = Findings.read(run, judging)
-    say(f"{findings.summary['tested']:,} of {len(findings):,} perturbations tested, {findings.summary['hits']:,} hits")
-    html = page(findings, bundle=bundle, cells=cells, embed=embed, say=say)
+    if run.partial:
+        if judging not in (None, StatOptions()):
+            raise InputError(
+                f"{run.path} is adaptive, --by, --min-cells and the like are of tests that it does not make"
+            )
+        html = adaptive_page(run)
+    else:
+        findings = Findings.read(run, judging)
+        say(
+            f"{findings.summary['tested']:,} of {len(findings):,} perturbations tested, {findings.summary['hits']:,} hits"
+        )
+        html = page(findings, bundle=bundle, cells=cells, embed=embed, say=say)
     with replacing(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -27,7 +27,8 @@ def annotate(
 
     obs[`{measure}:{perturbation}`] for every perturbation named (as for `Run.perturbation`): NaN for cells in which
     it was not screened. uns[key]: `perturbations`, one row per perturbation with its number of cells and the means of all
-    measures, and `manifest`, run.json as text. measures: columns of `shifts`, by default similarity and all shifts.
+    measures (of an adaptive run its view `answers`), and `manifest`, run.json as text. measures: columns of `shifts`, by
+    default similarity and all shifts. Raises InputError for a perturbation that an adaptive run has not finished.
     """
     measures = measured(run.states) if measures is None else list(measures)
     known = run.sql("SELECT * FROM shifts LIMIT 0").column_names
@@ -47,7 +48,9 @@ def annotate(
     }
     means = ", ".join(f"avg({quoted(name)}) AS {quoted(name)}" for name in measures)
     table = run.frame(
-        f"SELECT perturbation, kind, gene_ids, symbols, count(*) AS cells, {means} FROM shifts GROUP BY ALL ORDER BY 1"
+        "SELECT * FROM answers ORDER BY perturbation"
+        if run.partial
+        else f"SELECT perturbation, kind, gene_ids, symbols, count(*) AS cells, {means} FROM shifts GROUP BY ALL ORDER BY 1"
     )
     table.index = table.index.astype(str)  # what h5ad can hold
     for name, values in columns.items():
@@ -57,9 +60,10 @@ def annotate(
 
 def _of_cells(run: Run, name: str, measures: Sequence[str], place: pd.Series) -> dict[str, np.ndarray]:
     """The measures of one perturbation for all cells of an AnnData, NaN where there are none; place: row by cell_id."""
+    number = run.finished(name)
     rows = run.frame(
         f"SELECT CAST(cell_id AS VARCHAR) AS cell, {', '.join(map(quoted, measures))} FROM shifts "
-        f"WHERE perturbation = {run.perturbation(name)}"
+        f"WHERE perturbation = {number}"
     )
     if rows.empty:
         raise InputError(f"{name!r} was screened in no cell of {run.path}: see its view perturbations")

@@ -102,17 +102,21 @@ class RunFolder:
     @property
     def complete(self) -> bool:
         """Are all shards committed? Of an adaptive screen: has it ended?"""
-        adaptive = self.manifest.adaptive
-        if adaptive is not None and not adaptive.continued:
+        if self.partial:
             return (self.path / ANSWERS).exists()
         return len(self.done) == self.manifest.shards
 
+    @property
+    def partial(self) -> bool:
+        """Were rows left out by choice, so that a gene may be finished, estimated or untested?"""
+        adaptive = self.manifest.adaptive
+        return adaptive is not None and not adaptive.continued
+
     def check_whole(self, what: str) -> None:
         """Refuse `what` of an adaptive screen: the genes that it measured were chosen for their values."""
-        adaptive = self.manifest.adaptive
-        if adaptive is None:
+        if self.manifest.adaptive is None:
             return
-        if not adaptive.continued:
+        if self.partial:
             raise InputError(
                 f"{self.path} is adaptive, {what} need every gene's rows: ask its view answers, or measure the rest with "
                 f"rankshift resume {self.path} --continue-full"

@@ -19,6 +19,7 @@ STATISTICS = "statistics.parquet"  # the run's own table of statistics, written 
 SHIFTS, GENES, COMMITS = "shifts", "genes", "commits"  # folders: parts, gene-level parts, markers
 COMPACTED = "compacted"  # folder: a sorted copy of the parts, and its index, written by `rankshift compact`
 ROUNDS, PREDICTED, ANSWERS = "rounds", "predict", "answers.parquet"  # of adaptive screens
+VERDICT = "rankshift.verdict"  # metadata of the answers: how the screen ended, in a sentence
 EMPTY_PART = "empty"  # every run has a part without rows, so that views exist before the first commit
 
 CELL, PERTURBATION = "cell", "perturbation"

@@ -55,6 +55,19 @@ class Run(RunFolder):
         fix = f"did you mean {written[near[0]]}?" if near else "give a symbol or an Ensembl id it screened"
         raise InputError(f"{self.path} has no perturbation {name!r}: {fix}")
 
+    def finished(self, name: str) -> int:
+        """The number of a perturbation whose cells are all measured; raises InputError of one that is estimated or untested."""
+        number = self.perturbation(name)
+        if self.partial:
+            found = self.sql(f"SELECT state, measured, cells FROM answers WHERE perturbation = {number}").to_pylist()[0]
+            if found["state"] != "finished":
+                seen = f" from {found['measured']} of {found['cells']} cells" if found["state"] == "estimated" else ""
+                raise InputError(
+                    f"{name} is {found['state']} in {self.path}{seen}: ask the view answers, or measure the rest with "
+                    f"rankshift resume {self.path} --continue-full"
+                )
+        return number
+
     def frame(self, query: str) -> "pd.DataFrame":
         """Rows of one SQL query as a pandas data frame; `polars.from_arrow(run.sql(query))` makes one of polars."""
         return self.sql(query).to_pandas()

@@ -38,6 +38,7 @@ STAMP = b"rankshift.statistics"  # metadata of the run's own statistics: the sum
 COSINE_MEAN = "sum(sum) / sum(n)"
 COSINE_SD = f"sqrt(greatest(sum(square) / sum(n) - ({COSINE_MEAN}) * ({COSINE_MEAN}), 0))"
 ROW = "row of the cell"  # the number of a cell's row in its file
+GENE_STATE = "gene_state"  # column of the view shifts of adaptive runs: is the gene finished, estimated?
 NAMES = ("shifts", "cells", "perturbations", "run", "noise", "genes", "effects", "statistics", "hits", "answers")
 
 
@@ -73,6 +74,8 @@ def absent(run: RunFolder, name: str) -> str | None:
         if not (run.path / ANSWERS).exists():
             return f"{run.path} has no view answers: it is of adaptive screens that have ended, screen with --top"
     elif name in ("statistics", "hits"):
+        if run.partial:
+            return f"{run.path} is adaptive, it tests nothing and has no view {name}: ask its view answers"
         summary = statistics_summary(run)
         verb = f"rankshift stats {run.path} --mode {own_mode(run)}"
         if summary is None:
@@ -132,7 +135,7 @@ def _selects(run: RunFolder, markers: Mapping[str, Marker], prefix: str, compact
     columns = [
         f"{label} AS cell_id", "s.cell", "s.perturbation", "p.kind", "p.gene_ids", "p.symbols",
         *(f"s.{quoted(n)}" for n in measures),
-        *_as(obs, beside(obs, [*named, *measures, *lists])),
+        *_as(obs, beside(obs, [*named, *measures, *lists, *([GENE_STATE] if run.partial else [])])),
     ]  # fmt: skip
     yield (
         "cells",
@@ -140,20 +143,24 @@ def _selects(run: RunFolder, markers: Mapping[str, Marker], prefix: str, compact
         f"{', '.join([f'{label} AS cell_id', *_as(obs, beside(obs, [CELL, 'cell_id']))])} FROM {placed}",
     )
     yield "perturbations", f"SELECT * EXCLUDE (tokens) FROM read_parquet({perturbations})"
+    answers = f"read_parquet({literal(str((run.path / ANSWERS).resolve()))})"
+    said = ""
+    if absent(run, "answers") is None:
+        columns.insert(len(named) + len(measures), f"a.state AS {GENE_STATE}")
+        said = f" LEFT JOIN (SELECT perturbation, state FROM {answers}) a ON a.perturbation = s.perturbation"
     yield (
         "shifts",
-        f"SELECT {', '.join(columns)} FROM read_parquet([{files}]) s "
-        f"JOIN {placed} ON c.{quoted(row)} = s.cell JOIN {prefix}perturbations p ON p.perturbation = s.perturbation",
+        f"SELECT {', '.join(columns)} FROM read_parquet([{files}]) s JOIN {placed} ON c.{quoted(row)} = s.cell "
+        f"JOIN {prefix}perturbations p ON p.perturbation = s.perturbation{said}",
     )
     yield "run", _one_row(_progress(run, markers))
     yield "noise", _noise(run)
     if absent(run, "genes") is None:
         yield from _gene_selects(run, markers, prefix, compacted)
     if absent(run, "answers") is None:
-        answers = literal(str((run.path / ANSWERS).resolve()))
         yield (
             "answers",
-            f"SELECT a.place, p.kind, p.gene_ids, p.symbols, a.* EXCLUDE (place) FROM read_parquet({answers}) a "
+            f"SELECT a.place, p.kind, p.gene_ids, p.symbols, a.* EXCLUDE (place) FROM {answers} a "
             f"JOIN {prefix}perturbations p ON p.perturbation = a.perturbation",
         )
     if absent(run, "hits") is None:

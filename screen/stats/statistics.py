@@ -91,6 +91,9 @@ def statistics(
     if (mode == "null") != (null is not None):
         raise InputError("--mode null and --null RUN belong together: give both or neither")
     _check(mode, reference_names, judging)
+    for one in (run, null):
+        if one is not None:
+            one.check_whole("statistics")
     judging = judging or StatOptions()
     if mode == "aggregate":
         return Statistics(rows=cell_rows(run, published=reference_names))

@@ -81,8 +81,14 @@ class ShownRun:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, name: str, number: int, run: Run) -> ShownRun:
-    """Make the kept views and tables of a run: rows, cells, means. Refuses runs without rows, and adaptive ones."""
-    run.check_whole("the pages of explore")
+    """Make the kept views and tables of a run: rows, cells, means. Refuses runs without rows.
+
+    Of an adaptive run the rows are those of finished genes: what is there of others is no sample of their cells.
+    """
+    if run.partial and (why := absent(run, "answers")) is not None:
+        raise InputError(why)
+    if not run.partial:
+        run.check_whole("the pages of explore")
     markers = run.committed
     if not sum(marker["rows"] for marker in markers.values()):
         raise InputError(
@@ -94,7 +100,10 @@ def prepare(connection: duckdb.DuckDBPyConnection, name: str, number: int, run: 
     values = ", ".join(
         f"CASE WHEN isfinite({one.sql}) THEN {one.sql} END AS {quoted(one.name)}" for one in shown.quantities
     )
-    connection.execute(f"CREATE VIEW {shown.rows} AS SELECT perturbation, cell, {values} FROM read_parquet([{files}])")
+    only = f" WHERE perturbation IN ({_finished(shown)})" if run.partial else ""
+    connection.execute(
+        f"CREATE VIEW {shown.rows} AS SELECT perturbation, cell, {values} FROM read_parquet([{files}]){only}"
+    )
     groups = _groups(connection, shown)
     texts = "".join(f", coalesce(CAST({quoted(n)} AS VARCHAR), '(empty)') AS {quoted(n)}" for n in groups)
     connection.execute(
@@ -142,7 +151,25 @@ def with_table(connection: duckdb.DuckDBPyConnection, shown: ShownRun, tables: l
             Column(key=one.name, title=one.title, help=f"mean over cells of: {one.title}", kind="number"),
             Column(key=f"{one.name}_sd", title=f"SD of {one.title}", help="between cells", kind="number", first=False),
         ]
-    select, join = ["m.*"], ""
+    select, join, base = ["m.*"], "", f"{means} m"
+    if shown.run.partial:
+        columns[0:0] = [Column(key="place", title="Place", help="of the genes asked for", kind="number")]
+        columns += [
+            Column(key="state", title="State", help="finished, estimated or untested", kind="text"),
+            *(
+                Column(key=f"estimated_{end}", title=f"Estimated {end}", help=words, kind="number")
+                for end, words in (
+                    ("low", "lower end of its 95 % interval"),
+                    ("high", "upper end of its 95 % interval"),
+                )
+            ),
+        ]
+        select = [
+            "a.perturbation, a.kind, a.gene_ids, a.symbols, a.place, a.state",
+            "m.* EXCLUDE (perturbation, kind, gene_ids, symbols)",
+        ]
+        select.append("a.low AS estimated_low, a.high AS estimated_high")
+        base = f"{shown.schema}answers a LEFT JOIN {means} m ON m.perturbation = a.perturbation"
     if absent(shown.run, "statistics") is None:
         found, names = _statistics(connection, shown)
         columns += found
@@ -160,7 +187,7 @@ def with_table(connection: duckdb.DuckDBPyConnection, shown: ShownRun, tables: l
             )
             for column, number in table.columns.items()
         ]
-    connection.execute(f"CREATE TABLE {shown.table} AS SELECT {', '.join(select)} FROM {means} m{join}")
+    connection.execute(f"CREATE TABLE {shown.table} AS SELECT {', '.join(select)} FROM {base}{join}")
     return ShownRun(
         name=shown.name, number=shown.number, run=shown.run, quantities=shown.quantities, groups=shown.groups,
         columns=tuple(columns), notes=shown.notes,
@@ -213,8 +240,17 @@ def _groups(connection: duckdb.DuckDBPyConnection, shown: ShownRun) -> dict[str,
     return out
 
 
+def _finished(shown: ShownRun) -> str:
+    return f"SELECT perturbation FROM {shown.schema}answers WHERE state = 'finished'"
+
+
 def _notes(run: Run, committed: int) -> list[str]:
     notes = []
+    if run.partial:
+        return [
+            "The screen is adaptive: means and cells are shown of finished genes alone; of estimated ones there is an interval "
+            "of the wanted quantity, and nothing of untested ones."
+        ]
     if committed < run.manifest.shards:
         notes.append(
             f"{committed:,} of {run.manifest.shards:,} shards are there: means are of what was computed so far."

@@ -39,7 +39,7 @@ def plot_gene(run: Run, gene: str, *, by: str | None = None, width: int | None =
 
     Raises InputError when the run has no such perturbation, or no such column.
     """
-    number = run.perturbation(gene)
+    number = run.finished(gene)
     values = values_of(run, [number])[number]
     label = [values.symbols] * len(values.cell)
     if by is not None:

@@ -7,7 +7,10 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import anndata
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,9 +23,12 @@ from rankshift.screen.bundle.bundle import make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.engine.screener import run as full_screen
 from rankshift.screen.errors import InputError
+from rankshift.screen.explore import about, gene
+from rankshift.screen.explore.opened.session import opened
 from rankshift.screen.genes.vocabulary import make_vocabulary
+from rankshift.screen.notebook import Run as NotebookRun
 from rankshift.screen.runs.run import Run
-from rankshift.screen.stats.statistics import statistics
+from rankshift.screen.stats.statistics import MODES, statistics
 
 pytestmark = pytest.mark.slow
 
@@ -285,17 +291,105 @@ def test_bad_ways_to_go_on(inputs, done, whole, tmp_path, capfd, verb, match):
     assert Run.open(tmp_path / "run").sql(LIST).equals(Run.open(done).sql(LIST))
 
 
-def test_nothing_takes_a_part_for_the_whole(done, tmp_path, capfd):
+def test_nothing_takes_a_part_for_the_whole(inputs, done, whole, tmp_path, capfd):
     run = Run.open(done)
-    for mode in ("goal", "mixture"):
+    for mode in MODES:
         with pytest.raises(InputError, match="is adaptive, statistics need every gene's rows: ask its view answers"):
-            statistics(run, mode)
+            statistics(run, mode, null=whole if mode == "null" else None)
+    with pytest.raises(InputError, match="is adaptive, statistics need"):
+        statistics(whole, "null", null=run)
     with pytest.raises(InputError, match="exports need"):
         export(done, tmp_path / "out")
-    assert run_command(["report", str(done), "--out", str(tmp_path / "report.html"), "--no-embed"]) == 2
-    assert "is adaptive" in capfd.readouterr().err
-    with pytest.raises(InputError, match="no statistics yet"):
+    with pytest.raises(InputError, match="is adaptive, it tests nothing and has no view hits: ask its view answers"):
         run.sql("SELECT * FROM hits")
+    refused = (
+        ["stats", "RUN"],
+        ["stats", "RUN", "--by", "donor", "--out", "OUT.csv"],
+        ["stats", "RUN", "--mode", "aggregate", "--out", "OUT.csv"],
+        ["stats", "RUN", "--reference-names", "--out", "OUT.csv"],
+        ["report", "RUN", "--min-cells", "2", "--out", "OUT.html"],
+        ["export", "RUN", "--min-cells", "2", "--out", "OUT.csv"],
+        ["export", "RUN", "--out", "OUT"],
+    )
+    for words in refused:
+        words = [word.replace("RUN", str(done)).replace("OUT", str(tmp_path / "file")) for word in words]
+        assert run_command(words) == 2
+        assert "is adaptive" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+    shutil.copytree(done, tmp_path / "run")
+    (tmp_path / "run/answers.parquet").unlink()
+    for words in (["stats"], ["report"], ["export"]):
+        assert (
+            run_command(
+                [*words, str(tmp_path / "run"), "--out", str(tmp_path / f"x.{'html' * (words == ['report']) or 'csv'}")]
+            )
+            == 2
+        )
+        assert "it is of adaptive screens that have ended" in capfd.readouterr().err
+
+
+def test_every_verb_says_what_is_finished_and_what_estimated(done, whole, tmp_path, capfd):
+    run = Run.open(done)
+    answers = run.sql("SELECT * FROM answers").to_pandas().set_index("gene_ids")
+    shifts = run.sql("SELECT gene_ids, gene_state, count(*) AS n FROM shifts GROUP BY ALL").to_pandas()
+    assert (shifts.gene_state == answers.state[shifts.gene_ids].to_numpy()).all()
+    assert (shifts.n == answers.measured[shifts.gene_ids].to_numpy()).all()
+    assert run_command(["query", str(done), "SELECT 1 AS one"]) == 0
+    assert "column gene_state says of which" in capfd.readouterr().err
+    for verb in ("stats", "export"):
+        assert run_command([verb, str(done), "--out", str(tmp_path / f"{verb}.csv")]) == 0
+        table = pd.read_csv(tmp_path / f"{verb}.csv").set_index("gene_ids")
+        assert table.place[:TOP].tolist() == list(range(1, TOP + 1))
+        for name in ("state", "mean", "low", "high", "cells", "measured"):
+            pd.testing.assert_series_equal(table[name], answers[name][table.index], check_dtype=False)
+        assert set(table.columns) & {"fdr", "hit", "p"} == set()
+    assert run_command(["export", str(done), "--out", str(tmp_path / "a.xlsx")]) == 0
+    sheet = pd.read_excel(tmp_path / "a.xlsx", sheet_name="answers").set_index("gene_ids")
+    assert (sheet.state == answers.state[sheet.index]).all()
+    assert len(pd.read_excel(tmp_path / "a.xlsx", sheet_name="top")) == TOP
+    assert run_command(["export", str(done), "--out", str(tmp_path / "a.h5ad")]) == 0
+    var = anndata.read_h5ad(tmp_path / "a.h5ad").var
+    assert (var.state.astype(str) == answers.state[var.index]).all()
+    assert run_command(["export", str(done), "--out", str(tmp_path / "a.duckdb")]) == 0
+    with duckdb.connect(str(tmp_path / "a.duckdb"), read_only=True) as there:
+        assert dict(there.sql("SELECT gene_ids, state FROM answers").fetchall()) == answers.state.to_dict()
+        assert "statistics" not in {name for (name,) in there.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+    assert run_command(["report", str(done), "--out", str(tmp_path / "a.html")]) == 0
+    html = (tmp_path / "a.html").read_text()
+    assert html.count('<tr class="finished">') == TOP
+    assert html.count('<tr class="estimated">') == min(200, (answers.state == "estimated").sum())
+    assert "://" not in html
+    assert re.search(
+        r"10 genes of highest mean shift_b are listed of 10 asked for; .* expected to miss 0\.\d of the top 10;", html
+    )
+    assert f"{(answers.state == 'untested').sum():,} are in fewer than 3 cells and untested" in html
+
+
+def test_cells_of_a_gene_are_shown_where_all_of_them_were_measured(done):
+    run = NotebookRun.open(done)
+    answers = run.sql("SELECT * FROM answers").to_pandas()
+    first = {state: answers.gene_ids[answers.state == state].iloc[0] for state in ("finished", "estimated")}
+    assert run.plot_gene(first["finished"]).data
+    cells = anndata.AnnData(np.zeros((CELLS, 1)), obs=pd.DataFrame(index=[f"cell{i}" for i in range(CELLS)]))
+    run.annotate(cells, [first["finished"]])
+    assert cells.uns["rankshift"]["perturbations"].state.tolist() == answers.sort_values("perturbation").state.tolist()
+    for verb in (run.plot_gene, lambda gene: run.annotate(cells, [gene])):
+        with pytest.raises(
+            InputError, match=f"{first['estimated']} is estimated in .* from .* of .* cells: ask the view"
+        ):
+            verb(first["estimated"])
+    with opened({"one": run}, {}) as session:
+        shown = session.run("one")
+        rows = session.ask(f"SELECT * FROM {shown.table}").to_pandas().set_index("gene_ids")
+        assert rows.state.to_dict() == answers.set_index("gene_ids").state.to_dict()
+        assert (rows.shift_b.notna() == (rows.state == "finished")).all()
+        assert (rows.estimated_low.notna() == (rows.state == "estimated")).all()
+        seen = session.ask(f"SELECT DISTINCT perturbation FROM {shown.rows}")["perturbation"].to_pylist()
+        assert set(seen) == set(answers.perturbation[answers.state == "finished"])
+        assert "adaptive" in about.about(session, "1")["runs"][0]["notes"][0]
+        for state, found in first.items():
+            number = int(answers.perturbation[answers.gene_ids == found].iloc[0])
+            assert (gene.gene(session, shown, number, None, None)["total"] > 0) == (state == "finished")
 
 
 def test_a_budget_ends_it_and_more_lets_it_go_on(inputs, done, tmp_path, capfd):

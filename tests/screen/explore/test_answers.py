@@ -386,13 +386,13 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
         assert session.run("run").notes[0] == "1 of 3 shards are there: means are of what was computed so far."
 
 
-def test_a_run_without_rows_and_an_adaptive_one_are_refused(tmp_path):
+def test_a_run_without_rows_and_an_adaptive_one_under_way_are_refused(tmp_path):
     empty = hand_run(tmp_path / "empty", FIRST, committed=False)
     asked = AdaptiveAsked(top=5, column="shift_up", highest=True, confidence=0.9, seed=0, min_cells=1)
     adaptive = hand_run(tmp_path / "adaptive", FIRST, adaptive=asked)
     for run, why in (
         (empty, "has no committed rows yet"),
-        (adaptive, "is adaptive, the pages of explore need every gene's rows"),
+        (adaptive, "has no view answers: it is of adaptive screens that have ended"),
     ):
         with pytest.raises(InputError, match=why), opened({"run": run}, {}):
             pass

@@ -1,0 +1,86 @@
+"""What an adaptive screen says of every perturbation: the table that stands in place of statistics. It tests nothing.
+
+Genes were measured for their values, so none can be held against the others as `rankshift stats` does for a full screen.
+"""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankshift.screen.errors import InputError
+from rankshift.screen.runs.layout import ANSWERS, VERDICT
+from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.views import absent
+
+MEANINGS = {
+    "place": ("", "1 for the strongest of the genes that were asked for, all of them finished"),
+    "symbols": ("", "perturbed genes"),
+    "gene_ids": ("", "their ids"),
+    "kind": ("", "what was done to them"),
+    "state": (
+        "",
+        "finished: measured in all its cells; estimated: in some, the mean is expected of all; untested: in too few cells",
+    ),
+    "mean": ("cosine", "of the wanted quantity over cells; where estimated, what the full screen is expected to find"),
+    "low": ("cosine", "lower end of the 95 % interval of an estimated mean"),
+    "high": ("cosine", "upper end of it"),
+    "cells": ("cells", "that have the perturbation"),
+    "measured": ("cells", "of these that were measured"),
+}
+
+
+def answered(run: Run) -> pa.Table:
+    """The view `answers`, the strongest first, untested genes last, with unit and meaning of every column in its metadata.
+
+    Raises InputError of a run that has none.
+    """
+    if (why := absent(run, "answers")) is not None:
+        raise InputError(why)
+    adaptive = run.manifest.adaptive
+    falling = "DESC" if adaptive is None or adaptive.highest else "ASC"
+    table = run.sql(
+        f"SELECT {', '.join(MEANINGS)} FROM answers "
+        f"ORDER BY place NULLS LAST, state = 'untested', mean {falling} NULLS LAST, perturbation"
+    )
+    schema = [
+        field.with_metadata({"unit": unit, "meaning": meaning})
+        for field, (unit, meaning) in zip(table.schema, MEANINGS.values(), strict=True)
+    ]
+    return table.cast(pa.schema(schema))
+
+
+def sentences(run: Run, table: pa.Table) -> list[str]:
+    """What holds for the whole table, the main answer first."""
+    asked = run.manifest.adaptive
+    count = Counter(table["state"].to_pylist())
+    listed = table.num_rows - table["place"].null_count
+    assert asked is not None
+    verdict = (pq.read_schema(run.path / ANSWERS).metadata or {}).get(VERDICT.encode(), b"").decode()
+    return [
+        f"{listed:,} genes of {'highest' if asked.highest else 'lowest'} mean {asked.column} are listed of {asked.top:,} "
+        f"asked for; {verdict or 'the run does not say how it ended'}",
+        f"{count['finished']:,} genes are finished: their means are those of the full screen",
+        f"{count['estimated']:,} are estimated: the 95 % interval is of the mean that the full screen would find",
+        f"{count['untested']:,} are in fewer than {asked.min_cells} cells and untested: nothing is said of them",
+        "no gene is tested against the others, because these were chosen for their values: rankshift resume RUN "
+        "--continue-full measures the rest",
+    ]
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """How the run was made, in a few words each."""
+    manifest, asked = run.manifest, run.manifest.adaptive
+    assert asked is not None
+    screened = run.screened
+    return {
+        "Run": str(run.path),
+        "Cells": f"{screened.cells.count:,}",
+        "Quantity": asked.column,
+        "Asked": f"top {asked.top} in {asked.min_cells} cells or more, confidence {asked.confidence}, seed {asked.seed}",
+        "Rows measured": f"{sum(marker['rows'] for marker in run.committed.values()):,} of {manifest.lists or 0:,}",
+        "Weights": screened.bundle.weights_sha256[:12],
+        "Numbers": screened.dtype,
+        "Date": screened.date,
+    }
