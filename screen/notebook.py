@@ -5,7 +5,7 @@ It computes nothing itself: figures are those of the report, and the engine scre
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -49,7 +49,7 @@ class Run(runs.Run):
             facts["cells"] = f"{screened.cells.count:,}"
         if manifest.lists is not None:
             facts["perturbations"] = f"{manifest.lists:,}"
-        planned = "" if manifest.adaptive is not None else f" of {manifest.shards:,}"  # rounds plan as they go
+        planned = "" if self.partial else f" of {manifest.shards:,}"  # rounds plan as they go
         facts["shards"] = f"{len(self.done):,}{planned} there"
         if screened is not None and screened.unknown_genes:
             facts["genes not in the vocabulary"] = f"{len(screened.unknown_genes):,}"
@@ -203,6 +203,16 @@ def run(
     per_cell: bool = False,
     gene_column: str | None = None,
     counts_layer: str | None = None,
+    top: int | None = None,
+    bottom: bool = False,
+    absolute: bool = False,
+    rank_by: str | None = None,
+    confidence: float | None = None,
+    seed: int | None = None,
+    min_cells: int | None = None,
+    strata: str | None = None,
+    budget: int | None = None,
+    continue_full: bool = False,
     resume: bool = False,
     say: Callable[[str], None] = print,
     done: Callable[[int], None] | None = None,
@@ -211,22 +221,26 @@ def run(
 
     cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts. perturb: delete,
     overexpress, or another kind of docs/perturbations.md; it and the keywords up to `counts_layer` are the options of
-    `rankshift screen`. say: told what there is to note, as genes that the vocabulary lacks. done: told how many perturbations
+    `rankshift screen`; those from `top` to `continue_full` are of adaptive screens (docs/adaptive.md), None is their default
+    of the command. say: told what there is to note, as genes that the vocabulary lacks. done: told how many perturbations
     were computed, as they come; without it a bar shows them. Raises InputError on whatever does not fit.
 
     >>> run("cells.parquet", "bundle", "run", perturb="delete").sql("SELECT count(*) FROM shifts")  # doctest: +SKIP
     """
     given = dict(locals())
     # Start-up time: a query must wait neither for torch nor for rich.
-    from rankshift.screen.engine import screener
-    from rankshift.screen.engine.options import Options
+    from rankshift.screen.adaptive.here import run_here
+    from rankshift.screen.engine.options import Adaptive, Options
     from rankshift.screen.progress import progress
 
-    made = screener.run(
+    made = run_here(
         cells,
         bundle,
         out,
-        **asdict(Options.of(given)),
+        Options.of(given),
+        adaptive=Adaptive.asked(given),
+        budget=budget,
+        continue_full=continue_full,
         resume=resume,
         say=say,
         done=done or (lambda n: None),

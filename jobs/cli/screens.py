@@ -9,7 +9,6 @@ from rankshift.jobs.cli.app import BundleOption, ConfigOption, LayerOption, OutO
 from rankshift.screen.perturb.kinds import KINDS, taking
 
 if TYPE_CHECKING:
-    from rankshift.screen.engine.options import Adaptive
     from rankshift.screen.stats.options import StatOptions
 
 
@@ -77,6 +76,15 @@ def screen(
         int | None, typer.Option(help="Adaptive: find this many genes of strongest effect, measure few others.")
     ] = None,
     bottom: Annotated[bool, typer.Option("--bottom", help="Adaptive: the genes at the other end instead.")] = False,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Adaptive: shifts of either direction, by their size.")
+    ] = False,
+    rank_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Adaptive: similarity, or the state whose shift is ranked. Default: --goal, else similarity."
+        ),
+    ] = None,
     confidence: Annotated[
         float | None, typer.Option(help="Adaptive: the share of them that is to be found. 0.98.")
     ] = None,
@@ -95,10 +103,10 @@ def screen(
     given = dict(locals())
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.screen import run_screen, say_cost
-    from rankshift.screen.engine.options import Options
+    from rankshift.screen.engine.options import Adaptive, Options
 
     options = Options.of({**given, "alt": tuple(s.strip() for s in alt.split(",") if s.strip())})
-    adaptive = _adaptive(top, budget, bottom, confidence, seed, min_cells, strata)
+    adaptive = Adaptive.asked(given)
     if dry_run:
         say_cost(cells, bundle, options, say, adaptive)
     else:
@@ -114,30 +122,6 @@ def screen(
             continue_full=continue_full,
             say=say,
         )
-
-
-def _adaptive(
-    top: int | None,
-    budget: int | None,
-    bottom: bool,
-    confidence: float | None,
-    seed: int | None,
-    min_cells: int | None,
-    strata: str | None,
-) -> "Adaptive | None":
-    """What --top and its options ask for, the rest by default; refuses these options without --top."""
-    # Late: --help and a wrong option must not wait for what computes.
-    from rankshift.screen.engine.options import Adaptive
-    from rankshift.screen.errors import InputError
-
-    given = {"confidence": confidence, "seed": seed, "min_cells": min_cells, "strata": strata, "bottom": bottom or None}
-    given = {name: value for name, value in given.items() if value is not None}
-    if top is not None:
-        return Adaptive(top=top, **given)  # type: ignore[arg-type]
-    if budget is not None or given:
-        name = "budget" if budget is not None else next(iter(given)).replace("_", "-")
-        raise InputError(f"--{name} belongs to adaptive screens: add --top")
-    return None
 
 
 @app.command()

@@ -9,9 +9,10 @@ from time import perf_counter
 from rankshift.jobs.executor.executor import Executor
 from rankshift.jobs.executor.registry import executor
 from rankshift.jobs.executor.shard_work import fan_out
-from rankshift.jobs.verbs.adaptive import compute_adaptive, compute_rest, continued, with_top
+from rankshift.jobs.verbs.adaptive import Workers
 from rankshift.screen import notebook
 from rankshift.screen.adaptive.allocation import PREDICTION, STRATA
+from rankshift.screen.adaptive.driving import asked_for_more, compute_adaptive, compute_rest
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
 from rankshift.screen.encoder.device import Device
@@ -62,6 +63,16 @@ def screen(
     per_cell: bool = False,
     gene_column: str | None = None,
     counts_layer: str | None = None,
+    top: int | None = None,
+    bottom: bool = False,
+    absolute: bool = False,
+    rank_by: str | None = None,
+    confidence: float | None = None,
+    seed: int | None = None,
+    min_cells: int | None = None,
+    strata: str | None = None,
+    budget: int | None = None,
+    continue_full: bool = False,
     workers: int | None = None,
     resume: bool = False,
     say: Say = print,
@@ -70,8 +81,20 @@ def screen(
 
     >>> screen("cells.parquet", "bundle", "run", perturb="delete", workers=8)  # doctest: +SKIP
     """
-    asked = Options.of(locals())
-    return notebook.Run.of(run_screen(cells, bundle, out, asked, workers=workers, resume=resume, say=say))
+    given = dict(locals())
+    made = run_screen(
+        cells,
+        bundle,
+        out,
+        Options.of(given),
+        workers=workers,
+        resume=resume,
+        adaptive=Adaptive.asked(given),
+        budget=budget,
+        continue_full=continue_full,
+        say=say,
+    )
+    return notebook.Run.of(made)
 
 
 def run_screen(
@@ -97,8 +120,6 @@ def run_screen(
         raise InputError(
             f"--out {redacted(out)} is in an object store, --top needs a folder that all workers see: give a path"
         )
-    if continue_full and (adaptive is not None or not resume):
-        raise InputError("--continue-full goes on from a run to the full screen: add --resume, leave out --top")
     opened = Bundle.open(fetched(bundle))
     with executor(workers, what=f"screen {Path(redacted(out)).name}", say=say) as there:
 
@@ -165,22 +186,21 @@ def _compute(
 ) -> Run:
     """Compute what is missing of a prepared run, and say how it went. out: the run as the user wrote it."""
     screener = Screener.open(run.place, opened)
-    adaptive = run.manifest.adaptive
-    if adaptive is not None:
-        asked = continued(screener) if continue_full else run if top is None else with_top(screener, top)
-        screener = replace(screener, run=asked)
+    hands = Workers(bundle, there)
+    if run.manifest.adaptive is not None:
+        screener = asked_for_more(screener, top, continue_full)
     rows = run.manifest.lists or 0
     began = perf_counter()
-    if adaptive is None:
+    if run.manifest.adaptive is None:
         left = list(missing(screener))
         already = rows - sum(shard.lists for shard in left)
         if left or run.manifest.noise_floor is None:
             with progress("perturbations", rows, already) as done:
                 fan_out(screener, bundle, there, done)
-    elif continue_full or adaptive.continued:
-        already = rows - compute_rest(screener, bundle, there)
+    elif screener.run.partial:
+        return compute_adaptive(screener, hands, out, say, budget)
     else:
-        return compute_adaptive(screener, bundle, there, out, say, budget)
+        already = rows - compute_rest(screener, hands)
     run = finish(screener, opened)
     took = perf_counter() - began
     fresh = rows - already

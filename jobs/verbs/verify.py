@@ -30,5 +30,5 @@ def verify(place: Path, say: Callable[[str], None] = print) -> None:
             raise InputError(
                 f"{copy} is damaged ({found}): remove it, the parts have all rows, and compact the run again"
             )
-    planned = "" if run.manifest.adaptive is not None else f" of {run.manifest.shards}"
+    planned = "" if run.partial else f" of {run.manifest.shards}"
     say(f"{place}: all files of the run are as they were written, {len(markers)}{planned} shards are there")

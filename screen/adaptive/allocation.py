@@ -27,11 +27,13 @@ FAR = 6.0  # standard deviations; one audited gene farther off must not decide t
 class Wanted:
     """What is asked: the `top` genes, of highest or (highest=False) lowest mean, and how surely they are to be found.
 
-    confidence: the share of the top genes that is expected to be found. seed: of pilot, audit and blocks.
+    absolute: those whose mean is largest in size. confidence: the share of the top genes that is expected to be found. seed: of
+    pilot, audit and blocks.
     """
 
     top: int
     highest: bool = True
+    absolute: bool = False
     confidence: float = 0.98
     seed: int = 0
 
@@ -42,6 +44,15 @@ class Wanted:
             raise InputError(f"--confidence is {self.confidence:g}, it lies between 0.5 and 0.999: 0.98 is the default")
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}: give a number of at least 0")
+
+    def chance(self, now: Belief) -> np.ndarray:
+        """float64 [G]: the probability that a gene is among the wanted ones, the highest; `now` is of turned values."""
+        value = threshold(now, self.top, absolute=self.absolute)
+        return now.beyond(value) if self.absolute else now.above(value)
+
+    def strength(self, now: Belief) -> np.ndarray:
+        """float64 [G]: by what genes are ranked, the larger the stronger."""
+        return np.abs(now.centre) if self.absolute else now.centre
 
     def check(self, genes: int) -> None:
         """Refuse what a number of genes is too small for."""
@@ -146,7 +157,7 @@ class _Race:
     def candidates(self, now: Belief) -> tuple[np.ndarray, float]:
         """bool [G]: genes that stay in question after a block's share of the miss; and what is lost with the others."""
         allowed = (1 - self.wanted.confidence) * self.wanted.top / len(BLOCKS)
-        chance = np.where(self.active, now.above(threshold(now, self.wanted.top)), 0.0)
+        chance = np.where(self.active, self.wanted.chance(now), 0.0)
         order = np.argsort(chance, kind="stable")
         order = order[self.active[order]]
         lost = np.cumsum(chance[order])
@@ -161,7 +172,7 @@ class _Race:
         What can be saved are rows of candidates beyond the wanted number. Blocks of cells save some of them in any case.
         """
         rows = self.of.count - self.of.sums(np.flatnonzero(self.seen))
-        best = np.argsort(-now.centre, kind="stable")[: self.wanted.top]
+        best = np.argsort(-self.wanted.strength(now), kind="stable")[: self.wanted.top]
         return float(rows[kept].sum() - rows[best].sum()) > PAYS * cost
 
 
@@ -237,13 +248,13 @@ def _calibrated(race: _Race, checked: np.ndarray, before: Belief) -> tuple[float
 def _verdict(race: _Race, now: Belief, trend: Trend, *, complete: bool) -> Verdict:
     of, wanted = race.of, race.wanted
     finished = of.sums(np.flatnonzero(race.seen)) == of.count
-    order = np.argsort(np.where(finished, -now.centre, np.inf), kind="stable")
+    order = np.argsort(np.where(finished, -wanted.strength(now), np.inf), kind="stable")
     return Verdict(
         complete=complete,
         finished=finished,
         estimate=now.centre if wanted.highest else -now.centre,
         half=np.where(finished, 0.0, race.width * now.sd),
-        missed=race.missed if complete else float(now.above(threshold(now, wanted.top))[~finished].sum()),
+        missed=race.missed if complete else float(wanted.chance(now)[~finished].sum()),
         explained=trend.explained,
         seen=race.seen,
         passes=race.spent,

@@ -48,6 +48,11 @@ class Belief:
         """float64 [G]: the probability of more than `value`."""
         return (self.weight * ndtr((self.mean - value) / np.sqrt(np.maximum(self.variance, TINY)))).sum(1)
 
+    def beyond(self, value: float) -> np.ndarray:
+        """float64 [G]: the probability of more than `value` in size, in either direction."""
+        scale = np.sqrt(np.maximum(self.variance, TINY))
+        return self.above(value) + (self.weight * ndtr((-value - self.mean) / scale)).sum(1)
+
     def widened(self, scale: float) -> "Belief":
         """The same with errors `scale` times as large."""
         return Belief(weight=self.weight, mean=self.mean, variance=self.variance * scale**2)
@@ -89,15 +94,16 @@ def posterior(mean: np.ndarray, variance: np.ndarray) -> tuple[Belief, Prior]:
     return belief, Prior(mean=centre, weight=share, variance=scale)
 
 
-def threshold(belief: Belief, top: int) -> float:
-    """The value that `top` genes are expected to exceed: sum of P(gene > value) = top, by bisection."""
-    centre, sd = belief.centre, belief.sd
+def threshold(belief: Belief, top: int, *, absolute: bool = False) -> float:
+    """The value that `top` genes are expected to exceed: sum of P(gene > value) = top, by bisection. absolute: in size."""
+    centre, sd = np.abs(belief.centre) if absolute else belief.centre, belief.sd
     low = float(np.sort(centre)[-top] - 5 * sd.max() - 1e-12)
+    low = max(low, 0.0) if absolute else low
     high = float((centre + 6 * sd).max())
     near = belief.part(centre + 8 * sd > low)
     for _ in range(60):
         middle = (low + high) / 2
-        if near.above(middle).sum() > top:
+        if (near.beyond(middle) if absolute else near.above(middle)).sum() > top:
             low = middle
         else:
             high = middle

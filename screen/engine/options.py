@@ -11,6 +11,7 @@ from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import PRECISIONS
 from rankshift.screen.files.object_store import everywhere
 from rankshift.screen.files.text_file import is_file
+from rankshift.screen.runs.layout import SIMILARITY, shift_column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ class Options:
 class Adaptive:
     """What an adaptive screen is asked besides: the `top` genes of strongest effect, or with `bottom` those at the other end.
 
+    rank_by: similarity, or the state whose shift is ranked, by default the goal, without states the similarity. The strongest
+    shift is the highest, the strongest similarity the lowest; `absolute`: shifts of either direction by their size.
     confidence: the share of them that is expected to be found; 0.98 costs little more than 0.95. seed: of all that is drawn.
     min_cells: genes in fewer cells are not measured, because `stats` tests none of them. strata: obs column (donor) whose
     values give every block of cells their share.
@@ -85,6 +88,8 @@ class Adaptive:
 
     top: int
     bottom: bool = False
+    absolute: bool = False
+    rank_by: str | None = None
     confidence: float = 0.98
     seed: int = 0
     min_cells: int = 10
@@ -99,6 +104,23 @@ class Adaptive:
             raise InputError(f"--seed is {self.seed}: give a number of at least 0")
         if self.min_cells < 1:
             raise InputError(f"--min-cells is {self.min_cells}: give at least 1")
+        if self.absolute and self.bottom:
+            raise InputError("--absolute ranks both ends, --bottom one of them: leave out one of them")
+
+    @staticmethod
+    def asked(given: Mapping[str, Any]) -> "Adaptive | None":
+        """What `top` and the options beside it ask for, among named values; None where none is given.
+
+        Options that are None or False are as by default. Raises InputError on options that need `top`.
+        """
+        there = {name: value for name, value in given.items() if value is not None and value is not False}
+        found = {field.name: there[field.name] for field in fields(Adaptive) if field.name in there}
+        if "top" in found:
+            return Adaptive(**found)
+        for name in ("budget", *found):
+            if name in there:
+                raise InputError(f"--{name.replace('_', '-')} belongs to adaptive screens: add --top")
+        return None
 
     def check(self, options: Options) -> None:
         """Refuse what an adaptive screen does not do."""
@@ -107,6 +129,16 @@ class Adaptive:
                 raise InputError(f"--{name.replace('_', '-')} and --top exclude each other: leave out one of them")
         if options.how != "each":
             raise InputError(f"--top ranks single genes, --how {options.how} joins them: leave out --top")
+        known = [SIMILARITY, *(options.route or ())]
+        if self.rank_by is not None and self.rank_by not in known:
+            raise InputError(f"--rank-by {self.rank_by!r} is not measured: use one of {', '.join(known)}")
+        if self.absolute and self.column(options) == SIMILARITY:
+            raise InputError("--absolute is of shifts, a similarity has one direction: leave it out")
+
+    def column(self, options: Options) -> str:
+        """The column whose mean is ranked."""
+        state = options.goal if self.rank_by is None else self.rank_by
+        return SIMILARITY if state in (None, SIMILARITY) else shift_column(str(state))
 
 
 def config_text(

@@ -25,6 +25,7 @@ from rankshift.screen.tokenizer.source import CellSource
 
 Decide = Callable[[Request], Decision]
 ADAPTIVE = [f.name for f in fields(AdaptiveAsked) if f.name not in ("earlier", "continued")]  # what a user asks
+DERIVED = {"column": "the ranking by", "highest": "the highest first"}  # of --rank-by, --goal and --bottom
 
 
 def silent(line: str) -> None:
@@ -50,6 +51,8 @@ def prepare(
     decided is read when it is resumed, never decided again. continues: what is resumed may be an adaptive screen, although
     none is asked. Raises InputError on whatever does not fit.
     """
+    if continues and (adaptive is not None or not resume):
+        raise InputError("--continue-full goes on from a run to the full screen: add --resume, leave out --top")
     exists = _exists(out)
     if exists and not resume:
         raise InputError(f"run folder {_shown(out)} exists: continue it with --resume, or give another --out")
@@ -125,7 +128,7 @@ def _same(run: Run, selected: Selected, adaptive: Adaptive | None, continues: bo
     wanted, recorded = adaptive_of(options, adaptive), run.manifest.adaptive
     if wanted is not None or not (continues or (recorded is not None and recorded.continued)):
         for field in ADAPTIVE:
-            option = f"--{field.replace('_', '-')}"
+            option = DERIVED.get(field, f"--{field.replace('_', '-')}")
             now[option], then[option] = getattr(wanted, field, None), getattr(recorded, field, None)
         if wanted is not None and recorded is not None and wanted.top > recorded.top:  # it goes on for more genes
             del now["--top"]

@@ -162,15 +162,20 @@ def run(
     opened = Bundle.open(fetched(bundle))
     prepared = prepare(cells, opened, out, Options(perturb=perturb, **options), resume=resume, say=say)
     with tidied(prepared.path):
-        encoder = load_encoder(prepared, opened)
-        screener = Screener.open(prepared.place, opened)
-        left = list(missing(screener))
-        rows = prepared.manifest.lists or 0
-        already = rows - sum(shard.lists for shard in left)
-        with nullcontext(done) if watch is None else watch("perturbations", rows, already) as step:
-            for shard in left:
-                screener.compute(shard, encoder, step)
-        return finish(screener, opened)
+        return compute_all(prepared, opened, done, watch)
+
+
+def compute_all(prepared: Run, bundle: Bundle, done: Done, watch: Watch | None) -> Run:
+    """Compute what is missing of a full screen in this process."""
+    encoder = load_encoder(prepared, bundle)
+    screener = Screener.open(prepared.place, bundle)
+    left = list(missing(screener))
+    rows = prepared.manifest.lists or 0
+    already = rows - sum(shard.lists for shard in left)
+    with nullcontext(done) if watch is None else watch("perturbations", rows, already) as step:
+        for shard in left:
+            screener.compute(shard, encoder, step)
+    return finish(screener, bundle)
 
 
 def finish(screener: Screener, bundle: Bundle) -> Run:

@@ -39,7 +39,6 @@ from rankshift.screen.runs.layout import (
     VOCABULARY,
     genes_path,
     part_path,
-    shift_column,
 )
 from rankshift.screen.runs.manifest import (
     AdaptiveAsked,
@@ -126,16 +125,15 @@ def _route(selected: Selected) -> Route | None:
 
 
 def adaptive_of(options: Options, adaptive: Adaptive | None) -> AdaptiveAsked | None:
-    """What an adaptive screen records of what was asked: the shift towards the goal, without states the similarity.
-
-    The strongest shift is the highest, the strongest similarity the lowest.
-    """
+    """What an adaptive screen records of what was asked: the strongest shift is the highest, the strongest similarity low."""
     if adaptive is None:
         return None
+    column = adaptive.column(options)
     return AdaptiveAsked(
         top=adaptive.top,
-        column=SIMILARITY if options.goal is None else shift_column(options.goal),
-        highest=(options.goal is not None) != adaptive.bottom,
+        column=column,
+        highest=(column != SIMILARITY) != adaptive.bottom,
+        absolute=adaptive.absolute,
         confidence=adaptive.confidence,
         seed=adaptive.seed,
         min_cells=adaptive.min_cells,

@@ -28,8 +28,9 @@ def adaptive_page(run: Run) -> str:
     assert asked is not None
     best = table.filter(table["place"].is_valid())
     estimated = table.filter(pa.array([state == "estimated" for state in table["state"].to_pylist()]))
-    reach = estimated["high" if asked.highest else "low"].to_numpy(zero_copy_only=False)
-    near = estimated.take(np.argsort(-reach if asked.highest else reach, kind="stable")[:NEAREST])
+    low, high = (estimated[name].to_numpy(zero_copy_only=False) for name in ("low", "high"))
+    reach = np.maximum(high, -low) if asked.absolute else high if asked.highest else -low
+    near = estimated.take(np.argsort(-reach, kind="stable")[:NEAREST])
     query = f'rankshift query {shlex.quote(str(run.path))} "SELECT * FROM answers"'
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("adaptive.html").render(

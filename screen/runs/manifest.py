@@ -95,7 +95,8 @@ class BundleUsed:
 class AdaptiveAsked:
     """What an adaptive screen was asked: the `top` perturbations in at least `min_cells` cells, by the mean of `column`.
 
-    highest: or the lowest. confidence: share of them to be found. strata: obs column whose values give every block their share.
+    highest: or the lowest; absolute: of largest size, whichever direction. confidence: share of them to be found. strata: obs
+    column whose values give every block their share.
     earlier: rounds that were planned before this `top` was asked for. continued: all other rows were asked for afterwards.
     """
 
@@ -106,6 +107,7 @@ class AdaptiveAsked:
     seed: int
     min_cells: int
     strata: str | None = None
+    absolute: bool = False
     earlier: int = 0
     continued: bool = False
 

@@ -14,6 +14,7 @@ from rankshift.screen.runs.layout import ANSWERS, VERDICT
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import absent
 
+DOWN = "DESC"
 MEANINGS = {
     "place": ("", "1 for the strongest of the genes that were asked for, all of them finished"),
     "symbols": ("", "perturbed genes"),
@@ -39,10 +40,11 @@ def answered(run: Run) -> pa.Table:
     if (why := absent(run, "answers")) is not None:
         raise InputError(why)
     adaptive = run.manifest.adaptive
-    falling = "DESC" if adaptive is None or adaptive.highest else "ASC"
+    assert adaptive is not None
+    strength = f"abs(mean) {DOWN}" if adaptive.absolute else f"mean {DOWN if adaptive.highest else 'ASC'}"
     table = run.sql(
         f"SELECT {', '.join(MEANINGS)} FROM answers "
-        f"ORDER BY place NULLS LAST, state = 'untested', mean {falling} NULLS LAST, perturbation"
+        f"ORDER BY place NULLS LAST, state = 'untested', {strength} NULLS LAST, perturbation"
     )
     schema = [
         field.with_metadata({"unit": unit, "meaning": meaning})
@@ -59,7 +61,8 @@ def sentences(run: Run, table: pa.Table) -> list[str]:
     assert asked is not None
     verdict = (pq.read_schema(run.path / ANSWERS).metadata or {}).get(VERDICT.encode(), b"").decode()
     return [
-        f"{listed:,} genes of {'highest' if asked.highest else 'lowest'} mean {asked.column} are listed of {asked.top:,} "
+        f"{listed:,} genes of {'largest' if asked.absolute else 'highest' if asked.highest else 'lowest'} mean {asked.column} "
+        f"{'in size ' * asked.absolute}are listed of {asked.top:,} "
         f"asked for; {verdict or 'the run does not say how it ended'}",
         f"{count['finished']:,} genes are finished: their means are those of the full screen",
         f"{count['estimated']:,} are estimated: the 95 % interval is of the mean that the full screen would find",

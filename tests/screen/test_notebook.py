@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rankshift.screen as door
-from rankshift.screen.engine.options import Options
+from rankshift.screen.engine.options import Adaptive, Options
 from rankshift.screen.errors import InputError
 from rankshift.screen.notebook import Run, run
 from rankshift.screen.stats.options import StatOptions
@@ -48,7 +48,9 @@ def test_run_spells_every_option_of_a_screen_with_type_and_default():
     for field in fields(Options):
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         assert (given[field.name].annotation, given[field.name].default) == (field.type, default), field.name
-    assert set(given) - {f.name for f in fields(Options)} == {"cells", "bundle", "out", "resume", "say", "done"}
+    adaptive = {f.name for f in fields(Adaptive)} | {"budget", "continue_full"}
+    rest = {"cells", "bundle", "out", "resume", "say", "done"}
+    assert set(given) - {f.name for f in fields(Options)} == adaptive | rest
 
 
 def test_tokenize_spells_the_options_of_the_tokenizer():

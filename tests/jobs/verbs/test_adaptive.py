@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from rankshift.jobs.cli import run_command
 from rankshift.jobs.verbs.export import export
+from rankshift.jobs.verbs.screen import screen
 from rankshift.screen.bundle.bundle import make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.engine.screener import run as full_screen
@@ -27,6 +28,7 @@ from rankshift.screen.explore import about, gene
 from rankshift.screen.explore.opened.session import opened
 from rankshift.screen.genes.vocabulary import make_vocabulary
 from rankshift.screen.notebook import Run as NotebookRun
+from rankshift.screen.notebook import run as run_in_python
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.statistics import MODES, statistics
 
@@ -392,6 +394,58 @@ def test_cells_of_a_gene_are_shown_where_all_of_them_were_measured(done):
             assert (gene.gene(session, shown, number, None, None)["total"] > 0) == (state == "finished")
 
 
+@pytest.mark.parametrize("verb", [run_in_python, screen], ids=["here", "workers=0"])
+def test_python_has_the_same_screen(inputs, done, tmp_path, verb):
+    more = {"workers": 0} if verb is screen else {}
+    route = {"states": inputs / "states.json", "state_key": "state", "start": "a", "goal": "b"}
+    asked = {"dtype": "float32", "shard_tokens": 3000, "top": TOP, "min_cells": 3, **route, **more}
+    where = (inputs / "cells.parquet", inputs / "bundle", tmp_path / "run")
+    said: list[str] = []
+    made = verb(*where, perturb="delete", say=said.append, **asked)
+    assert plans(made.path) == plans(done)
+    assert made.sql(ROWS).equals(Run.open(done).sql(ROWS))
+    assert made.sql(LIST).equals(Run.open(done).sql(LIST))
+    assert any("expected to miss" in line for line in said)
+    more_genes = verb(*where, perturb="delete", resume=True, say=str, **{**asked, "top": TOP + 2})
+    assert more_genes.sql(LIST).num_rows == TOP + 2
+    there = more_genes.sql(ROWS).num_rows
+    full = {name: value for name, value in asked.items() if name not in ("top", "min_cells")}
+    counted: list[int] = []
+    if verb is run_in_python:
+        full["done"] = counted.append
+    whole_run = verb(*where, perturb="delete", resume=True, continue_full=True, say=str, **full)
+    assert whole_run.complete
+    assert not whole_run.partial
+    assert whole_run.sql(ROWS).num_rows == whole_run.manifest.lists
+    assert whole_run.manifest.noise_floor
+    if counted:
+        assert sum(counted) == whole_run.manifest.lists - there
+
+
+@pytest.mark.parametrize(
+    ("asked", "column", "ranked"),
+    [
+        (["--bottom"], "shift_b", lambda mean: mean.sort_values()),
+        (["--absolute"], "shift_b", lambda mean: mean.abs().sort_values(ascending=False)),
+        (["--rank-by", "a", "--bottom"], "shift_a", lambda mean: mean.sort_values()),
+        (["--rank-by", "similarity"], "similarity", lambda mean: mean.sort_values()),
+    ],
+    ids=["away from the goal", "either direction", "away from the start", "similarity"],
+)
+def test_other_rankings(inputs, whole, tmp_path, capfd, asked, column, ranked):
+    out = tmp_path / "run"
+    assert run_command(command(inputs, out, *OPTIONS, *asked, "--workers", "0")) == 0
+    full = whole.frame(f"SELECT perturbation, avg({column}) AS mean FROM shifts GROUP BY 1 HAVING count(*) >= 3")
+    best = ranked(full.set_index("perturbation")["mean"]).index[:TOP]
+    listed = Run.open(out).frame("SELECT * FROM answers WHERE place IS NOT NULL ORDER BY place")
+    assert len(set(best) & set(listed.perturbation)) >= TOP - 1
+    assert ranked(listed.set_index("perturbation")["mean"]).index.tolist() == listed.perturbation.tolist()
+    assert run_command(["stats", str(out), "--out", str(tmp_path / "table.csv")]) == 0
+    assert column in capfd.readouterr().err
+    assert run_command(command(inputs, out, *OPTIONS, "--workers", "0", "--resume")) == 2
+    assert "was prepared with " in capfd.readouterr().err
+
+
 def test_a_budget_ends_it_and_more_lets_it_go_on(inputs, done, tmp_path, capfd):
     out = tmp_path / "run"
     assert run_command(command(inputs, out, *OPTIONS, "--workers", "0", "--budget", "700")) == 0
@@ -426,6 +480,19 @@ def test_seeds_and_strata_are_kept_and_change_what_is_drawn(inputs, done, tmp_pa
         (["--top", "5", "--gene-shifts"], "--gene-shifts and --top exclude each other"),
         (["--top", "5", "--how", "pairs", "--anchor", "ENSG00000000009"], "--how pairs joins them"),
         (["--top", "5", "--min-cells", "3", "--strata", "batch"], "--strata 'batch' is not a column"),
+        (["--top", "5", "--confidence", "0"], "--confidence is 0, it lies between 0.5 and 0.999"),
+        (["--top", "0"], "--top is 0: ask for at least 1 gene"),
+        (["--top", "5", "--min-cells", "0"], "--min-cells is 0"),
+        (["--top", "5", "--seed", "-1"], "--seed is -1"),
+        (
+            ["--top", "5", "--how", "together", "--genes", "ENSG00000000009,ENSG00000000010"],
+            "--how together joins them",
+        ),
+        (["--top", "5", "--absolute", "--bottom"], "--absolute ranks both ends, --bottom one of them"),
+        (["--top", "5", "--absolute", "--rank-by", "similarity"], "a similarity has one direction"),
+        (["--top", "5", "--rank-by", "c"], "--rank-by 'c' is not measured: use one of similarity, a, b"),
+        (["--rank-by", "a"], "--rank-by belongs to adaptive screens: add --top"),
+        (["--continue-full"], "--continue-full goes on from a run to the full screen: add --resume"),
         (["--confidence", "0.9"], "--confidence belongs to adaptive screens: add --top"),
         (["--budget", "9"], "--budget belongs to adaptive screens: add --top"),
         (
