@@ -23,16 +23,17 @@ from torch import Tensor
 
 from rankshift.kernels.perturbed_lists import PerturbedLists, row_positions, sent, trace
 from rankshift.kernels.rank_shift import FLOATS, runs_triton
+from rankshift.kernels.row_cosines import TINY, cosine, cosine_to_states
 
 try:
     import triton
     import triton.language as tl
 
     from rankshift.kernels.perturbed_lists import source_of_rows
+    from rankshift.kernels.row_cosines import launch_means, launch_row_cosines
 except ImportError:  # no Triton on this platform: the references below are what runs
     triton = None
 
-TINY = 1e-8  # floor of every norm, so that a zero row has cosine 0 rather than NaN
 CHUNK_ROWS = 256  # rows whose sums a program adds up: 8 programs for the longest list of a V1 model
 
 
@@ -72,16 +73,6 @@ class CosineShift:
 
 
 # ---------------------------------------------------------------- torch reference
-
-
-def _cosine(u: Tensor, v: Tensor) -> Tensor:
-    """cos over the last dimension, broadcasting; by products and sums, so no TF32 setting touches it."""
-    norms = torch.linalg.vector_norm(u, dim=-1).clamp(min=TINY) * torch.linalg.vector_norm(v, dim=-1).clamp(min=TINY)
-    return (u * v).sum(-1) / norms
-
-
-def _cosine_to_states(rows: Tensor, states: Tensor) -> Tensor:
-    return _cosine(rows[:, None], states[None])
 
 
 def _blocks(first: int, stop: int, dims: int) -> list[slice]:
@@ -131,10 +122,13 @@ def prepare_base(
     length = sent(length.to(torch.int64), hidden.device)
     if runs_triton(hidden):
         norm = torch.linalg.vector_norm(hidden, dim=1, dtype=torch.float32)
-        pooled = launch_pooled_sums(hidden, start, length.to(torch.int32), longest, skip_first, skip_last)
+        rows = length.to(torch.int32)
+        pooled = launch_means(
+            launch_pooled_sums(hidden, start, rows, longest, skip_first, skip_last), rows, skip_first + skip_last
+        )
     else:
         norm, pooled = prepare_base_reference(hidden, start + skip_first, start + length - skip_last)
-    pooled /= (length - skip_first - skip_last).clamp(min=0)[:, None]
+        pooled /= (length - skip_first - skip_last).clamp(min=0)[:, None]
     states = None if states is None else sent(states.to(torch.float32).contiguous(), hidden.device)
     return BaseCells(
         hidden=hidden,
@@ -142,7 +136,7 @@ def prepare_base(
         start=start,
         pooled=pooled,
         states=states,
-        state_before=None if states is None else _cosine_to_states(pooled, states),
+        state_before=None if states is None else cosine_to_states(pooled, states),
         skip_first=skip_first,
         skip_last=skip_last,
     )
@@ -241,7 +235,10 @@ if triton is not None:
         block_rows: int | None,
         chunk_rows: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of gene rows [P, D], of aligned cosines [P], and pairs [P]; `where`: base, base_length, length, start."""
+        """By chunk of a list: sums of gene rows [P, C, D], of aligned cosines [P, C], and pairs [P, C] int32.
+
+        where: base, base_length, length, start. No atomics: the order of sums is fixed.
+        """
         dims, perturbations, device = hidden.shape[1], where[0].numel(), hidden.device
         assert {hidden.dtype, base_hidden.dtype} <= set(FLOATS), f"{hidden.dtype}, {base_hidden.dtype}"
         assert hidden.is_contiguous()
@@ -266,7 +263,7 @@ if triton is not None:
                 D=dims, BLOCK_D=block_dims, BLOCK_ROWS=block_rows, CHUNK_ROWS=chunk_rows,
                 num_warps=8,  # with four, float32 rows of two edits spill on every GPU
             )  # fmt: skip
-        return sums.sum(1), cosines.sum(1), pairs.sum(1, dtype=torch.int32)  # no atomics: the order is fixed
+        return sums, cosines, pairs
 
     def launch_pooled_sums(
         hidden: Tensor,
@@ -277,7 +274,7 @@ if triton is not None:
         skip_last: int,
         block_rows: int | None = None,
     ) -> Tensor:
-        """Sums [C, D] of the gene rows of base lists, by the kernel that pools perturbed lists: equal rows, equal sums."""
+        """Sums [C, chunks, D] of base lists' gene rows, by the kernel that pools perturbed lists: equal rows, equal sums."""
         none = torch.empty(start.numel(), 0, dtype=torch.int32, device=hidden.device)
         unit = torch.ones(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         return _launch_rows(
@@ -293,7 +290,7 @@ if triton is not None:
         block_rows: int | None = None,
         chunk_rows: int = CHUNK_ROWS,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """`cosine_shift_reference` on a device; gene cosines only when asked for."""
+        """`cosine_shift_reference` on a device, by chunk of a list; gene cosines only when asked for."""
         assert tuple(hidden.shape) == (lists.rows, base.hidden.shape[1])
         gene = torch.empty(lists.rows, dtype=torch.float32, device=hidden.device) if gene_cosines else None
         pooled, total, pairs = _launch_rows(
@@ -325,36 +322,59 @@ def cosine_shift(
     if hidden.device.type == "cpu" and not torch.equal(base.start[cell.clamp(max=base.start.numel() - 1)], lists.base):
         raise ValueError("a perturbed list begins where no base cell does: prepare the base from the same packing")
     gene: Tensor | None
+    left_out = base.skip_first + base.skip_last
     if runs_triton(hidden) and lists.length.numel():
-        total, pairs, pooled, gene = launch_cosine_shift(base, hidden, lists, gene_cosines)
+        totals, counts, sums, gene = launch_cosine_shift(base, hidden, lists, gene_cosines)
+        pooled_cosine, state_before, state_after = launch_row_cosines(
+            sums, lists.length, left_out, cell, base.pooled, base.states
+        )
+        total, pairs = totals.sum(1), counts.sum(1, dtype=torch.int32)
     else:
         total, pairs, pooled, gene = cosine_shift_reference(base, hidden, lists)
-    pooled = pooled / (lists.length - base.skip_first - base.skip_last).clamp(min=0)[:, None]
+        pooled = pooled / (lists.length - left_out).clamp(min=0)[:, None]
+        pooled_cosine = cosine(pooled, base.pooled[cell])
+        if base.states is not None and base.state_before is not None:
+            state_before, state_after = base.state_before[cell], cosine_to_states(pooled, base.states)
     return CosineShift(
         similarity=total / pairs,
         pairs=pairs,
-        cell_cosine=_cosine(pooled, base.pooled[cell]),
-        state_before=None if base.state_before is None else base.state_before[cell],
-        state_after=None if base.states is None else _cosine_to_states(pooled, base.states),
+        cell_cosine=pooled_cosine,
+        state_before=None if base.states is None else state_before,
+        state_after=None if base.states is None else state_after,
         gene=gene if gene_cosines else None,
     )
 
 
-def cosine_rows(after: Tensor, before: Tensor, states: Tensor | None = None) -> CosineShift:
-    """The shift of one embedding row per perturbation (a <cls> row): `after` [P, D], `before` [P, D] or [1, D].
+def cosine_rows(
+    after: Tensor, before: Tensor, states: Tensor | None = None, index: Tensor | None = None
+) -> CosineShift:
+    """The shift of one embedding row per perturbation (a <cls> row): `after` [P, D], `before` [B, D].
 
-    Similarity and cell cosine are the same number, and there is one pair.
+    index [P] int64: the row before, by perturbation; without it `before` has one for each, or one for all. Similarity and
+    cell cosine are the same number, and there is one pair. Raises ValueError when shapes disagree.
     """
-    if after.dim() != 2 or before.shape[1:] != after.shape[1:] or before.shape[0] not in (1, after.shape[0]):
+    rows = after.shape[0]
+    if after.dim() != 2 or before.shape[1:] != after.shape[1:] or (index is None and before.shape[0] not in (1, rows)):
         raise ValueError(f"after {tuple(after.shape)} and before {tuple(before.shape)} must be [P, D] and [P or 1, D]")
-    after, before = after.float(), before.float()
-    similarity = _cosine(after, before)
     states = None if states is None else states.to(after.device, torch.float32)
+    pairs = torch.ones(rows, dtype=torch.int32, device=after.device)
+    if runs_triton(after) and rows:
+        if index is None:
+            index = torch.arange(rows, device=after.device).clamp_(max=before.shape[0] - 1)
+        similarity, state_before, state_after = launch_row_cosines(
+            after[:, None].contiguous(), pairs, 0, index, before.contiguous(), states
+        )
+    else:
+        after, before = after.float(), (before if index is None else before[index]).float()
+        similarity = cosine(after, before)
+        if states is not None:
+            state_before = cosine_to_states(before, states).expand(rows, -1)
+            state_after = cosine_to_states(after, states)
     return CosineShift(
         similarity=similarity,
-        pairs=torch.ones(after.shape[0], dtype=torch.int32, device=after.device),
-        cell_cosine=similarity.clone(),
-        state_before=None if states is None else _cosine_to_states(before, states).expand(after.shape[0], -1),
-        state_after=None if states is None else _cosine_to_states(after, states),
+        pairs=pairs,
+        cell_cosine=similarity,
+        state_before=None if states is None else state_before,
+        state_after=None if states is None else state_after,
         gene=None,
     )

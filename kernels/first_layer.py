@@ -446,7 +446,11 @@ if triton is not None:
         assert above.shape == below.shape
         assert max(2 * tokens, split.numel()) * 3 * dims < 2**31, "offsets into q|k|v rows are 32 bit"
         split = sent(split.to(torch.int32).contiguous(), below.device)
-        table = torch.cat([below, above])
+        together = below.untyped_storage()._cdata == above.untyped_storage()._cdata
+        if together and below.storage_offset() + below.numel() == above.storage_offset():
+            table = below.as_strided((2 * tokens, 3 * dims), below.stride())  # one product made both
+        else:
+            table = torch.cat([below, above])
         arguments = (
             table, table if extra is None else extra, split, out,
             tokens, split.numel(), out.shape[1], front, head_dims**-0.5 * LOG2_E,

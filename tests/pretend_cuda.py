@@ -8,6 +8,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,6 +85,9 @@ class Pretended(torch.Tensor):
 
     def get_device(self) -> int:
         return 0
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.elem.untyped_storage()  # that of its values: views of one tensor share it
 
     def __repr__(self) -> str:
         return f"Pretended{tuple(self.shape)}"
@@ -296,10 +300,47 @@ def _add_norm(a: dict[str, Any]) -> None:
     add_norm_reference(a["x"], a["a"], a["gamma"], a["beta"], a["eps"], a["half"])
 
 
+def _first_row_logits(a: dict[str, Any]) -> None:
+    owner = torch.repeat_interleave(torch.arange(len(a["start"]) - 1), a["start"].diff())
+    a["logits"].copy_((a["u"][owner] * a["x"][:, None]).sum(-1) / 0.6931471805599453)
+
+
+def _first_row_sums(a: dict[str, Any]) -> None:
+    bounds = a["start"].tolist()
+    for p, (first, last) in enumerate(pairwise(bounds)):
+        weight = (a["logits"][first:last] * 0.6931471805599453).softmax(0)
+        a["out"][p] = weight.T @ a["x"][first:last]
+
+
+def _token_rows(a: dict[str, Any]) -> None:
+    from rankshift.kernels.rank_shift import EmbeddingTables
+    from rankshift.kernels.token_rows import token_rows_reference
+
+    tables = EmbeddingTables(**{n: a[n] for n in ("word", "position", "type_row", "gamma", "beta", "eps")})
+    a["out"].copy_(token_rows_reference(a["token"], a["at"], tables))
+
+
+def _row_cosines(a: dict[str, Any]) -> None:
+    from rankshift.kernels.row_cosines import cosine, cosine_to_states, means_reference
+
+    after = means_reference(a["sums"].float(), (a["length"] - a["left_out"]).clamp(min=0))
+    if a["MEANS"]:
+        a["mean"].copy_(after)
+        return
+    before = a["before"][a["index"]].float()
+    a["cosine"].copy_(cosine(after, before))
+    a["state_before"].copy_(cosine_to_states(before, a["states"]))
+    a["state_after"].copy_(cosine_to_states(after, a["states"]))
+
+
 OVER = {"add_norm_kernel": "x"}  # what a kernel reads and writes over
 ANSWERS = {
     "add_norm_kernel": _add_norm,
+    "first_row_logits_kernel": _first_row_logits,
+    "first_row_sums_kernel": _first_row_sums,
     "rank_shift_kernel": _rank_shift,
+    "row_cosines_kernel": _row_cosines,
+    "token_rows_kernel": _token_rows,
     "cosine_shift_kernel": _cosine_shift,
     "shared_rows_kernel": _shared_rows,
     "extra_rows_kernel": lambda a: None,  # the answer to shared_rows_kernel has these rows too

@@ -190,17 +190,25 @@ class Encoder:
         )  # stay on the CPU, so nothing waits for a GPU
         place = torch.arange(n)
         if split.front is None:
-            below, above, extra = place, (place - 1).clamp_(min=0), None
+            below, above, extra = place, (place - 1).clamp_(min=0), []
         else:
             token = torch.from_numpy(split.token)
             token = torch.where(token >= 0, token, ids[at.clamp(max=n - 1)])
             below, above = place + (place >= split.front), place
-            extra = self._first_qkv(token, torch.full_like(token, split.front))
+            extra = [(token, torch.full_like(token, split.front))]
         below = below.clamp_(max=self.sizes.positions - 1)  # a full cell has no position behind its last one
-        keys = self._first_qkv(ids, below), self._first_qkv(ids, above)
-        return first_layer(*keys, extra, at, front=split.front or 0, heads=self.heads).flatten(0, 1)
+        kept, late, *moved = self._first_qkv([(ids, below), (ids, above), *extra])
+        inserted = moved[0] if moved else None
+        return first_layer(kept, late, inserted, at, front=split.front or 0, heads=self.heads).flatten(0, 1)
 
-    def _first_qkv(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """First-layer Q, K, V (n, 3D) of `tokens` standing at `positions`."""
-        token, position = (sent(x.to(torch.int64), self.device) for x in (tokens, positions))
-        return self.model.qkv(0, self.model.embed_tokens(token, position))
+    def _first_qkv(self, rows: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """First-layer Q, K, V (n, 3D) of each pair of tokens and the positions where they stand.
+
+        A GPU takes all in one product. A CPU takes each by itself, because the bits of a product may follow its height.
+        """
+        wide = [(token.to(torch.int64), position.to(torch.int64)) for token, position in rows]
+        if self.device.type != "cuda":
+            return [self.model.qkv(0, self.model.embed_tokens(token, position)) for token, position in wide]
+        token, position = (sent(torch.cat(column), self.device) for column in zip(*wide, strict=True))
+        qkv = self.model.qkv(0, self.model.embed_tokens(token, position))
+        return list(qkv.split([len(token) for token, _ in wide]))

@@ -210,7 +210,7 @@ def _comparison(
             hidden = hidden[partners.start[:-1]] if first_rows is not None else hidden
         if first_rows is not None:
             mine = torch.from_numpy(np.searchsorted(originals.partner, block.arrays.partner))
-            by_row = cosine_rows(hidden, first_rows[sent(mine, encoder.device)], states)
+            by_row = cosine_rows(hidden, first_rows, states, sent(mine, encoder.device))
             genes, cosines = cosines, by_row if cosines is None else replace(by_row, gene=cosines.gene)
         assert cosines is not None
         return cosines, token, genes

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from rankshift.kernels.first_row_attention import first_row_attention
 from rankshift.kernels.perturbed_lists import PerturbedLists
 from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
+from rankshift.kernels.token_rows import token_rows
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import ACTIVATIONS, Operators, Runs, Weight
 from rankshift.screen.families.sizes import Sizes
@@ -148,6 +149,7 @@ class BertModel:
         self.activation: str = config["hidden_act"]
         self.tables = self._tables(weights)
         self.layers = [self._layer(weights, i) for i in range(sizes.layers)]
+        self._wide: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _tables(self, w: Mapping[str, Tensor]) -> EmbeddingTables:
         e, held = "embeddings.", self._do.float
@@ -192,8 +194,7 @@ class BertModel:
 
     def embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """The same for single tokens [n] that stand at `positions` [n]."""
-        t = self.tables
-        return self._norm(t.word[tokens] + t.position[positions] + t.type_row, (t.gamma, t.beta))
+        return token_rows(tokens, positions, self.tables)
 
     def qkv(self, layer: int, x: Tensor) -> Tensor:
         """Queries, keys and values (T, 3D) of a layer; queries are not scaled."""
@@ -212,26 +213,25 @@ class BertModel:
         inner = self._do.activated(x, w.up, w.up_bias, self.activation)
         return self._do.norm_of_sum(x, inner, w.down, w.down_bias, w.down_norm, self.eps)
 
+    def _wide_qkv(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Weights (D, 3D) and bias of queries, keys and values in float32, kept: of the one layer that is measured."""
+        if layer not in self._wide:
+            weights = self.layers[layer]
+            self._wide[layer] = weights.qkv.float(), weights.qkv_bias.float()
+        return self._wide[layer]
+
     def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
         """A layer's output at the first row of every list, (P, D), from the rows of the layer below.
 
         Keys and values are never projected: q.(Wk h) = (Wk^T q).h and sum p (Wv h) = Wv (sum p h); the keys' bias adds a
         constant to all logits of a query and drops out of the softmax.
         """
-        d, h, weights = self._sizes.hidden_size, self._sizes.heads, self.layers[layer]
+        d, h = self._sizes.hidden_size, self._sizes.heads
         first_PD = x[start[:-1]]
-        weight, bias = weights.qkv.float(), weights.qkv_bias.float()
+        weight, bias = self._wide_qkv(layer)
         q_PHE = torch.addmm(bias[:d], first_PD, weight[:, :d]).view(-1, h, d // h)
         w_key, w_value = (weight[:, i * d : (i + 1) * d].view(d, h, d // h) for i in (1, 2))
         u_PHD = torch.einsum("phe,dhe->phd", q_PHE, w_key) * (d // h) ** -0.5
-        parts, row, p = [], 0, 0
-        for count, n in runs:
-            rows_PND = x[row : row + count * n].view(count, n, d)
-            weight_PHN = torch.bmm(u_PHD[p : p + count], rows_PND.transpose(1, 2)).softmax(-1)
-            parts.append(torch.bmm(weight_PHN, rows_PND))
-            row, p = row + count * n, p + count
-        attended_PD = torch.einsum("phd,dhe->phe", torch.cat(parts), w_value).reshape(-1, d) + bias[2 * d :]
+        rows_PHD = first_row_attention(x, u_PHD, runs, start)
+        attended_PD = torch.einsum("phd,dhe->phe", rows_PHD, w_value).reshape(-1, d) + bias[2 * d :]
         return self.finish(layer, first_PD, attended_PD.to(self._do.dtype))
-
-    def _norm(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        return F.layer_norm(x, (self._sizes.hidden_size,), *weights, self.eps)

@@ -23,8 +23,11 @@ from triton.runtime.jit import JITFunction
 from rankshift.kernels.add_norm import launch_add_norm
 from rankshift.kernels.cosine_shift import launch_cosine_shift, prepare_base
 from rankshift.kernels.first_layer import launch_first_layer
+from rankshift.kernels.first_row_attention import launch_first_row_attention
 from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
 from rankshift.kernels.rank_shift import EmbeddingTables, launch_rank_shift
+from rankshift.kernels.row_cosines import launch_means, launch_row_cosines
+from rankshift.kernels.token_rows import launch_token_rows
 from rankshift.kernels.varlen_attention import launch_varlen_attention
 
 TOKENS, LISTS = 2048, 64
@@ -119,7 +122,14 @@ def compile_for(target: GPUTarget) -> None:
         hidden = torch.empty(lists.rows, dims, dtype=dtype)
         launch_rank_shift(lists, tables, hidden)
         base = prepare_base(table, torch.tensor([0]), torch.tensor([TOKENS]))
-        launch_cosine_shift(base, hidden, lists, edits == 2)
+        sums = launch_cosine_shift(base, hidden, lists, edits == 2)[2]
+        launch_row_cosines(sums, lists.length, 2, lists.base, base.pooled, torch.zeros(3, dims))
+        launch_means(sums, lists.length, 2)
+        if dtype == F32:
+            launch_first_row_attention(
+                hidden, torch.zeros(LISTS, max(4, dims // 64), dims), torch.arange(LISTS + 1), TOKENS
+            )
+            launch_token_rows(lists.base, lists.base, tables)
     for heads, head_dims, dtype, moved in [
         (4, 64, F16, False), (4, 64, F16, True), (18, 64, BF16, True), (4, 64, F32, True), (4, 16, F16, True),
     ]:  # fmt: skip

@@ -12,7 +12,11 @@ import pytest
 
 SHARED_LIMIT = {"cuda:80": 166912, "cuda:90": 232448, "cuda:100": 232448, "hip:gfx942": 65536}
 KERNELS = {
+    "first_row_logits_kernel",
+    "first_row_sums_kernel",
     "rank_shift_kernel",
+    "row_cosines_kernel",
+    "token_rows_kernel",
     "cosine_shift_kernel",
     "shared_rows_kernel",
     "extra_rows_kernel",

@@ -77,6 +77,8 @@ CASES = {  # model, lengths of the cells, kind, genes, measured at <cls>
     "gene list, one length": (V1, [60] * 12, "delete", (7, 8), False),
     "gene list, twelve lengths": (V1, list(range(40, 88, 4)), "delete", (7, 8), False),
     "cls, one cell": (V2, [140], "delete", None, True),
+    "cls list, one length": (V2, [60] * 12, "delete", (7, 8), True),
+    "cls list, twelve lengths": (V2, list(range(40, 88, 4)), "delete", (7, 8), True),
 }
 BUDGETS = 20_000, 7_000  # rows of a batch: one batch a screen, or three where a cell has 140 genes
 
