@@ -3,7 +3,7 @@
 Predictions are computed for some cells at a time; a file of them appears whole, and so needs no marker.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from rankshift.screen.adaptive.population import Population, keys_of, sorted_row
 from rankshift.screen.encoder.encoder import Encoder, one_thread
 from rankshift.screen.engine.adjoint import predict
 from rankshift.screen.engine.screener import Screener
+from rankshift.screen.engine.shifts import Measure
 from rankshift.screen.errors import InputError
 from rankshift.screen.perturb.perturbation import edits_of
 from rankshift.screen.runs.layout import PREDICTED, SIMILARITY
@@ -39,15 +40,21 @@ def predicted_path(run: Run, part: int) -> Path:
     return run.path / PREDICTED / f"part-{part:06d}.npy"
 
 
+def ranked(measure: Measure, state: int | None) -> Measure:
+    """The measure of one state alone, None: of the similarity. Every state is a way back of its own, most of the cost."""
+    one = None if state is None or measure.states is None else measure.states[state : state + 1]
+    return replace(measure, states=one)
+
+
 def predict_part(screener: Screener, part: int, encoder: Encoder) -> int:
     """Predict the wanted quantity of all rows of a part of the cells, in the order of their lists; returns how many."""
     run = screener.run
     column = asked_of(run).column
-    state = 0 if column == SIMILARITY else 1 + run.manifest.measures[1:].index(column)
+    measure = ranked(screener.measure, None if column == SIMILARITY else run.manifest.measures[1:].index(column))
     found = [np.empty(0, np.float32)]
     with one_thread():
         for number in range(part * CELLS_OF_PART, min((part + 1) * CELLS_OF_PART, len(screener.cells))):
-            found.append(predict(screener.cells.ids_of(number), encoder, screener.perturb, screener.measure)[:, state])
+            found.append(predict(screener.cells.ids_of(number), encoder, screener.perturb, measure)[:, -1])
     values = np.concatenate(found)
     with writing(run.path, predicted_path(run, part)) as temporary, temporary.open("wb") as file:
         np.save(file, values, allow_pickle=False)

@@ -143,10 +143,13 @@ def spans(lengths: np.ndarray, tokens: int | None) -> Iterator[tuple[int, int]]:
         yield first, len(lengths)
 
 
-def batches(ids: torch.Tensor, arrays: ListArrays, tokens: int) -> Iterator[Batch]:
-    """The batches of a group of cells under a token budget. Where the group is one cell, a batch has lists of one length."""
-    single = len(arrays) > 0 and bool((arrays.base == arrays.base[0]).all())
-    edges = (np.flatnonzero(np.diff(arrays.length)) + 1).tolist() if single else []
+def batches(ids: torch.Tensor, arrays: ListArrays, tokens: int, *, apart: bool = False) -> Iterator[Batch]:
+    """The batches of a group of cells under a token budget. Where the group is one cell, a batch has lists of one length.
+
+    apart: every cell has batches of its own, in which its lists share the first layer.
+    """
+    single = len(arrays) > 0 and (apart or bool((arrays.base == arrays.base[0]).all()))
+    edges = (np.flatnonzero(np.diff(arrays.length) | np.diff(arrays.base)) + 1).tolist() if single else []
     first = 0
     for part in np.split(arrays.length, edges):
         for a, b in spans(part, tokens):

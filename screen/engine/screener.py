@@ -106,7 +106,7 @@ class Screener:
         """Compute the shifts of a shard; with `lists` of these cells, and of each these of its lists."""
         if lists is not None:
             numbers = np.array(sorted(lists), np.int64)
-            return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, lists, done)
+            return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, lists, done, apart=True)
         some = {}
         if shard.last_cell - shard.first_cell == 1:
             some[shard.first_cell] = slice(shard.first_list, shard.last_list)

@@ -46,9 +46,13 @@ def shifts_of(
     measure: Measure,
     some: Mapping[int, slice | np.ndarray] | None = None,
     done: Done = lambda n: None,
+    *,
+    apart: bool = False,
 ) -> Shifts:
     """Shifts of the cells `numbers`; a cell in `some` gets only these of its lists. `done` is told of rows as they come.
 
+    apart: on a CPU every cell has batches of its own: a dozen lists of a cell share the first layer, which those of several
+    cells cannot. A GPU needs larger batches than that.
     When memory is out the batch is halved and the group begins again; a single list that does not fit is an error. What
     fewer bits than float32 cannot hold is computed again in float32, with its group, and marked in the rows.
     """
@@ -57,7 +61,7 @@ def shifts_of(
         tokens = measure.tokens
         while True:
             try:
-                rows.append(_group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done))
+                rows.append(_group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done, apart))
                 break
             except RuntimeError as error:
                 longest = max(int(e.length.max()) for e in edits)
@@ -105,6 +109,7 @@ def _group_shifts(
     measure: Measure,
     tokens: int,
     done: Done,
+    apart: bool,
 ) -> Shifts:
     """Shifts of cells that are encoded together: their originals, then their lists (of pairs, also their genes alone)."""
     some = extended(cells.take(group))
@@ -119,7 +124,8 @@ def _group_shifts(
     pairs = len(runs) > len(edits)
     found: list[Found] = []
     try:
-        for block in encoder.map(batches(ids, lists, tokens), compare, layers=measure.layers, first_rows=by_row):
+        parts = batches(ids, lists, tokens, apart=apart and encoder.device.type == "cpu")
+        for block in encoder.map(parts, compare, layers=measure.layers, first_rows=by_row):
             found.append(block)
             done(0 if pairs else len(block[0].similarity))
     except RuntimeError:
@@ -135,7 +141,7 @@ def _group_shifts(
     if wider is not None:
         done(0 if pairs else -len(lists))
         found.clear()
-        again = _group_shifts(cells, group, edits, wider, frame, measure, tokens, done)
+        again = _group_shifts(cells, group, edits, wider, frame, measure, tokens, done, apart)
         return replace(again, wider=np.ones(len(again.cell), bool))
 
     wide = np.empty((len(lists), 0), np.float32)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from rankshift.kernels.perturbed_lists import NOWHERE
+from rankshift.screen.adaptive.rows_of_run import ranked
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.encoder import Encoder
@@ -391,3 +392,13 @@ def test_encoders_of_16_bits_and_lists_without_cls_are_refused(bundles, encoders
         predict(cell_of("v1"), half, perturb, measure_of(half))
     with pytest.raises(InputError, match="no <cls>"):
         predict(cell_of("v1"), encoders["v1"], perturb, measure_of(encoders["v1"], "cls"))
+
+
+def test_the_prediction_of_one_quantity_is_that_of_all(encoders):
+    encoder, ids = encoders["v1"], cell_of("v1")
+    measure, perturb = measure_of(encoder, states=3), perturb_of("v1", kind="delete")
+    whole = predict(ids, encoder, perturb, measure)
+    for state in (None, 0, 2):
+        one = predict(ids, encoder, perturb, ranked(measure, state))
+        assert one.shape[1] == 1 + (state is not None)
+        np.testing.assert_allclose(one[:, -1], whole[:, 0 if state is None else 1 + state], rtol=0, atol=1e-7)

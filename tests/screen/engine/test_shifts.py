@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from rankshift.screen import InputError, run
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
+from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shifts import Measure, shifts_of
 from rankshift.screen.genes.framing import PLAIN
 from rankshift.screen.perturb.asked import asked
+from rankshift.screen.perturb.perturbation import edits_of
 from support import GOLDEN
 
 CELLS = GOLDEN / "v1/cells.parquet"
@@ -135,3 +137,21 @@ def test_a_cell_without_the_gene_gets_no_row(cells, bundles):
     found = shifts_of(cells, np.arange(1), Encoder(Bundle.open(bundles["v1"])), perturb, MEASURE)
     assert len(found.cell) == 0
     assert found.before.shape == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["delete", "overexpress"])
+def test_lists_of_cells_apart_share_the_first_layer_and_have_the_same_values(kind, cells, bundles):
+    perturb = asked(kind=kind, how="each", genes=None, frame=PLAIN, limit=64)
+    encoder = Encoder(Bundle.open(bundles["v1"]))
+    some = {number: np.arange(1, 25, 2) for number in range(3)}
+    joined, apart = (
+        shifts_of(cells, np.arange(3), encoder, perturb, MEASURE, some, apart=apart) for apart in (False, True)
+    )
+    np.testing.assert_array_equal(joined.cell, apart.cell)
+    np.testing.assert_array_equal(joined.key, apart.key)
+    np.testing.assert_allclose(apart.measured, joined.measured, rtol=0, atol=1e-6)
+    edits = [edits_of(cells.ids_of(number), perturb).part(lists) for number, lists in some.items()]
+    lists = join(edits, cells.offsets[:3], cells.lengths[:3], [e.base_length for e in edits])
+    for apart_, shares in ((False, [False]), (True, [True] * 3)):
+        found = [batch.split is not None for batch in batches(torch.tensor(cells.ids), lists, 30_000, apart=apart_)]
+        assert found == shares
