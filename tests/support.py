@@ -1,5 +1,6 @@
 """What several test files need; no test of its own."""
 
+import glob
 import gzip
 import json
 import os
@@ -18,6 +19,10 @@ SCREEN = {"perturb": "delete", "embedding": "cell", "shard_tokens": 600}
 ROWS = "FROM shifts ORDER BY cell, perturbation"
 
 DEMO = {"--max-cells": 12, "--input-size": 128, "--epochs": 1}  # of the fixture `finished`, a demo in small
+
+PATIENCE = (
+    300.0  # seconds for anything that ends by itself: a hopeless case, a busy machine starts Ray in half a minute
+)
 
 HALTS = "RANKSHIFT_TEST_HALTS"  # the variable with the folder of marks that tests/halting reads
 
@@ -50,9 +55,9 @@ def until(true: Callable[[], bool], seconds: float = 600.0) -> None:
 
 
 class Halt:
-    """A mark at which a process stops itself: the one that is about to give `path` its name (tests/halting).
+    """A mark at which processes stop themselves: those that are about to give `path` its name (tests/halting).
 
-    From `wait` on it is stopped, whatever the speed of the machine, until `go_on`.
+    From `wait` on there is one that is stopped, whatever the speed of the machine, until `go_on`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,24 +65,37 @@ class Halt:
         self._mark.touch()
 
     def wait(self) -> int:
-        """The process that stands at the mark, once it does."""
+        """A process that stands at the mark, once one does."""
         until(lambda: self.standing() is not None)
-        return int(self._mark.read_text())
+        process = self.standing()
+        assert process is not None
+        return process
 
     def standing(self) -> int | None:
-        """The process that stands at the mark now, if one does."""
-        said = self._mark.read_text()
-        return int(said) if said.endswith("\n") and state(int(said)) == "T" else None
+        """A process that stands at the mark now, if one does."""
+        return next((process for process in self._noted() if state(process) == "T"), None)
 
     def lift(self) -> None:
         """Whoever comes now passes."""
         self._mark.unlink(missing_ok=True)
 
     def go_on(self) -> None:
-        """Lift the mark, and let go on who stands at it."""
-        process = self.wait()
+        """Lift the mark once somebody stands at it, and let go on all who do, also one that was just about to stop."""
+        self.wait()
         self.lift()
-        os.kill(process, signal.SIGCONT)
+        until(lambda: not self._woken())
+
+    def _noted(self) -> list[int]:
+        notes = self._mark.parent.glob(f"{glob.escape(self._mark.name)}.*")
+        return [int(note.name.rpartition(".")[2]) for note in notes]
+
+    def _woken(self) -> set[int]:
+        """Those that live and have not passed yet, after another call to go on."""
+        waiting = alive(self._noted())
+        for process in waiting:
+            if state(process) == "T":
+                os.kill(process, signal.SIGCONT)
+        return waiting
 
 
 def state(process: int) -> str:

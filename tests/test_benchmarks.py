@@ -20,7 +20,7 @@ from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.asked import asked
 from rankshift.screen.perturb.perturbation import edits_of
-from support import ROOT
+from support import PATIENCE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def roofline() -> ModuleType:
 def test_smallest_case_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
     command = [sys.executable, "-m", "benchmarks.bench", "--quick", "--only", "V1-10M-200-delete-float32"]
-    subprocess.run([*command, "--csv", str(out)], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([*command, "--csv", str(out)], cwd=ROOT, check=True, timeout=PATIENCE)
     with out.open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["max_deviation"]) < 1e-5
@@ -71,7 +71,7 @@ def test_unknown_case_is_refused(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 2
     assert "no case matches 'V9'" in done.stdout

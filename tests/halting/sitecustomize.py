@@ -1,7 +1,8 @@
 """Found by the Python of every process that a test starts: where a test has set a mark, the process stops itself.
 
 It is stopped, as by SIGSTOP, just before it gives a file its name, so a test that kills or interrupts something finds it in a
-state that no fast machine leaves before the test has looked. `support.Halt` sets the marks.
+state that no fast machine leaves before the test has looked. A note beside the mark, named after the process, says who
+stands there. `support.Halt` sets the marks.
 """
 
 import os
@@ -18,11 +19,13 @@ def _halt(event: str, arguments: tuple[Any, ...]) -> None:
         return
     mark = os.path.join(MARKS, os.fsdecode(arguments[1]).replace(os.sep, "%"))
     if os.path.exists(mark):
-        with open(mark, "w") as file:
-            file.write(f"{os.getpid()}\n")
+        note = f"{mark}.{os.getpid()}"
+        with open(note, "w"):
+            pass
         os.kill(os.getpid(), signal.SIGSTOP)
         while os.path.exists(mark):  # another thread may take the signal, and this one run on for a moment
             time.sleep(0.01)
+        os.remove(note)
 
 
 if MARKS:

@@ -15,6 +15,7 @@ from rankshift.kernels import first_layer as first_layer_file
 from rankshift.kernels import perturbed_lists as perturbed_lists_file
 from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists, trace
 from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
+from support import PATIENCE
 
 
 def edited(genes: list[tuple[int, int, bool]], edit: tuple[int, int, int]) -> list[tuple[int, int, bool]]:
@@ -195,5 +196,5 @@ row, table = torch.ones(2), torch.tensor([[1.0, 3.0], [5.0, 1.0]])
 tables = EmbeddingTables(word=table, position=table * 0, type_row=row * 0, gamma=row, beta=row * 0)
 print(triton, cosine_shift.triton, first_layer.triton, rank_shift(lists, tables).tolist())
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert run.stdout == "None None None [[1.0, -1.0], [-1.0, 1.0]]\n", run.stderr

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import anndata
@@ -19,7 +18,7 @@ import pytest
 from rankshift.jobs.cli import run_command
 from rankshift.screen.engine.screener import run as screen
 from rankshift.screen.runs.run import Run
-from support import GOLDEN
+from support import GOLDEN, PATIENCE, Halt
 
 V1 = GOLDEN / "v1"
 
@@ -239,13 +238,13 @@ def test_an_interrupted_screen_exits_with_3_and_resumes(kind, bundles, tmp_path)
     command = [sys.executable, "-m", "rankshift.jobs.cli", "screen", *map(str, where)]
     if isinstance(kind, str):
         command, kind = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command], signal.SIGTERM
+    halt = Halt(run / "commits/shard-000001.json")
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        until = time.monotonic() + 60
-        while not list(run.glob("commits/*.json")) and child.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
+        assert halt.wait() == child.pid
         child.send_signal(kind)
-        _, err = child.communicate(timeout=60)
+        halt.go_on()
+        _, err = child.communicate(timeout=PATIENCE)
     finally:
         child.kill()
     assert child.returncode == 3, err
@@ -261,13 +260,13 @@ def test_a_run_that_is_moved_away_ends_its_screen_and_does_not_come_back_half(bu
     run, moved = tmp_path / "run", tmp_path / "moved"
     where = [V1 / "cells.parquet", "--bundle", bundles["v1"], "--perturb", "delete", "--shard-tokens", 60]
     command = [sys.executable, "-m", "rankshift.jobs.cli", "screen", *map(str, where), "--out", str(run)]
+    halt = Halt(run / "commits/shard-000001.json")
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        until = time.monotonic() + 60
-        while not list(run.glob("commits/*.json")) and child.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
+        halt.wait()
         run.rename(moved)
-        _, err = child.communicate(timeout=60)
+        halt.go_on()
+        _, err = child.communicate(timeout=PATIENCE)
     finally:
         child.kill()
     assert child.returncode == 2, err

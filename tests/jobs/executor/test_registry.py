@@ -11,6 +11,7 @@ from rankshift.jobs.executor.local import Local
 from rankshift.jobs.executor.ray import OnRay
 from rankshift.jobs.executor.registry import CHOICE, EXECUTORS, executor, launcher
 from rankshift.screen.errors import InputError
+from support import PATIENCE
 
 
 def test_no_workers_are_this_process_and_some_are_ray():
@@ -54,5 +55,5 @@ with executor(0) as here:
     assert here.call(abs, -3) == 3
 print("ray" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "False\n", done.stderr

@@ -20,9 +20,7 @@ from rankshift.jobs.pool.connection import _same_signal, answered
 from rankshift.jobs.pool.lease import Lease
 from rankshift.screen.errors import Interrupted
 from rankshift.screen.runs.run import Run
-from support import GOLDEN, ROOT, Halt, alive, family, until
-
-PATIENCE = 120  # seconds for anything on a busy machine
+from support import GOLDEN, PATIENCE, ROOT, Halt, alive, family, until
 
 
 def test_a_lease_of_a_pool_that_was_stopped_says_so(ray_cluster):

@@ -13,6 +13,7 @@ import pytest
 from rankshift.jobs.pool.auth import first_token, use_token
 from rankshift.jobs.pool.cluster import address, default_workers
 from rankshift.jobs.pool.own_cluster import listener, own_cluster
+from support import PATIENCE
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_ray_speaks_with_a_token_that_was_made_by_the_same_command(note, tmp_pat
         "assert get_authentication_mode() == AuthenticationMode.TOKEN\n"
     )
     env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=PATIENCE)
 
 
 @pytest.mark.slow

@@ -21,10 +21,9 @@ from rankshift.jobs.pool import submit
 from rankshift.screen.errors import InputError
 from rankshift.screen.notebook import run
 from rankshift.screen.runs.run import Run
-from support import GOLDEN, ROWS, until
+from support import GOLDEN, PATIENCE, ROWS, until
 
 V1 = GOLDEN / "v1"
-PATIENCE = 300  # seconds for anything: a busy machine starts a job in half a minute
 
 
 def free_port() -> int:
@@ -93,7 +92,7 @@ def head() -> Iterator[dict[str, str]]:
         assert stopped.returncode == 0, stopped.stderr
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.wait(timeout=PATIENCE)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -24,10 +24,9 @@ from drawn_runs import Draw, sealed
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats import StatOptions, record, statistics
 from serving import TOKEN, serving
-from support import until
+from support import PATIENCE, until
 
 NASTY = "</script><b>G</b>&amp;'\""
-PATIENCE = 300  # seconds of a hopeless case
 VIEWS = [
     "view=table",
     "view=gene&gene=GENE7&by=donor",
