@@ -7,7 +7,7 @@ from rankshift.jobs.executor.shard_work import ShardJob, ShardWork
 from rankshift.jobs.pool.model_cache import ModelCache
 from rankshift.jobs.pool.worker import Compute, Count, Fetch
 from rankshift.screen.adaptive.plans import Plan, read_plan
-from rankshift.screen.adaptive.rows_of_run import parts, predict_part, predicted_path
+from rankshift.screen.adaptive.rows_of_run import predict_part, predicted_path, unpredicted
 from rankshift.screen.engine.screener import Screener
 
 
@@ -32,7 +32,7 @@ class PredictionWork(ShardWork):
 
     def __init__(self, screener: Screener, bundle: Path | str) -> None:
         self._screener, self.job = screener, PredictionJob(screener, bundle)
-        self.todo = deque(part for part in range(parts(screener)) if not self.survived(part))
+        self.todo = deque(unpredicted(screener))
 
     def piece(self, number: int) -> int:
         """The number of the file says it all."""
@@ -40,7 +40,7 @@ class PredictionWork(ShardWork):
 
     def survived(self, number: int) -> bool:
         """Is the file there?"""
-        return predicted_path(self._screener.run, number).exists()
+        return number not in unpredicted(self._screener)
 
     def name(self, number: int) -> str:
         """The file's name."""

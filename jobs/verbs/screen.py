@@ -23,7 +23,7 @@ from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import DTYPES
-from rankshift.screen.files.object_store import Mirror, everywhere, fetched
+from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.progress import progress
 from rankshift.screen.runs.markers import notes
 from rankshift.screen.runs.run import Run
@@ -116,10 +116,6 @@ def run_screen(
 
     What depends on a device is decided where the workers are. Stopped or crashed, it goes on with `resume`.
     """
-    if adaptive is not None and Mirror.of(out) is not None:
-        raise InputError(
-            f"--out {redacted(out)} is in an object store, --top needs a folder that all workers see: give a path"
-        )
     opened = Bundle.open(fetched(bundle))
     with executor(workers, what=f"screen {Path(redacted(out)).name}", say=say) as there:
 

@@ -44,6 +44,7 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None
     ).replace_schema_metadata({VERDICT: said(rows, verdict, top)})
     with writing(run.path, run.path / ANSWERS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+    run.share(ANSWERS)
 
 
 def said(rows: RowsOfRun, verdict: Verdict, top: int) -> str:

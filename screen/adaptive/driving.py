@@ -57,7 +57,8 @@ def compute_adaptive(screener: Screener, hands: Hands, out: str, say: Say, budge
     )
     if budget is not None and not asked.earlier:
         _afford(screener, wanted, budget)
-    mend(run.path)
+    if run.mirror is None:
+        mend(run.path)
     hands.predict(screener)
     rows = rows_of_run(screener)
     verdict = _race(screener, rows, wanted, hands, say, budget)
@@ -92,19 +93,21 @@ def asked_for_more(screener: Screener, top: int | None, continue_full: bool) -> 
 
 def _asked(run: Run, more: AdaptiveAsked, **changes: int) -> Run:
     """Record what is asked from now on. What was answered before goes first, so that nobody takes it for the new answer."""
-    (run.path / ANSWERS).unlink(missing_ok=True)
+    run.remove(ANSWERS)
     config = run.path / CONFIG
     if config.is_file():
         text = config_of_more(config.read_text(encoding="utf-8"), None if more.continued else more.top)
         with writing(run.path, config) as temporary:
             temporary.write_text(text, encoding="utf-8")
+        run.share(CONFIG)
     return run.record(adaptive=more, **changes)
 
 
 def compute_rest(screener: Screener, hands: Hands) -> int:
     """Compute what is missing of a run that was continued, and its noise floor; returns how many rows that were."""
     run = screener.run
-    mend(run.path)
+    if run.mirror is None:
+        mend(run.path)
     numbers = (*range(1, asked_of(run).earlier + 1), REST)
     fresh = hands.measure(screener, [read_plan(run, number) for number in numbers])
     if run.manifest.noise_floor is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rankshift.screen.adaptive.driving import asked_for_more, compute_adaptive, compute_rest
 from rankshift.screen.adaptive.plans import Plan
-from rankshift.screen.adaptive.rows_of_run import parts, predict_part, predicted_path
+from rankshift.screen.adaptive.rows_of_run import predict_part, unpredicted
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.encoder.encoder import Encoder
@@ -34,7 +34,7 @@ class Here:
 
     def predict(self, screener: Screener) -> None:
         """Write the predictions that the run lacks; they are no perturbations, so `done` is not told of them."""
-        left = [part for part in range(parts(screener)) if not predicted_path(screener.run, part).exists()]
+        left = unpredicted(screener)
         rows = screener.run.manifest.lists or 0
         if left:
             with nullcontext(lambda n: None) if self._watch is None else self._watch("predictions", rows, 0) as step:

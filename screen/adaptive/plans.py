@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from rankshift.screen.adaptive.rows_of_run import RowsOfRun, asked_of
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.engine.screener import Screener
-from rankshift.screen.runs.layout import ROUNDS, part_path
+from rankshift.screen.runs.layout import ROUNDS, SHIFTS, part_path
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.shards import Shard, plan
 from rankshift.screen.runs.writing import writing
 
 FIRST = 1_000_000  # number of the first shard of round 1; a round has fewer shards than that
+PLAN = "plan.parquet"
 REST = 999  # number of the round that measures all that no other has
 
 
@@ -64,19 +65,25 @@ class Plan:
         return dict(zip(cells.tolist(), parts, strict=True))
 
 
+def _folder(number: int) -> str:
+    return f"{ROUNDS}/{number:02d}"
+
+
 def plan_path(run: Run, number: int) -> Path:
     """Where the plan of a round is."""
-    return run.path / ROUNDS / f"{number:02d}" / "plan.parquet"
+    return run.path / _folder(number) / PLAN
 
 
 def read_plan(run: Run, number: int) -> Plan:
     """The plan of a round that was written."""
+    run.fetch(_folder(number))
     table = pq.read_table(plan_path(run, number))
     return Plan(number=number, **{name: table[name.rstrip("_")].to_numpy() for name in ("shard", "cell", "list_")})
 
 
 def plans_there(run: Run) -> int:
     """How many rounds have a plan; they are planned one after the other."""
+    run.fetch(ROUNDS)
     number = 0
     while plan_path(run, number + 1).exists():
         number += 1
@@ -86,6 +93,7 @@ def plans_there(run: Run) -> int:
 def planned(screener: Screener, rows: RowsOfRun, asked: np.ndarray, number: int) -> Plan:
     """The plan of a round: the one that is there, else that of the rows `asked` int64 [R], which is written."""
     run, of = screener.run, rows.population
+    run.fetch(_folder(number))
     if not plan_path(run, number).exists():
         cell = of.cell[asked]
         size = np.bincount(cell, minlength=of.cells) * screener.cells.lengths
@@ -120,6 +128,7 @@ def _write(run: Run, number: int, shard: np.ndarray, cell: np.ndarray, list_: np
     table = pa.table({name: pa.array(column[order].astype(np.int32)) for name, column in columns.items()})
     with writing(run.path, plan_path(run, number)) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+    run.share(f"{_folder(number)}/{PLAN}")
 
 
 def in_order_of_lists(run: Run) -> pa.Table:
@@ -135,6 +144,7 @@ def in_order_of_lists(run: Run) -> pa.Table:
 
 def measured(run: Run, rows: RowsOfRun, plan: Plan, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the population that a round measured, and their values float64; all shards must be committed."""
+    run.fetch(SHIFTS)
     found, values = [np.empty(0, np.int64)], [np.empty(0)]
     for shard in plan.shards:
         table = pq.read_table(part_path(run.path, shard.name), columns=["cell", "perturbation", column])

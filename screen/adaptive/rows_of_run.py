@@ -46,6 +46,12 @@ def ranked(measure: Measure, state: int | None) -> Measure:
     return replace(measure, states=one)
 
 
+def unpredicted(screener: Screener) -> list[int]:
+    """The parts whose predictions a run lacks."""
+    screener.run.fetch(PREDICTED)
+    return [part for part in range(parts(screener)) if not predicted_path(screener.run, part).exists()]
+
+
 def predict_part(screener: Screener, part: int, encoder: Encoder) -> int:
     """Predict the wanted quantity of all rows of a part of the cells, in the order of their lists; returns how many."""
     run = screener.run
@@ -58,6 +64,7 @@ def predict_part(screener: Screener, part: int, encoder: Encoder) -> int:
     values = np.concatenate(found)
     with writing(run.path, predicted_path(run, part)) as temporary, temporary.open("wb") as file:
         np.save(file, values, allow_pickle=False)
+    run.share(f"{PREDICTED}/{predicted_path(run, part).name}")
     return len(values)
 
 
@@ -100,6 +107,7 @@ def rows_of_run(screener: Screener, *, predicted: bool = True) -> RowsOfRun:
     kept = np.bincount(all_numbers)[all_numbers] >= asked.min_cells
     m = None
     if predicted:
+        screener.run.fetch(PREDICTED)
         m = np.concatenate(
             [np.load(predicted_path(screener.run, part), allow_pickle=False) for part in range(parts(screener))]
         ).astype(np.float64)[kept]

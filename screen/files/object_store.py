@@ -161,6 +161,17 @@ class Mirror:
 
         self._each(put, list(names))
 
+    def remove(self, name: str) -> None:
+        """Take an object away, here and in the store, if it is there."""
+        try:
+            if self.store.get_file_info(f"{self.base}/{name}").type == fs.FileType.File:
+                self.store.delete_file(f"{self.base}/{name}")
+        except OSError as error:
+            raise InputError(
+                f"{name} of {self.shown} cannot be removed ({one_line(error)}): check the credentials"
+            ) from error
+        self._place(name).unlink(missing_ok=True)
+
     def drop(self) -> None:
         """Forget the local copy."""
         shutil.rmtree(self.local, ignore_errors=True)

@@ -49,6 +49,17 @@ class RunFolder:
             for name in names:
                 self.mirror.push([name])
 
+    def fetch(self, folder: str) -> None:
+        """Bring what the store has below a folder of the run to its mirror. No effect for a local folder."""
+        if self.mirror is not None:
+            self.mirror.pull(self.mirror.objects(folder))
+
+    def remove(self, name: str) -> None:
+        """Take a file of the run away, if it is there."""
+        if self.mirror is not None:
+            self.mirror.remove(name)
+        (self.path / name).unlink(missing_ok=True)
+
     def record(self, **changes: Any) -> Self:
         """The run with typed values of its manifest replaced, written at once."""
         manifest = self.manifest.replace(**changes)
@@ -142,6 +153,8 @@ def _fetch(mirror: Mirror) -> None:
     objects = mirror.objects()
     wanted = (name for name in objects if (name.count("/") == 0 and name != CELLS) or Path(name).stem == EMPTY_PART)
     mirror.pull({name: objects[name] for name in wanted})
+    if ANSWERS not in objects:  # more was asked since they were fetched
+        (mirror.local / ANSWERS).unlink(missing_ok=True)
 
 
 def _id(manifest: bytes) -> Any:

@@ -4,6 +4,8 @@ import json
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from rankshift.screen.notebook import Run as NotebookRun
 from rankshift.screen.notebook import run as run_in_python
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.statistics import MODES, statistics
+from support import Halt, until
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +70,7 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def command(inputs: Path, out: Path, *more: str) -> list[str]:
+def command(inputs: Path, out: Path | str, *more: str) -> list[str]:
     cells = ["screen", str(inputs / "cells.parquet"), "--bundle", str(inputs / "bundle"), "--out", str(out)]
     return [*cells, "--perturb", "delete", "--states", str(inputs / "states.json"), *STATES, *more]
 
@@ -118,13 +121,65 @@ def test_finished_genes_are_those_of_the_full_screen(done, whole):
     assert len(set(listed.index) & set(wanted)) >= TOP - 1
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", "2", "4"])
 def test_workers_measure_the_same_rows(inputs, done, tmp_path, monkeypatch, workers):
     monkeypatch.setenv("RANKSHIFT_EXECUTOR", "local")
     assert run_command(command(inputs, tmp_path / "run", *OPTIONS, "--workers", workers)) == 0
     assert plans(tmp_path / "run") == plans(done)
     assert Run.open(tmp_path / "run").sql(ROWS).equals(Run.open(done).sql(ROWS))
     assert Run.open(tmp_path / "run").sql(LIST).equals(Run.open(done).sql(LIST))
+
+
+def test_ray_workers_measure_the_same_rows(inputs, done, tmp_path, ray_cluster):
+    run = tmp_path / "run"
+    assert run_command(command(inputs, run, *OPTIONS, "--workers", "2")) == 0
+    assert plans(run) == plans(done)
+    assert Run.open(run).sql(ROWS).equals(Run.open(done).sql(ROWS))
+
+
+def test_killed_for_good_at_a_plan_a_shard_and_the_answers(inputs, done, tmp_path):
+    """A process is killed just before it names one of these files, the next one just before another."""
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "rankshift", *command(inputs, run, *OPTIONS, "--workers", "0")]
+    for name in ("predict/part-000001.npy", "rounds/02/plan.parquet", "commits/shard-3000000.json", "answers.parquet"):
+        halt = Halt(run / name)
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        until(lambda halt=halt, process=process: halt.standing() == process.pid or process.poll() is not None)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        halt.lift()
+        assert not (run / name).exists()
+        words = [sys.executable, "-m", "rankshift", "resume", str(run), "--workers", "0"]
+    assert run_command(["resume", str(run), "--workers", "0"]) == 0
+    assert plans(run) == plans(done)
+    assert Run.open(run).sql(ROWS).equals(Run.open(done).sql(ROWS))
+    assert Run.open(run).sql(LIST).equals(Run.open(done).sql(LIST))
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_a_run_in_an_object_store_is_the_same(inputs, done, continued, bucket, tmp_path, monkeypatch):
+    """Asked for, resumed, queried and continued from mirrors that hold nothing yet."""
+    place = f"{bucket}/run"
+
+    def elsewhere(name: str) -> None:
+        monkeypatch.setenv("RANKSHIFT_MIRRORS", str(tmp_path / name))
+
+    assert run_command(command(inputs, place, *OPTIONS, "--workers", "0", "--budget", "700")) == 0
+    elsewhere("second")
+    assert not Run.open(place).sql(ROWS).equals(Run.open(done).sql(ROWS))
+    assert run_command(["resume", place, "--workers", "0"]) == 0
+    elsewhere("third")
+    assert Run.open(place).sql(ROWS).equals(Run.open(done).sql(ROWS))
+    assert Run.open(place).sql(LIST).equals(Run.open(done).sql(LIST))
+    assert run_command(["export", place, "--out", str(tmp_path / "answers.csv")]) == 0
+    elsewhere("fourth")
+    assert run_command(["resume", place, "--continue-full", "--workers", "0"]) == 0
+    elsewhere("third")
+    assert Run.open(place).complete
+    assert Run.open(place).sql(ROWS).equals(Run.open(continued).sql(ROWS))
+    with pytest.raises(InputError, match="no view answers"):
+        Run.open(place).sql(LIST)
 
 
 def test_what_was_killed_in_any_round_goes_on(inputs, done, tmp_path, capfd):
