@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForMaskedLM
 
+from benchmarks.scale import QUERIES, Atlas
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.batches import batches, join
 from rankshift.screen.encoder.encoder import Encoder
@@ -132,3 +133,17 @@ def test_flops_of_the_engine(
             pass
     counted = roofline.screen_flops(shape, n - 1, shared=shared, lists=len(edits), device="cpu") * len(edits)
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_the_run_that_is_asked_has_each_gene_of_a_cell_once(tmp_path: Path) -> None:
+    """Of benchmarks/scale.py, whose queries all answer."""
+    run, _ = Atlas(cells=25, genes=60, per_cell=12).run(tmp_path / "run")
+    assert run.manifest.shards == 3, "ten cells a part"
+    found = {name: run.sql(query).num_rows for name, query in QUERIES.items()}
+    (genes,) = run.sql("SELECT count(DISTINCT gene_ids) AS n FROM shifts")["n"].to_pylist()
+    pairs = run.sql("SELECT cell, perturbation FROM shifts GROUP BY ALL").num_rows
+    assert pairs == 25 * 12
+    assert found["count"] == 1
+    assert found["mean by gene"] == 20
+    assert found["limit 5"] == 5
+    assert genes <= found["top genes"] <= 3 * genes

@@ -61,7 +61,7 @@ def query(
                 "gene_state says of which; means and intervals of all are in its view answers"
             )
         elif not one.complete:
-            there, shards = len(one.committed), one.manifest.shards
+            there, shards = len(one.done), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")
     with opened.connect(runs, files) as connection:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import COMPACTED, GENES, SHIFTS
 from rankshift.screen.runs.markers import Marker, Stamp, remember
-from rankshift.screen.runs.sums import QUICK, damage, recorded_bytes
+from rankshift.screen.runs.sums import QUICK, damage, recorded_bytes, trust
 
 INDEX = "index.json"
 INDEX_VERSION = 1
@@ -45,7 +45,8 @@ class Generation:
 
     def damage(self, run: Path, *, whole: bool = False) -> str | None:
         """The first file that is not as it was written, and how. whole: read all, where else sizes of many bytes do."""
-        return damage(run / COMPACTED, self.sums, sizes=not whole and recorded_bytes(self.sums) > QUICK)
+        sizes = not whole and recorded_bytes(self.sums) > QUICK
+        return damage(run / COMPACTED, self.sums, sizes=sizes, anew=whole)
 
 
 def generations(run: Path) -> tuple[Generation, ...]:
@@ -55,19 +56,20 @@ def generations(run: Path) -> tuple[Generation, ...]:
         state = place.stat()
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    told = _parsed(place, (state.st_ino, state.st_mtime_ns, state.st_size))
+    told, read = _parsed(place, (state.st_ino, state.st_mtime_ns, state.st_size))
     remember(run, {name: shard for one in told for name, shard in one.shards.items()})
+    trust(run, read)
     return told
 
 
 @lru_cache(maxsize=8)
-def _parsed(place: Path, stamp: Stamp) -> tuple[Generation, ...]:
-    """What an index says; stamp: of its file, because it is parsed again only where that changed."""
+def _parsed(place: Path, stamp: Stamp) -> tuple[tuple[Generation, ...], dict[str, tuple[Stamp, str]]]:
+    """Generations, and stamps and sums of files that were read; stamp: of the index, which is parsed again if that changed."""
     try:
         found = json.loads(place.read_bytes())
         if found["version"] != INDEX_VERSION:
             raise ValueError(f"version {found['version']}, this one reads {INDEX_VERSION}")
-        return tuple(
+        told = tuple(
             Generation(
                 shards={
                     name: ((stamp[0], stamp[1], stamp[2]), marker) for name, (stamp, marker) in one["shards"].items()
@@ -77,6 +79,8 @@ def _parsed(place: Path, stamp: Stamp) -> tuple[Generation, ...]:
             )
             for one in found["generations"]
         )
+        read = {name: ((at[0], at[1], at[2]), str(sha)) for name, (at, sha) in found.get("read", {}).items()}
+        return told, read
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{place} cannot be read ({error}): remove {place.parent}, the parts have all rows") from error
 

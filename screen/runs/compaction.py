@@ -6,8 +6,9 @@ them (module `compacted`). Killed at any moment, readers see every committed row
 
 import fcntl
 import json
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,17 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.runs.compacted import INDEX, INDEX_VERSION, Generation, generations
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.layout import COMPACTED, EMPTY_PART, GENES, SHIFTS
-from rankshift.screen.runs.markers import stamped
+from rankshift.screen.runs.markers import Stamp, stamped
 from rankshift.screen.runs.shards import encodings
 from rankshift.screen.runs.sql import limited
-from rankshift.screen.runs.sums import sums_of
+from rankshift.screen.runs.sums import read_before, stamp_of, sums_of, trust
 from rankshift.screen.runs.views import literal, quoted
 from rankshift.screen.runs.writing import writing
 
 GROUP_ROWS = 1 << 17  # of a row group: what a query for one gene reads at least, a megabyte or two
 FILE_ROWS = 1 << 24  # of a file: some 200 MB
 GROWTH = 2  # a generation is written anew with what came after it, once that is half of it
+TICK = 100_000_000  # nanoseconds, more than a tick of any file system's clock but FAT's
 MEMORY = "1GB"  # of the sort; what is longer goes through temporary files beside the copy
 ORDER = {SHIFTS: ("perturbation", "cell"), GENES: ("perturbation", "affected", "cell", "cells")}
 
@@ -68,10 +70,13 @@ def compact(run: RunFolder) -> Compaction:
                 gathered, rows = {**merged.shards, **gathered}, rows + merged.rows
             folders = [SHIFTS] if run.manifest.gene_shifts is None else [SHIFTS, GENES]
             written = {folder: tuple(_sorted(path, folder, list(gathered))) for folder in folders}
-            sums = sums_of(place, [name for names in written.values() for name in names])
+            names = [name for names in written.values() for name in names]
+            stamps = {name: stamp_of(place / name) for name in names}
+            sums = sums_of(place, names)
+            trust(place, {name: (stamps[name], sums[name]["sha256"]) for name in names})
             told.append(Generation(shards=gathered, files=written, sums=sums))
         if tuple(told) != before:
-            _switch(place, told)
+            _switch(place, told, _settled(path, told))
         # Queries under way may still read what the index named until now; the next compaction removes it.
         _tidy(place, [*told, *before])
     named = [name for one in told for names in one.files.values() for name in names]
@@ -129,11 +134,22 @@ def _write(
     return batch
 
 
-def _switch(place: Path, told: Sequence[Generation]) -> None:
-    """From here on readers take these generations."""
+def _settled(run: Path, told: Sequence[Generation]) -> dict[str, tuple[Stamp, str]]:
+    """What was read here of the sorted files and of the run's own, so that no query reads all of them again.
+
+    A file that was written just now is left out, because what would be written to it within a tick of the clock of the file
+    system might leave its stamp as it is.
+    """
+    before = time.time_ns() - TICK
+    names = [f"{COMPACTED}/{name}" for one in told for name in one.sums] + sorted(p.name for p in run.glob("*.parquet"))
+    return {name: found for name, found in read_before(run, names).items() if found[0][1] < before}
+
+
+def _switch(place: Path, told: Sequence[Generation], read: Mapping[str, tuple[Stamp, str]]) -> None:
+    """From here on readers take these generations. read: files that they need not hold against their sums again."""
     entries = [{"files": one.files, "shards": one.shards, "sums": one.sums} for one in told]
     with writing(place.parent, place / INDEX) as temporary:
-        temporary.write_text(json.dumps({"version": INDEX_VERSION, "generations": entries}))
+        temporary.write_text(json.dumps({"version": INDEX_VERSION, "generations": entries, "read": read}))
 
 
 def _tidy(place: Path, told: Sequence[Generation]) -> None:

@@ -94,6 +94,20 @@ class RunFolder:
         check_run(self.path, self.manifest.more.get(FILES), found)
         return found
 
+    @property
+    def queried(self) -> dict[str, dict]:
+        """As `committed`, for readers of `files`: parts of which a compaction has all rows are not held against their sums."""
+        if self.mirror is not None:
+            return self.committed
+        told, found = generations(self.path), committed(self.path)
+        left = dict(found)
+        for one in told:
+            if one.stands(self.path, found):
+                for name in one.shards:
+                    left.pop(name, None)
+        check_run(self.path, self.manifest.more.get(FILES), left)
+        return found
+
     def files(self, folder: str, markers: Mapping[str, Marker], *, compacted: bool = True) -> list[Path]:
         """Files of `folder` (shifts or genes) that hold every row of the shards of these markers once.
 

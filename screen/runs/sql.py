@@ -138,6 +138,8 @@ def refusal(
 
 def _check_names(names: list[str]) -> None:
     """Refuse names that SQL would not take as they are, that views have, or that come twice."""
+    if not names:
+        return
     with duckdb.connect(":memory:") as connection:
         query = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
         reserved = {row[0] for row in connection.execute(query).fetchall()}

@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.layout import marker_path, part_path
-from rankshift.screen.runs.markers import Marker, committed_names, read_marker
+from rankshift.screen.runs.markers import Marker, Stamp, committed_names, read_marker
 from rankshift.screen.runs.writing import sweep_all
 
 FILES = "files"  # entry of a manifest and of a marker: {name within the run: its sum}
 THREADS = 4
 QUICK = 1 << 30  # bytes of a run that are read again for a query: a second; of larger runs only sizes are compared
 REMEMBERED = 200_000  # files; some 40 MB
-_known: dict[str, tuple[tuple[int, int, int], str, int]] = {}
+_known: dict[str, tuple[Stamp, str, int]] = {}
+_told: dict[str, tuple[Stamp, str]] = {}  # what another process found, see `trust`
 
 
 def sum_of(path: Path) -> dict[str, Any]:
@@ -37,12 +38,43 @@ def sums_of(run: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {name: sum_of(run / name) for name in names}
 
 
+def stamp_of(path: Path) -> Stamp:
+    """What changes with any writing to a file."""
+    state = os.stat(path)
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
+def trust(run: Path, found: Mapping[str, tuple[Stamp, str]]) -> None:
+    """Take over what a process found that read these files: stamp and sha256 by name. It counts while the stamp is the same."""
+    if len(_told) > REMEMBERED:
+        _told.clear()
+    _told.update({os.path.realpath(run / name): one for name, one in found.items()})
+
+
+def read_before(run: Path, names: Iterable[str]) -> dict[str, tuple[Stamp, str]]:
+    """Stamp and sha256 of those of these files that this process has read, or trusts."""
+    found = {}
+    for name in names:
+        key = os.path.realpath(run / name)
+        if key in _known:
+            found[name] = _known[key][:2]
+        elif key in _told:
+            found[name] = _told[key]
+    return found
+
+
 def damage(
-    run: Path, files: Mapping[str, Any], part: str | None = None, rows: int | None = None, *, sizes: bool = False
+    run: Path,
+    files: Mapping[str, Any],
+    part: str | None = None,
+    rows: int | None = None,
+    *,
+    sizes: bool = False,
+    anew: bool = False,
 ) -> str | None:
     """The first file of `files` that is not as it was written, and how; None if all are. part: the one that has `rows` rows.
 
-    sizes: compare these alone.
+    sizes: compare these alone. anew: trust no other process, read what this one has not read.
     """
     for name in {*files, *([] if part is None else [part])}:
         recorded = files.get(name)
@@ -51,7 +83,7 @@ def damage(
                 return f"{name} is gone or does not have its recorded size"
             continue
         try:
-            digest, there = _read_once(run / name, part == name)
+            digest, there = _read_once(run / name, part == name, anew)
         except (OSError, pa.ArrowException) as error:
             return f"{name} is gone or cannot be read ({type(error).__name__})"
         if isinstance(recorded, Mapping) and digest != recorded.get("sha256"):
@@ -61,12 +93,12 @@ def damage(
     return None
 
 
-def of_marker(run: Path, name: str, marker: Marker, *, sizes: bool = False) -> str | None:
+def of_marker(run: Path, name: str, marker: Marker, *, sizes: bool = False, anew: bool = False) -> str | None:
     """What is wrong with what a marker stands for, None if nothing is."""
     files = marker.get(FILES, {})
     if not isinstance(files, dict):
         return f"the marker of {name} is damaged"
-    return damage(run, files, part_path(Path(), name).as_posix(), marker["rows"], sizes=sizes)
+    return damage(run, files, part_path(Path(), name).as_posix(), marker["rows"], sizes=sizes, anew=anew)
 
 
 def check_run(run: Path, files: Any, markers: Mapping[str, Marker], *, whole: bool = False) -> None:
@@ -78,11 +110,11 @@ def check_run(run: Path, files: Any, markers: Mapping[str, Marker], *, whole: bo
         not whole
         and recorded_bytes(files) + sum(recorded_bytes(marker.get(FILES)) for marker in markers.values()) > QUICK
     )
-    if isinstance(files, dict) and (found := damage(run, files, sizes=sizes)) is not None:
+    if isinstance(files, dict) and (found := damage(run, files, sizes=sizes, anew=whole)) is not None:
         raise InputError(f"{run} is damaged ({found}): copy it again from where it was computed")
 
     def check(name: str) -> str | None:
-        return of_marker(run, name, markers[name], sizes=sizes)
+        return of_marker(run, name, markers[name], sizes=sizes, anew=whole)
 
     with ThreadPoolExecutor(THREADS) as threads:
         for name, found in zip(markers, threads.map(check, markers), strict=True):
@@ -123,12 +155,14 @@ def _remove(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-def _read_once(path: Path, table: bool) -> tuple[str, int]:
+def _read_once(path: Path, table: bool, anew: bool) -> tuple[str, int]:
     """sha256 of a file, and the rows of a table (-1 of others)."""
-    state = os.stat(path)
-    stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+    stamp = stamp_of(path)
     key = os.path.realpath(path)
     before = _known.get(key)
+    told = None if table or anew else _told.get(key)
+    if before is None and told is not None and told[0] == stamp:
+        return told[1], -1
     if before is None or before[0] != stamp:
         rows = pq.read_metadata(path).num_rows if table else -1
         before = (stamp, str(sum_of(path)["sha256"]), rows)

@@ -59,7 +59,7 @@ def views_of(run: RunFolder, schema: str | None = None, *, compacted: bool = Tru
     """
     prefix = "" if schema is None else f"{quoted(schema)}."
     statements = [] if schema is None else [f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};"]
-    markers = run.committed
+    markers = run.queried if compacted else run.committed
     for name, select in _selects(run, markers, prefix, compacted):
         statements.append(f"CREATE OR REPLACE VIEW {prefix}{name} AS {select};")
     return "\n".join(statements)
@@ -86,7 +86,7 @@ def absent(run: RunFolder, name: str) -> str | None:
             )
         except InputError as error:
             return str(error)
-        markers = run.committed
+        markers = run.queried
         if summary["committed"] != committed_mark(markers):
             judged = "".join(
                 f" --{option.replace('_', '-')} {value}"

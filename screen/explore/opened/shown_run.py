@@ -89,7 +89,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, name: str, number: int, run: 
         raise InputError(why)
     if not run.partial:
         run.check_whole("the pages of explore")
-    markers = run.committed
+    markers = run.queried
     if not sum(marker["rows"] for marker in markers.values()):
         raise InputError(
             f"{run.path} has no committed rows yet: wait for its first shard, or go on with rankshift resume"

@@ -18,7 +18,7 @@ import pytest
 
 import drawn_runs
 from rankshift.screen.errors import InputError
-from rankshift.screen.runs import compaction
+from rankshift.screen.runs import compaction, sums
 from rankshift.screen.runs.compacted import INDEX, generations
 from rankshift.screen.runs.compaction import compact
 from rankshift.screen.runs.layout import COMMITS, COMPACTED, GENES, SHIFTS, part_path
@@ -187,6 +187,34 @@ def test_where_its_files_are_damaged_the_parts_are_read(run):
     assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
     compact(run)
     assert "shard-000000" not in run.views
+
+
+def test_queries_hold_against_sums_what_they_read(run):
+    """Not the parts of which the sorted copy has all rows: whoever reads these is told."""
+    before = rows(run)
+    compact(run)
+    victim = part_path(run.path, "shard-000002")
+    victim.write_bytes(victim.read_bytes()[:-9])
+    assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
+    with pytest.raises(InputError, match=r"shard-000002\.parquet is gone or cannot be read"):
+        cell_rows(run, published=True).read_all()
+
+
+def test_what_the_compaction_has_read_is_not_read_again_to_be_checked(run, monkeypatch):
+    """A bit that a disk has turned leaves the time of the file as it is."""
+    monkeypatch.setattr(compaction, "TICK", -(10**12))  # as if the files had been there for long
+    compact(run)
+    victim = written(run, SHIFTS)[0]
+    about = victim.stat()
+    raw = bytearray(victim.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    victim.write_bytes(raw)
+    assert "shard-0" in run.views, "another time, another file: the parts are read"
+    os.utime(victim, ns=(about.st_atime_ns, about.st_mtime_ns))
+    monkeypatch.setattr(sums, "_known", {})  # as of a new process
+    assert "shard-0" not in run.views
+    (one,) = generations(run.path)
+    assert one.damage(run.path, whole=True) == f"{victim.name} does not have its recorded sha256"  # what verify asks
 
 
 def test_an_index_of_before_sums_were_kept_is_read(run):
