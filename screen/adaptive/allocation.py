@@ -82,15 +82,16 @@ class Verdict:
     """What a screen may say. finished bool [G]: all rows measured, so `estimate` is the full screen's mean.
 
     complete: did it come to its end, or did the budget end it? estimate float64 [G], half float64 [G]: of a 95 % interval, 0
-    where finished. missed: expected number of top genes that are not finished. explained: share of what rank and cell leave
-    open that the prediction explains. seen bool [N]. passes: spent. top int64: finished genes, the strongest first, as many as
-    were asked for where there are so many.
+    where finished. error float64 [G]: standard error of the measured rows' mean, NaN of fewer than two. missed: expected number
+    of top genes that are not finished. explained: share of what rank and cell leave open that the prediction explains. seen bool
+    [N]. passes: spent. top int64: finished genes, the strongest first, as many as were asked for where there are so many.
     """
 
     complete: bool
     finished: np.ndarray
     estimate: np.ndarray
     half: np.ndarray
+    error: np.ndarray
     missed: float
     explained: float
     seen: np.ndarray
@@ -254,12 +255,23 @@ def _verdict(race: _Race, now: Belief, trend: Trend, *, complete: bool) -> Verdi
         finished=finished,
         estimate=now.centre if wanted.highest else -now.centre,
         half=np.where(finished, 0.0, race.width * now.sd),
+        error=_errors(race),
         missed=race.missed if complete else float(wanted.chance(now)[~finished].sum()),
         explained=trend.explained,
         seen=race.seen,
         passes=race.spent,
         top=order[: min(wanted.top, int(finished.sum()))],
     )
+
+
+def _errors(race: _Race) -> np.ndarray:
+    """Standard error of the mean of every gene's measured rows, float64 [G], NaN of fewer than two."""
+    rows = np.flatnonzero(race.seen)
+    count, values = race.of.sums(rows), race.values[rows]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = race.of.sums(rows, values) / count
+        square = race.of.sums(rows, (values - mean[race.of.gene[rows]]) ** 2)
+        return np.where(count > 1, np.sqrt(square / (count - 1) / count), np.nan)
 
 
 def passes(of: Population, rows: np.ndarray) -> int:

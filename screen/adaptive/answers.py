@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.screen.adaptive.allocation import Verdict
-from rankshift.screen.adaptive.rows_of_run import RowsOfRun
+from rankshift.screen.adaptive.rows_of_run import RowsOfRun, asked_of
 from rankshift.screen.runs.layout import ANSWERS, PERTURBATIONS, VERDICT
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.writing import writing
@@ -16,7 +16,8 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None
 
     place: 1 for the strongest, of the genes asked for. state: finished (all cells measured, `mean` is the full screen's, the
     interval empty), estimated (`low` to `high` is a 95 % interval of what the full screen's mean would be) or untested (in too
-    few cells; nothing is said). cells: with the perturbation; measured: of these. The file keeps the verdict in words.
+    few cells; nothing is said). tied: can the gene not be told from the last of the list (`ties`)? cells: with the
+    perturbation; measured: of these. The file keeps the verdict in words.
     """
     of = rows.population
     count = pq.read_metadata(run.path / PERTURBATIONS).num_rows
@@ -30,6 +31,8 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None
     cells, measured = np.zeros(count, np.int64), np.zeros(count, np.int64)
     cells[at] = of.count
     measured[at] = of.sums(np.flatnonzero(verdict.seen))
+    tied = np.zeros(count, bool)
+    tied[at] = ties(verdict, asked_of(run).absolute)
     place = np.full(count, np.nan)
     place[at[verdict.top]] = np.arange(1, len(verdict.top) + 1)
     table = pa.table(
@@ -38,16 +41,32 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None
             "place": pa.array(place, pa.int32(), from_pandas=True),
             "state": pa.array(state.tolist()),
             **{name: pa.array(values, pa.float64(), from_pandas=True) for name, values in numbers.items()},
+            "tied": pa.array(tied, pa.bool_(), mask=state == "untested"),
             "cells": pa.array(cells, pa.int64(), mask=state == "untested"),
             "measured": pa.array(measured, pa.int64()),
         }
-    ).replace_schema_metadata({VERDICT: said(rows, verdict, top)})
+    ).replace_schema_metadata({VERDICT: said(rows, verdict, top, absolute=asked_of(run).absolute)})
     with writing(run.path, run.path / ANSWERS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     run.share(ANSWERS)
 
 
-def said(rows: RowsOfRun, verdict: Verdict, top: int) -> str:
+def ties(verdict: Verdict, absolute: bool) -> np.ndarray:
+    """bool [G]: genes that cannot be told from the last of the list, itself among them.
+
+    A finished gene whose mean lies within a standard error of its own from the last one's; an estimated one whose interval
+    reaches it. The noise floor is not measured in adaptive screens; in float32 it is far below any such error.
+    """
+    if not len(verdict.top):
+        return np.zeros(len(verdict.finished), bool)
+    signs = np.array([[1.0], [-1.0]]) if absolute else np.ones((1, 1))
+    values = signs * verdict.estimate
+    last = np.abs(verdict.estimate[verdict.top[-1]]) if absolute else verdict.estimate[verdict.top[-1]]
+    reach = np.where(verdict.finished, np.nan_to_num(verdict.error), verdict.half)
+    return (np.abs(values - last) <= reach).any(0)
+
+
+def said(rows: RowsOfRun, verdict: Verdict, top: int, *, absolute: bool = False) -> str:
     """The verdict as a person would say it."""
     share = verdict.passes / (rows.lists + rows.population.cells)
     words = [
@@ -55,6 +74,8 @@ def said(rows: RowsOfRun, verdict: Verdict, top: int) -> str:
         f"expected to miss {verdict.missed:.1f} of the top {top}",
         f"{share:.1%} of the passes of the full screen",
     ]
+    if (tied := int(ties(verdict, absolute).sum()) - 1) > 0:
+        words.insert(2, f"{tied:,} more cannot be told from the last of the list")
     if np.isfinite(verdict.explained):
         words.append(f"the prediction explains {verdict.explained:.2f} of what rank and cell leave open")
     return ("" if verdict.complete else "stopped by the budget: ") + "; ".join(words)

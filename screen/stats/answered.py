@@ -27,6 +27,10 @@ MEANINGS = {
     "mean": ("cosine", "of the wanted quantity over cells; where estimated, what the full screen is expected to find"),
     "low": ("cosine", "lower end of the 95 % interval of an estimated mean"),
     "high": ("cosine", "upper end of it"),
+    "tied": (
+        "yes or no",
+        "cannot be told from the last of the list: within its standard error, or its interval reaches it",
+    ),
     "cells": ("cells", "that have the perturbation"),
     "measured": ("cells", "of these that were measured"),
 }
@@ -42,13 +46,14 @@ def answered(run: Run) -> pa.Table:
     adaptive = run.manifest.adaptive
     assert adaptive is not None
     strength = f"abs(mean) {DOWN}" if adaptive.absolute else f"mean {DOWN if adaptive.highest else 'ASC'}"
+    there = run.sql("SELECT * FROM answers LIMIT 0").column_names
+    names = [name for name in MEANINGS if name in there]  # runs of before ties were said have no column of them
     table = run.sql(
-        f"SELECT {', '.join(MEANINGS)} FROM answers "
+        f"SELECT {', '.join(names)} FROM answers "
         f"ORDER BY place NULLS LAST, state = 'untested', {strength} NULLS LAST, perturbation"
     )
     schema = [
-        field.with_metadata({"unit": unit, "meaning": meaning})
-        for field, (unit, meaning) in zip(table.schema, MEANINGS.values(), strict=True)
+        field.with_metadata(dict(zip(("unit", "meaning"), MEANINGS[field.name], strict=True))) for field in table.schema
     ]
     return table.cast(pa.schema(schema))
 

@@ -26,6 +26,7 @@ MEASURES: tuple[Measure, ...] = (
     mean.MEASURE,
     shrunken.MEASURE,
     rank.MEASURE,
+    rank.TIES,
     rank_sum.MEASURE,
     alternatives.MEASURE,
     matched.MEASURE,

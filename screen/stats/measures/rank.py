@@ -13,6 +13,26 @@ def of_run(one: OneRun) -> Columns:
     return _ranks(one, one.ranked, one.highest_first)
 
 
+def ties(one: OneRun) -> Columns:
+    """Of every tested mean the first and the last rank whose means it cannot be told from; none with --by.
+
+    Told apart are means that differ by more than the error of this one, sd / sqrt(n), and more than the noise floor's p99.
+    """
+    if one.options.by is not None:
+        return {}
+    tested, gene, count = one.tested, one.seen.gene, one.seen.count
+    squares = np.bincount(gene, weights=(one.values - one.effect[gene]) ** 2, minlength=len(count))
+    error = np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1))
+    floor = (one.run.manifest.noise_floor or {}).get(one.column)
+    near = np.maximum(error, 0.0 if floor is None else floor.p99)[tested]
+    strength = (one.effect if one.highest_first else -one.effect)[tested]
+    falling = -np.sort(-strength)
+    out = {name: np.full(len(count), np.nan) for name in ("tied_first", "tied_last")}
+    out["tied_first"][tested] = np.searchsorted(-falling, -(strength + near), side="left") + 1
+    out["tied_last"][tested] = np.searchsorted(-falling, -(strength - near), side="right")
+    return out
+
+
 def of_contrast(two: TwoRuns) -> Columns:
     """Ranks of the differences, the lowest first."""
     return _ranks(two, two.effect if two.donors is None else two.donor_test.mean, False)
@@ -40,4 +60,21 @@ MEASURE = Measure(
     ),
     of_run=of_run,
     of_contrast=of_contrast,
+)
+
+TIES = Measure(
+    name="ties",
+    sentence=(
+        "Genes whose means differ by less than an error or the numerical noise cannot be separated: where a list of the "
+        "strongest K ends, those with tied_first <= K <= tied_last are tied with its last."
+    ),
+    columns=(
+        Column(
+            name="tied_first",
+            unit="rank",
+            meaning="the first rank whose mean is within this mean's standard error, or the noise floor where that is more",
+        ),
+        Column(name="tied_last", unit="rank", meaning="the last such rank"),
+    ),
+    of_run=ties,
 )

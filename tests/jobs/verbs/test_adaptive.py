@@ -114,6 +114,11 @@ def test_finished_genes_are_those_of_the_full_screen(done, whole):
     assert (estimated.measured < estimated.cells).all()
     inside = (estimated.low <= mean[estimated.index]) & (mean[estimated.index] <= estimated.high)
     assert inside.mean() >= 0.9
+    last = finished["mean"][finished.place == TOP].item()
+    error = by_gene.std()[finished.index] / np.sqrt(cells[finished.index])
+    assert ((finished["mean"] - last).abs() <= error * (1 + 1e-6)).tolist() == finished.tied.tolist()
+    assert ((estimated.low <= last) & (last <= estimated.high)).tolist() == estimated.tied.tolist()
+    assert answers.tied[answers.state == "untested"].isna().all()
     wanted = mean[cells >= 3].sort_values(ascending=False).index[:TOP]
     listed = answers.dropna(subset="place").sort_values("place")
     assert listed.place.tolist() == list(range(1, TOP + 1))
