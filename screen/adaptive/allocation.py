@@ -16,7 +16,7 @@ from rankshift.screen.adaptive.strata import BLOCKS, audited, blocks, pilot
 from rankshift.screen.adaptive.trend import Trend, fit
 from rankshift.screen.errors import InputError
 
-STRATA, MOST_STRATA = 6, 48  # genes a cell in the pilot, doubled while that pays
+STRATA, MOST_STRATA = 6, 24  # genes a cell in the pilot, doubled while that pays; 48 cost more than they saved
 PAYS = 2.0  # a larger pilot must be able to save that many times its rows
 PREDICTION = 8  # passes that the prediction of a cell counts for, with its backward pass
 NORMAL = 1.96  # half width of a 95 % interval of a normal, in standard deviations
@@ -83,8 +83,8 @@ class Verdict:
 
     complete: did it come to its end, or did the budget end it? estimate float64 [G], half float64 [G]: of a 95 % interval, 0
     where finished. error float64 [G]: standard error of the measured rows' mean, NaN of fewer than two. missed: expected number
-    of top genes that are not finished. explained: share of what rank and cell leave open that the prediction explains. seen bool
-    [N]. passes: spent. top int64: finished genes, the strongest first, as many as were asked for where there are so many.
+    of top genes that are not finished. explained: share of what rank and cell leave open that the prediction explains. seen
+    bool [N]. passes: spent. top int64: finished genes, the strongest first, as many as were asked for where there are so many.
     """
 
     complete: bool
