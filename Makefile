@@ -14,7 +14,7 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo quick test lint faults wheel bench gpu clean
+.PHONY: demo quick test lint fuzz faults wheel bench gpu clean
 demo: $(DEMO)
 	$(BIN)/rankshift demo
 
@@ -29,6 +29,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# So many damaged files of every kind that is read: docs/testing.md.
+N ?= 3000
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --n $(N) --seed $(SEED)
 
 # Screens, trainings and jobs are killed, stopped and moved away for so many minutes: docs/testing.md.
 MINUTES ?= 20

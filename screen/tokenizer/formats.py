@@ -4,6 +4,7 @@ It refuses what is no count matrix by saying what to give instead. Features othe
 """
 
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from rankshift.screen.tokenizer.endings import TABLES, is_zarr, mtx_of
 
 EXPRESSION = "Gene Expression"
 GENES = ("rna", "gex", "RNA", "GEX")  # usual names of the modality that holds genes
+DAMAGED = (  # what readers of other formats raise for files that are damaged, or laid out in another way
+    OSError, EOFError, zlib.error, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError,
+)  # fmt: skip
 _ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}", re.IGNORECASE)
 
 
@@ -33,7 +37,7 @@ def open_counts(path: Path, layer: str | None = None) -> Counts:
         return CountFile(path, layer)
     try:
         data, notes = read(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except DAMAGED as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read ({first_line(error)}): write it again, best as .h5ad") from error

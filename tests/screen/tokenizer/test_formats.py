@@ -183,9 +183,27 @@ def _half_a_folder(folder):
     return folder
 
 
+def _packed(folder, barcodes):
+    """A folder of Cell Ranger whose names of cells are these bytes."""
+    scipy.io.mmwrite(folder / "matrix.mtx", sp.csr_matrix(np.eye(2, dtype=int)))
+    (folder / "features.tsv").write_text("ENSG00000000001\tA\nENSG00000000002\tB\n")
+    (folder / "barcodes.tsv.gz").write_bytes(barcodes)
+    return folder
+
+
+def _cut_short(folder):
+    return _packed(folder, gzip.compress(b"a\nb\n")[:12])
+
+
+def _overwritten(folder):
+    return _packed(folder, gzip.compress(b"a\nb\n")[:10] + b"\xff" * 20)
+
+
 @pytest.mark.parametrize(
     ("make", "line"),
     [
+        (_cut_short, "cannot be read .*write it again, best as .h5ad"),
+        (_overwritten, "cannot be read .*write it again, best as .h5ad"),
         (_old_tenx, "no feature-barcode matrix of Cell Ranger 3 or later: write it as .h5ad"),
         (_renamed, "looks like an AnnData: call it .h5ad"),
         (_symbols, r"neither rows \(a, …\) nor columns are named by Ensembl ids"),
