@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rankshift.screen.adaptive.allocation import Verdict, Wanted, rounds
 from rankshift.screen.adaptive.population import Population, sorted_rows
 
 
@@ -111,3 +112,18 @@ def _tail(tail: str, count: int, rng: np.random.Generator) -> np.ndarray:
     else:
         found = np.where(rng.random(count) < 0.03, rng.normal(0, 5, count), rng.normal(0, 0.3, count))
     return found / found.std()
+
+
+def played(
+    of: Population, values: np.ndarray, wanted: Wanted, budget: int | None = None
+) -> tuple[list[tuple[str, tuple[int, ...]]], Verdict]:
+    """Play the rounds with these values: kind and rows of each, and what may be said in the end."""
+    plan = rounds(of, wanted, budget)
+    said = []
+    asked = next(plan)
+    while True:
+        said.append((asked.kind, tuple(asked.rows.tolist())))
+        try:
+            asked = plan.send((asked.rows, values[asked.rows]))
+        except StopIteration as end:
+            return said, end.value

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rankshift.screen.adaptive.any_effect import any_effect
 from rankshift.screen.adaptive.mixture import TINY, Belief, threshold
 from rankshift.screen.adaptive.model import belief
 from rankshift.screen.adaptive.population import Population
@@ -83,7 +84,8 @@ class Verdict:
 
     complete: did it come to its end, or did the budget end it? estimate float64 [G], half float64 [G]: of a 95 % interval, 0
     where finished. error float64 [G]: standard error of the measured rows' mean, NaN of fewer than two. missed: expected number
-    of top genes that are not finished. explained: share of what rank and cell leave open that the prediction explains. seen
+    of top genes that are not finished. p_value, fdr float64 [G]: of any effect (module `any_effect`), NaN where not finished.
+    explained: share of what rank and cell leave open that the prediction explains. seen
     bool [N]. passes: spent. top int64: finished genes, the strongest first, as many as were asked for where there are so many.
     """
 
@@ -92,6 +94,8 @@ class Verdict:
     estimate: np.ndarray
     half: np.ndarray
     error: np.ndarray
+    p_value: np.ndarray
+    fdr: np.ndarray
     missed: float
     explained: float
     seen: np.ndarray
@@ -230,7 +234,7 @@ def rounds(of: Population, wanted: Wanted, budget: int | None = None, known: Kno
         going = yield from race.measure("block", kept[of.gene] & (block[of.cell] <= number))
     if known is not None:
         race.take(known.rows, known.values)
-    return _verdict(race, race.believed(fitted, trend), trend, complete=going)
+    return _verdict(race, race.believed(fitted, trend), fitted, trend, complete=going)
 
 
 def _calibrated(race: _Race, checked: np.ndarray, before: Belief) -> tuple[float, float]:
@@ -246,9 +250,10 @@ def _calibrated(race: _Race, checked: np.ndarray, before: Belief) -> tuple[float
     return scale, max(NORMAL, width / scale)
 
 
-def _verdict(race: _Race, now: Belief, trend: Trend, *, complete: bool) -> Verdict:
+def _verdict(race: _Race, now: Belief, fitted: np.ndarray, trend: Trend, *, complete: bool) -> Verdict:
     of, wanted = race.of, race.wanted
     finished = of.sums(np.flatnonzero(race.seen)) == of.count
+    p, fdr = any_effect(of, race.values, fitted, finished)
     order = np.argsort(np.where(finished, -wanted.strength(now), np.inf), kind="stable")
     return Verdict(
         complete=complete,
@@ -256,6 +261,8 @@ def _verdict(race: _Race, now: Belief, trend: Trend, *, complete: bool) -> Verdi
         estimate=now.centre if wanted.highest else -now.centre,
         half=np.where(finished, 0.0, race.width * now.sd),
         error=_errors(race),
+        p_value=p,
+        fdr=fdr,
         missed=race.missed if complete else float(wanted.chance(now)[~finished].sum()),
         explained=trend.explained,
         seen=race.seen,

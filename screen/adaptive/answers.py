@@ -16,18 +16,20 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None
 
     place: 1 for the strongest, of the genes asked for. state: finished (all cells measured, `mean` is the full screen's, the
     interval empty), estimated (`low` to `high` is a 95 % interval of what the full screen's mean would be) or untested (in too
-    few cells; nothing is said). tied: can the gene not be told from the last of the list (`ties`)? cells: with the
-    perturbation; measured: of these. The file keeps the verdict in words.
+    few cells; nothing is said). p_value, fdr: of any effect of a finished gene (module `any_effect`). tied: can the gene not be
+    told from the last of the list (`ties`)? cells: with the perturbation; measured: of these. The file keeps the verdict in
+    words.
     """
     of = rows.population
     count = pq.read_metadata(run.path / PERTURBATIONS).num_rows
     at = rows.perturbation
     state = np.full(count, "untested", dtype=object)
     state[at] = np.where(verdict.finished, "finished", "estimated")
-    numbers = {name: np.full(count, np.nan) for name in ("mean", "low", "high")}
+    numbers = {name: np.full(count, np.nan) for name in ("mean", "low", "high", "p_value", "fdr")}
     numbers["mean"][at] = verdict.estimate
     open_ = np.where(verdict.finished, np.nan, verdict.half)
     numbers["low"][at], numbers["high"][at] = verdict.estimate - open_, verdict.estimate + open_
+    numbers["p_value"][at], numbers["fdr"][at] = verdict.p_value, verdict.fdr
     cells, measured = np.zeros(count, np.int64), np.zeros(count, np.int64)
     cells[at] = of.count
     measured[at] = of.sums(np.flatnonzero(verdict.seen))

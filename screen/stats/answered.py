@@ -27,6 +27,11 @@ MEANINGS = {
     "mean": ("cosine", "of the wanted quantity over cells; where estimated, what the full screen is expected to find"),
     "low": ("cosine", "lower end of the 95 % interval of an estimated mean"),
     "high": ("cosine", "upper end of it"),
+    "p_value": ("probability", "t test that a finished gene does no more than its cells and ranks do to any gene"),
+    "fdr": (
+        "probability",
+        "Benjamini-Hochberg of it over all genes in enough cells, those that are not finished as p = 1",
+    ),
     "tied": (
         "yes or no",
         "cannot be told from the last of the list: within its standard error, or its interval reaches it",

@@ -404,7 +404,8 @@ def test_every_verb_says_what_is_finished_and_what_estimated(done, whole, tmp_pa
         assert table.place[:TOP].tolist() == list(range(1, TOP + 1))
         for name in ("state", "mean", "low", "high", "cells", "measured"):
             pd.testing.assert_series_equal(table[name], answers[name][table.index], check_dtype=False)
-        assert set(table.columns) & {"fdr", "hit", "p"} == set()
+        assert "hit" not in table
+        assert (table.p_value.notna() == (table.state == "finished")).all()
     assert run_command(["export", str(done), "--out", str(tmp_path / "a.xlsx")]) == 0
     sheet = pd.read_excel(tmp_path / "a.xlsx", sheet_name="answers").set_index("gene_ids")
     assert (sheet.state == answers.state[sheet.index]).all()

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn_tables import Regime, Table, draw
+from drawn_tables import Regime, Table, draw, played
 
 from rankshift.screen.adaptive.allocation import Verdict, Wanted, passes, pilot_passes, preparation, rounds
-from rankshift.screen.adaptive.population import Population, sorted_rows
+from rankshift.screen.adaptive.population import sorted_rows
 from rankshift.screen.adaptive.strata import audited
 from rankshift.screen.errors import InputError
 
@@ -19,20 +19,6 @@ TOP = 30
 @pytest.fixture(scope="module")
 def tables() -> list[Table]:
     return [draw(SMALL, seed, min_cells=5) for seed in range(3)]
-
-
-def played(
-    of: Population, values: np.ndarray, wanted: Wanted, budget: int | None = None
-) -> tuple[list[tuple[str, tuple[int, ...]]], Verdict]:
-    plan = rounds(of, wanted, budget)
-    said = []
-    asked = next(plan)
-    while True:
-        said.append((asked.kind, tuple(asked.rows.tolist())))
-        try:
-            asked = plan.send((asked.rows, values[asked.rows]))
-        except StopIteration as end:
-            return said, end.value
 
 
 def strongest(values: np.ndarray, top: int = TOP) -> set[int]:
