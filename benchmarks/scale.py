@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 import benchmarks
 from benchmarks.models import bundle_of, draw_cells
+from rankshift.screen.engine.write import GROUP
+from rankshift.screen.runs.layout import CELLS
 from rankshift.screen.runs.run import Run
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # no package holds drawn_runs.py, which tests share
@@ -91,6 +94,15 @@ def report(what: str, found: dict[str, float]) -> None:
     )
 
 
+def regroup(path: Path) -> None:
+    """Cells in row groups of as many as a screen writes; they were drawn part by part."""
+    made = path.with_name("regrouped.parquet")
+    with pq.ParquetFile(path) as cells, pq.ParquetWriter(made, cells.schema_arrow, compression="zstd") as writer:
+        for batch in cells.iter_batches(GROUP):
+            writer.write_batch(batch, row_group_size=GROUP)
+    made.replace(path)
+
+
 def queries(run: Path, kind: str, rounds: int) -> None:
     """Ask each query in processes of their own; the quickest round is told."""
     for name, query in QUERIES.items():
@@ -112,6 +124,7 @@ def rows_of(folder: Path, rows: int, rounds: int) -> None:
     if not path.exists():
         cells = -(-rows // PER_CELL)
         Atlas(cells=cells, genes=GENES, per_cell=PER_CELL).run(path)
+        regroup(path / CELLS)
     run = Run.open(path)
     shutil.rmtree(path / "compacted", ignore_errors=True)
     size = sum(part.stat().st_size for part in (path / "shifts").iterdir())

@@ -1,9 +1,11 @@
 """The shards of a run as work for workers. The commit decides whether a shard is done, never a return value."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rankshift.jobs.executor.compacting import Compacting
 from rankshift.jobs.executor.executor import Executor
 from rankshift.jobs.executor.fan_out import Done
 from rankshift.jobs.pool.model_cache import ModelCache
@@ -15,10 +17,20 @@ from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.shards import Shard
 
 
-def fan_out(screener: Screener, bundle: Path | str, executor: Executor, done: Done = lambda n: None) -> None:
-    """Compute the missing shards of a run, and its noise floor, by an executor; `done` is told rows as they come."""
-    work = ShardWork(screener, bundle)
-    executor.map(work, done)
+def fan_out(
+    screener: Screener,
+    bundle: Path | str,
+    executor: Executor,
+    done: Done = lambda n: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Compute the missing shards of a run, and its noise floor, by an executor; `done` is told rows as they come.
+
+    A run of many parts is compacted meanwhile.
+    """
+    with Compacting(screener.run, say) as compacting:
+        work = ShardWork(screener, bundle, compacting.told)
+        executor.map(work, done)
     if screener.run.manifest.noise_floor is None:
         screener.run.record(noise_floor=executor.call(measure_noise_floor, work.job))
 
@@ -55,8 +67,10 @@ class ShardJob:
 class ShardWork:
     """The shards that a run misses, by their index."""
 
-    def __init__(self, screener: Screener, bundle: Path | str) -> None:
-        self._screener, self.job = screener, ShardJob(screener, bundle)
+    def __init__(
+        self, screener: Screener, bundle: Path | str, committed: Callable[[int], None] = lambda rows: None
+    ) -> None:
+        self._screener, self.job, self._committed = screener, ShardJob(screener, bundle), committed
         self.todo = deque(shard.index for shard in missing(screener))
 
     def piece(self, number: int) -> Any:
@@ -64,7 +78,8 @@ class ShardWork:
         return self._screener.shards[number]
 
     def keep(self, number: int, result: Any) -> None:
-        """Nothing to keep: the shard is on disk."""
+        """Nothing to keep: the shard is on disk, with so many rows."""
+        self._committed(result)
 
     def survived(self, number: int) -> bool:
         """Is the shard committed?"""

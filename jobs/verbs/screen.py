@@ -192,7 +192,7 @@ def _compute(
         already = rows - sum(shard.lists for shard in left)
         if left or run.manifest.noise_floor is None:
             with progress("perturbations", rows, already) as done:
-                fan_out(screener, bundle, there, done)
+                fan_out(screener, bundle, there, done, say)
     elif screener.run.partial:
         return compute_adaptive(screener, hands, out, say, budget)
     else:

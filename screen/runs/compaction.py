@@ -6,6 +6,7 @@ them (module `compacted`). Killed at any moment, readers see every committed row
 
 import fcntl
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from rankshift.screen.runs.sums import read_before, stamp_of, sums_of, trust
 from rankshift.screen.runs.views import literal, quoted
 from rankshift.screen.runs.writing import writing
 
+LOCK = ".lock"
 GROUP_ROWS = 1 << 17  # of a row group: what a query for one gene reads at least, a megabyte or two
 FILE_ROWS = 1 << 24  # of a file: some 200 MB
 GROWTH = 2  # a generation is written anew with what came after it, once that is half of it
@@ -84,6 +86,16 @@ def compact(run: RunFolder) -> Compaction:
     return Compaction(shards=len(new), rows=_rows(new), files=len(named), bytes=size)
 
 
+def clear(run: Path) -> None:
+    """Remove what a compaction that was killed has left in the midst of writing; what readers see stays as it is."""
+    place = run.resolve() / COMPACTED
+    if place.is_dir():
+        with suppress(InputError), _alone(place):  # whoever compacts now tidies up as well
+            for path in place.glob(".*"):
+                if path.name != LOCK:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _rows(shards: dict) -> int:
     return sum(int(marker["rows"]) for _, marker in shards.values())
 
@@ -91,7 +103,7 @@ def _rows(shards: dict) -> int:
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """Refuse a second compaction of the same run at once; the lock of a process that died is gone with it."""
-    with (place / ".lock").open("a") as lock:
+    with (place / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -154,7 +166,7 @@ def _switch(place: Path, told: Sequence[Generation], read: Mapping[str, tuple[St
 
 def _tidy(place: Path, told: Sequence[Generation]) -> None:
     """Remove files that no generation names, also those of compactions that were killed."""
-    named = {INDEX, ".lock", *(name for one in told for names in one.files.values() for name in names)}
+    named = {INDEX, LOCK, *(name for one in told for names in one.files.values() for name in names)}
     for path in sorted(place.rglob("*"), reverse=True):
         if path.relative_to(place).parts[0] not in named:
             with suppress(OSError):

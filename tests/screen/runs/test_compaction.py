@@ -2,14 +2,13 @@
 
 import fcntl
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import signal
+import subprocess
 import sys
-import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,9 +23,10 @@ from rankshift.screen.runs.compaction import compact
 from rankshift.screen.runs.layout import COMMITS, COMPACTED, GENES, SHIFTS, part_path
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.aggregate_tables import cell_rows
+from support import Halt
 
 SHARDS, CELLS, PER_CELL = 6, 60, 40
-RANDOM_KILLS = int(os.environ.get("RANKSHIFT_KILLS", "12"))  # 200 by hand
+KILLS = int(os.environ.get("RANKSHIFT_KILLS", "25"))  # 200 by hand
 
 
 @pytest.fixture(scope="module")
@@ -258,81 +258,124 @@ def test_two_at_once_are_refused(run):
             compact(run)
 
 
-def _work(path: str, step: int | None) -> None:
-    """Compact, and die without a trace at the step: before it opens, renames, removes or makes something of the run."""
-    left = step
+class Killed(BaseException):
+    """Stands for the end of a process."""
 
-    def watch(event: str, arguments: tuple) -> None:
-        nonlocal left
-        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
+
+class Steps:
+    """Counts what a block does to the files of a run, and from step `last` on lets nothing happen any more.
+
+    Neither that step nor any that tidies up behind it: on the disk it is as if the process had been killed there.
+    """
+
+    def __init__(self) -> None:
+        self._path, self._last, self.count = "", 0, 0
+
+    def watch(self, event: str, arguments: tuple) -> None:
+        """An audit hook, which cannot be taken back: it does nothing but in `within`."""
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree") or (
             event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
         )
-        if left is not None and changes and path in str(arguments[0]):
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
+        # What is removed within an open folder is named without it.
+        if self._path and changes and (self._path in str(arguments[0]) or not os.path.isabs(str(arguments[0]))):
+            self.count += 1
+            if self.count > self._last:
+                raise Killed
 
-    sys.addaudithook(watch)
-    compact(Run.open(Path(path)))
-
-
-def _kill_at(context, path: Path, step: int | None = None, after: float | None = None) -> bool:
-    """Compact in a process of its own that dies; True where it was done before."""
-    process = context.Process(target=_work, args=(str(path), step))
-    process.start()
-    if after is not None:
-        timer = threading.Timer(after, process.kill)
-        timer.start()
-    process.join(60)
-    if after is not None:
-        timer.cancel()
-    assert process.exitcode in (0, -signal.SIGKILL)
-    return process.exitcode == 0
+    @contextmanager
+    def within(self, path: Path, last: int) -> Iterator[None]:
+        self._path, self._last, self.count = str(path.resolve()), last, 0
+        try:
+            yield
+        finally:
+            self._path = ""
 
 
 @pytest.fixture(scope="module")
-def children():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rankshift.screen.runs.compaction", __name__])
-    return context
+def steps() -> Steps:
+    made = Steps()
+    sys.addaudithook(made.watch)
+    return made
+
+
+def _dies(run: Run, steps: Steps, last: int) -> bool:
+    """Compact, and die after so many changes; False where it was done before."""
+    try:
+        with steps.within(run.path, last):
+            compact(Run.open(run.path))
+    except Killed:
+        return True
+    return False
+
+
+def _begin_with(run: Run, kept: dict[str, str], compacted: set[str]) -> None:
+    """A run whose shards are all there, and of which these are compacted in one generation; none: nothing is."""
+    shutil.rmtree(run.path / COMPACTED, ignore_errors=True)
+    for name in kept.keys() - compacted:
+        (run.path / COMMITS / f"{name}.json").unlink()
+    if compacted:
+        compact(Run.open(run.path))
+    for name, text in kept.items():
+        if name not in compacted:
+            (run.path / COMMITS / f"{name}.json").write_text(text)
+
+
+def _markers(run: Run) -> dict[str, str]:
+    return {name: (run.path / COMMITS / f"{name}.json").read_text() for name in run.done}
+
+
+def _same(run: Run, whole: tuple[pa.Table, pa.Table], kept: dict[str, str]) -> None:
+    """Queries see the same rows, and a resume the same shards."""
+    assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
+    assert _markers(run) == kept
 
 
 @pytest.mark.slow
-def test_killed_before_any_change_it_makes_nothing_changes(run, children):
+@pytest.mark.parametrize("there", [0, 3], ids=["first", "merged"])
+def test_killed_before_any_change_it_makes_nothing_changes(run, steps, there):
     """First with nothing compacted, then with a generation there that is to be merged."""
-    whole, markers = rows(run), run.committed
-    kept = {name: (run.path / COMMITS / f"{name}.json").read_text() for name in markers}
-    for first in (True, False):
-        step, done = 0, False
-        while not done:
-            shutil.rmtree(run.path / COMPACTED, ignore_errors=True)
-            if not first:
-                uncommit(run, 3, 4, 5)
-                compact(run)
-                for name, text in kept.items():
-                    (run.path / COMMITS / f"{name}.json").write_text(text)
-            done = _kill_at(children, run.path, step)
-            assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True)), step
-            assert run.committed == markers
-            step += 1
-        assert step > 5
+    whole, kept = rows(run), _markers(run)
+    last = 0
+    _begin_with(run, kept, set(sorted(kept)[:there]))
+    while _dies(run, steps, last):
+        _same(run, whole, kept)
+        last += 1
+        _begin_with(run, kept, set(sorted(kept)[:there]))
+    assert last > 8, "a compaction makes its folder, opens its lock, writes two sorted files and the index"
+    _same(run, whole, kept)
     compact(run)
     assert not list((run.path / COMPACTED).glob(".*.tmp"))
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_nothing_changes(run, children):
-    whole, markers = rows(run), run.committed
-    began = time.perf_counter()
-    assert _kill_at(children, run.path)
-    took = time.perf_counter() - began
-    moments = random.Random(0)
-    for _ in range(RANDOM_KILLS):
-        if moments.random() < 0.5:
-            shutil.rmtree(run.path / COMPACTED, ignore_errors=True)
-        _kill_at(children, run.path, after=moments.uniform(0, took))
-        assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
-        assert run.committed == markers
+def test_killed_again_and_again_nothing_changes(run, steps):
+    """What one has left behind meets the next. Shards compacted before and the moment of the end are drawn."""
+    whole, kept = rows(run), _markers(run)
+    drawn = random.Random(0)
+    for _ in range(KILLS):
+        if drawn.random() < 0.3:
+            _begin_with(run, kept, set(drawn.sample(sorted(kept), drawn.randrange(SHARDS))))
+        _dies(run, steps, drawn.randrange(30))
+        _same(run, whole, kept)
     compact(run)
     assert "shard-0" not in run.views
-    assert all(a.equals(b) for a, b in zip(rows(run), whole, strict=True))
+    _same(run, whole, kept)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_as_the_index_takes_its_place_changes_nothing(run):
+    whole, kept = rows(run), _markers(run)
+    halt = Halt(run.path.resolve() / COMPACTED / INDEX)
+    program = (
+        "import sys; from rankshift.screen.runs.compaction import compact; from rankshift.screen.runs.run import Run; "
+    )
+    process = subprocess.Popen([sys.executable, "-c", f"{program}compact(Run.open(sys.argv[1]))", str(run.path)])
+    assert halt.wait() == process.pid
+    _same(run, whole, kept)
+    process.kill()
+    process.wait()
+    halt.lift()
+    _same(run, whole, kept)
+    compact(run)
+    assert not list((run.path / COMPACTED).glob(".*.tmp"))
+    _same(run, whole, kept)
