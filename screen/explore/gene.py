@@ -24,7 +24,7 @@ def find(session: Session, shown: ShownRun, words: str) -> dict[str, list]:
     """
     first = quoted(shown.quantity(None).name)
     rows = session.ask(
-        f"""SELECT m.perturbation, m.symbols, m.gene_ids, m.cells FROM {kept("means", shown.number)} m JOIN (
+        f"""SELECT m.perturbation, m.symbols, m.gene_ids, m.cells FROM {shown.table} m JOIN (
             SELECT perturbation, min(CASE WHEN name = $words THEN 0 WHEN starts_with(name, $words) THEN 1 ELSE 2 END) AS near
             FROM {GENES} WHERE run = {shown.number} AND contains(name, $words) GROUP BY 1) g
             ON g.perturbation = m.perturbation ORDER BY g.near, abs(m.{first}) DESC NULLS LAST, m.perturbation LIMIT {FOUND}""",
@@ -34,10 +34,10 @@ def find(session: Session, shown: ShownRun, words: str) -> dict[str, list]:
 
 
 def number_of(session: Session, shown: ShownRun, name: str) -> int:
-    """The number of the perturbation with these gene ids or symbols; raises InputError where the run has no rows of one."""
+    """The number of the perturbation with these gene ids or symbols; raises InputError where the run's table has none."""
     found = first_row(
         session.ask(
-            f"""SELECT perturbation FROM {kept("means", shown.number)}
+            f"""SELECT perturbation FROM {shown.table}
                 WHERE upper($name) IN (upper(gene_ids), upper(symbols)) ORDER BY 1 LIMIT 1""",
             {"name": name},
         )
@@ -52,7 +52,7 @@ def gene(session: Session, shown: ShownRun, number: int, quantity: str | None, b
 
     row: its row of the table. place: 1 for the largest mean of `quantity`, of `of` perturbations. sample: single cells, by
     values of the obs column `by`. groups: n, mean, sd, median and quartiles by its values. arms: the same genes in all runs.
-    own: rows of the user's tables.
+    own: rows of the user's tables. Of a gene that an adaptive run has not finished there is no place and no cell.
     """
     one, by = shown.quantity(quantity), shown.group(by)
     column = quoted(one.name)
@@ -61,8 +61,9 @@ def gene(session: Session, shown: ShownRun, number: int, quantity: str | None, b
         return None
     place = first_row(
         session.ask(
-            f"SELECT count_if({column} > (SELECT {column} FROM {shown.table} WHERE perturbation = $n)) + 1 AS place, "
-            f'count({column}) AS "of" FROM {shown.table}',
+            f"SELECT CASE WHEN any_value(own) IS NOT NULL THEN count_if({column} > own) + 1 END AS place, "
+            f'count({column}) AS "of" FROM {shown.table}, '
+            f"(SELECT {column} AS own FROM {shown.table} WHERE perturbation = $n)",
             {"n": number},
         )
     )

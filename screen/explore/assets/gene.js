@@ -40,6 +40,8 @@ function nothing(run) {
 function sentence(found, run, quantity) {
   const { row, place, of } = found;
   const mean = row[quantity.name];
+  if (row.state === "untested") return `${row.symbols} is in too few cells: this adaptive screen measured nothing of it and says nothing.`;
+  if (row.state === "estimated") return `${row.symbols} is estimated by this adaptive screen: the 95 % interval of the mean that was ranked is ${short(row.estimated_low)} to ${short(row.estimated_high)}. Its cells were measured in part and are not shown.`;
   const pair = row.symbols.includes("+") ? "together " : "";
   const spread = row[`${quantity.name}_sd`] === null ? "" : `, SD between cells ${short(row[`${quantity.name}_sd`])}`;
   const verb = { delete: "Deleting", overexpress: "Overexpressing", activate: "Activating", inhibit: "Inhibiting" }[row.kind] ?? "Perturbing";

@@ -127,7 +127,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, name: str, number: int, run: 
     )
     connection.execute(f"""INSERT INTO {GENES} SELECT DISTINCT {number}, perturbation, upper(name) FROM (
         SELECT perturbation, unnest(list_concat(string_split(gene_ids, '+'), string_split(symbols, '+'))) AS name
-        FROM {kept("means", number)})""")
+        FROM {f"{shown.schema}perturbations" if run.partial else kept("means", number)})""")
     return ShownRun(
         name=name,
         number=number,

@@ -452,7 +452,10 @@ def test_cells_of_a_gene_are_shown_where_all_of_them_were_measured(done):
         assert "adaptive" in about.about(session, "1")["runs"][0]["notes"][0]
         for state, found in first.items():
             number = int(answers.perturbation[answers.gene_ids == found].iloc[0])
-            assert (gene.gene(session, shown, number, None, None)["total"] > 0) == (state == "finished")
+            page = gene.gene(session, shown, number, None, None)
+            assert (page["total"] > 0) == (page["place"] is not None) == (state == "finished")
+            assert gene.number_of(session, shown, found) == number
+            assert number in gene.find(session, shown, found)["perturbation"]
 
 
 @pytest.mark.parametrize("verb", [run_in_python, screen], ids=["here", "workers=0"])
