@@ -15,7 +15,7 @@ from rankshift.screen.stats.answered import MEANINGS, answered, facts, sentences
 ASSETS = Path(__file__).parent / "assets"
 NEAREST = 200  # estimated genes that are named, those whose interval reaches farthest towards the list
 WIDTH, HEIGHT, EDGE = 1040, 360, 12  # of the picture, in pixels
-COLUMNS = ("place", "symbols", "gene_ids", "state", "mean", "low", "high", "cells", "measured")
+COLUMNS = ("place", "symbols", "gene_ids", "state", "mean", "low", "high", "fdr", "tied", "cells", "measured")
 
 
 def adaptive_page(run: Run) -> str:
@@ -31,10 +31,12 @@ def adaptive_page(run: Run) -> str:
     low, high = (estimated[name].to_numpy(zero_copy_only=False) for name in ("low", "high"))
     reach = np.maximum(high, -low) if asked.absolute else high if asked.highest else -low
     near = estimated.take(np.argsort(-reach, kind="stable")[:NEAREST])
+    route = run.manifest.route
+    way = "" if route is None else f", {route.key} {route.start} → {route.goal}"
     query = f'rankshift query {shlex.quote(str(run.path))} "SELECT * FROM answers"'
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("adaptive.html").render(
-        title=f"{doing(str(run.manifest.perturb.kind))} single genes in {run.screened.cells.count:,} cells",
+        title=f"{doing(str(run.manifest.perturb.kind))} single genes in {run.screened.cells.count:,} cells{way}",
         version=version("rankshift"),
         answer=sentences(run, table),
         tables=[
@@ -54,12 +56,12 @@ def adaptive_page(run: Run) -> str:
 
 
 def _rows(table: pa.Table) -> list[tuple[str, list[str]]]:
-    return [(row["state"], [_text(row[name]) for name in COLUMNS]) for row in table.to_pylist()]
+    return [(row["state"], [_text(row.get(name)) for name in COLUMNS]) for row in table.to_pylist()]
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
