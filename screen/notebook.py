@@ -203,6 +203,7 @@ def run(
     per_cell: bool = False,
     gene_column: str | None = None,
     counts_layer: str | None = None,
+    background: int | None = None,
     top: int | None = None,
     bottom: bool = False,
     absolute: bool = False,
@@ -220,7 +221,7 @@ def run(
     """Screen cells in this process, without Ray, and return the run.
 
     cells: a token table, several or folders of them, `Cells` in memory, or an AnnData of raw counts. perturb: delete,
-    overexpress, or another kind of docs/perturbations.md; it and the keywords up to `counts_layer` are the options of
+    overexpress, or another kind of docs/perturbations.md; it and the keywords up to `background` are the options of
     `rankshift screen`; those from `top` to `continue_full` are of adaptive screens (docs/adaptive.md), None is their default
     of the command. say: told what there is to note, as genes that the vocabulary lacks. done: told how many perturbations
     were computed, as they come; without it a bar shows them. Raises InputError on whatever does not fit.

@@ -25,6 +25,10 @@ def screen(
     out: OutOption,
     perturb: Annotated[str, typer.Option(help=_either(list(KINDS)))],
     genes: Annotated[str, typer.Option(help="all, ids or symbols separated by commas, or files of them.")] = "all",
+    background: Annotated[
+        int | None,
+        typer.Option(help="Draw so many genes of like detection and rank beside the list, to hold it against."),
+    ] = None,
     how: Annotated[
         str, typer.Option(help="each gene by itself, all listed genes together, or pairs of them.")
     ] = "each",

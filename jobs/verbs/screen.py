@@ -63,6 +63,7 @@ def screen(
     per_cell: bool = False,
     gene_column: str | None = None,
     counts_layer: str | None = None,
+    background: int | None = None,
     top: int | None = None,
     bottom: bool = False,
     absolute: bool = False,

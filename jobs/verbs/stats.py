@@ -57,8 +57,8 @@ def stats(
         say(line)
     if result.summary and other is None and of_few(opened, result.summary["tested"]):
         say(
-            "the list of genes that was screened is small and tested against itself: screen --genes all, or add genes drawn "
-            "at random to the list, for something to compare with"
+            "the list of genes that was screened is small and tested against itself: screen --genes all, or the list with "
+            "--background 200, which draws genes of like detection and rank to hold it against"
         )
     if rows is not None:
         say(f"{out}: {rows:,} rows")

@@ -18,9 +18,10 @@ from rankshift.screen.runs.layout import SIMILARITY, shift_column
 class Options:
     """What the user asks of a screen; the fields are the options of `rankshift screen`.
 
-    genes: "all", or Ensembl ids or symbols, or files of them (module `gene_lists`). states: a states.json. token_budget: rows
-    of a batch, None for the device's default. `start` selects cells whose `state_key` equals it; without `states` the state
-    vectors are computed here. gene_column, counts_layer: of cells given as counts, as for `tokenize`.
+    genes: "all", or Ensembl ids or symbols, or files of them (module `gene_lists`); background: so many genes are drawn beside
+    them, to hold them against (module `background`). states: a states.json. token_budget: rows of a batch, None for the
+    device's default. `start` selects cells whose `state_key` equals it; without `states` the state vectors are computed here.
+    gene_column, counts_layer: of cells given as counts, as for `tokenize`.
     """
 
     perturb: str
@@ -48,6 +49,7 @@ class Options:
     per_cell: bool = False
     gene_column: str | None = None
     counts_layer: str | None = None
+    background: int | None = None
 
     @staticmethod
     def of(given: Mapping[str, Any]) -> "Options":
@@ -57,10 +59,12 @@ class Options:
     def __post_init__(self) -> None:
         if (self.by is not None or self.per_cell) and not self.gene_shifts:
             raise InputError("--by and --per-cell say how gene shifts are kept: add --gene-shifts")
-        for name in ("max_cells", "token_budget", "shard_tokens"):
+        for name in ("max_cells", "token_budget", "shard_tokens", "background"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, at least 1 is needed: give a positive number")
+        if self.background is not None and (self.genes == "all" or self.how != "each"):
+            raise InputError("--background draws genes beside a list of single genes: give --genes and --how each")
         if self.dtype not in ("auto", *PRECISIONS):
             raise InputError(f"dtype {self.dtype!r} is unknown: use one of auto, {', '.join(PRECISIONS)}")
         route = (self.state_key, self.start, self.goal)
@@ -124,7 +128,7 @@ class Adaptive:
 
     def check(self, options: Options) -> None:
         """Refuse what an adaptive screen does not do."""
-        for name in ("gene_shifts", "refill", "reference_overflow"):
+        for name in ("gene_shifts", "refill", "reference_overflow", "background"):
             if getattr(options, name):
                 raise InputError(f"--{name.replace('_', '-')} and --top exclude each other: leave out one of them")
         if options.how != "each":

@@ -1,23 +1,25 @@
 """The cells that a screen takes, and what they come to: lists, their lengths, operations. Nothing is computed by a model."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 
 from rankshift.screen.cells.cells import Cells, CellTable, blocks
 from rankshift.screen.cells.ragged import offsets_of
-from rankshift.screen.cells.select import select
+from rankshift.screen.cells.select import SEED, select
 from rankshift.screen.cells.stored import ChosenCells
 from rankshift.screen.encoder.cost import list_flops
 from rankshift.screen.engine.ask import Asked, Say
 from rankshift.screen.engine.options import Adaptive
 from rankshift.screen.errors import InputError
+from rankshift.screen.perturb.background import background
 from rankshift.screen.perturb.perturbation import edits_of, eligible
 from rankshift.screen.runs.shards import Shards, plan
 
 LEAST_GENES, MOST_SHARE = 200, 0.05  # fewer genes, or more of them wanted: a full screen costs little more than --top
+LISTED, BACKGROUND = "list", "background"  # panels of a screen with genes drawn beside a list
 STATE_CELLS = 1000  # cells per state embedding at most, as the published code's default (PS 3.7)
 
 
@@ -76,6 +78,8 @@ def select_cells(asked: Asked, say: Say) -> Selected:
         )
     # Genes that may move up into a list: no more of them than a perturbation deletes.
     cells = ChosenCells(table=asked.table, rows=rows, refill=perturb.most if perturb.refill else None)
+    if options.background is not None:
+        asked = _with_background(asked, cells, options.background)
     counts, present, digest, refilled = _surveyed(cells, asked)
     if perturb.refill:
         say(f"{refilled} of {len(cells)} cells refill from below the input limit")
@@ -100,6 +104,22 @@ def select_cells(asked: Asked, say: Say) -> Selected:
         digest=digest,
         state_cells=state_cells,
         state_labels=labels,
+    )
+
+
+def _with_background(asked: Asked, cells: CellTable, count: int) -> Asked:
+    """The list, and as a panel of their own genes that are drawn beside it."""
+    bundle, perturb, listed = asked.bundle, asked.perturb, asked.perturb.genes
+    assert listed is not None
+    if BACKGROUND in asked.panels:
+        raise InputError(f"a list is called {BACKGROUND}, as the genes of --background are: rename the file")
+    drawn = background(cells, listed, bundle.vocabulary.is_gene, count, SEED)
+    gene = bundle.vocabulary.gene_of
+    panels = asked.panels or {LISTED: [gene[token] for token in listed]}
+    return replace(
+        asked,
+        perturb=replace(perturb, genes=(*listed, *drawn)),
+        panels={**panels, BACKGROUND: [gene[token] for token in drawn]},
     )
 
 

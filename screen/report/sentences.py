@@ -115,7 +115,7 @@ def _limits(findings: Findings) -> Iterator[str]:
     if of_few(run, int(summary["tested"])):
         yield (
             "The list that was screened is short and tested against itself: what is typical is not known. Screen all genes, or "
-            "add genes drawn at random to the list."
+            "the list with --background 200."
         )
     for name in findings.ungrouped[:1]:
         yield (
