@@ -5,7 +5,7 @@ Memory holds one run of values; the disk 8 bytes for every value.
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,28 +27,39 @@ class GeneValues:
             np.ndarray
         ] = []  # of every chunk: where the values of each gene begin in the file, [genes + 1]
         self._written = 0
+        self._behind = ThreadPoolExecutor(1)  # sorts and writes while the next values are read
+        self._writing: Future[None] | None = None
 
     def add(self, gene: np.ndarray, value: np.ndarray) -> None:
         """Take values: gene int32 [n], value float64 [n]."""
         self._gathered.append((gene, value))
         self._count += len(gene)
         if self._count >= CHUNK:
-            self._write()
+            self._hand_over()
 
-    def _write(self) -> None:
-        gene, value = (np.concatenate(one) for one in zip(*self._gathered, strict=True))
+    def _hand_over(self) -> None:
+        """Let what was gathered be written, once what was handed over before is."""
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._behind.submit(self._write, self._gathered)
+        self._gathered, self._count = [], 0
+
+    def _write(self, gathered: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        gene, value = (np.concatenate(one) for one in zip(*gathered, strict=True))
         # A row of a matrix that is stored by column is sorted by counting.
         by_gene = sp.csr_matrix((value, gene, [0, len(gene)]), (1, self._genes)).tocsc()
         with self._path.open("ab") as file:
             by_gene.data.tofile(file)
         self._starts.append(by_gene.indptr.astype(np.int64) + self._written)
         self._written += len(gene)
-        self._gathered, self._count = [], 0
 
     def medians(self) -> np.ndarray:
         """float64 [genes]: the median of each gene, of an even number the middle between two; NaN of none."""
         if self._count:
-            self._write()
+            self._hand_over()
+        if self._writing is not None:
+            self._writing.result()
+        self._behind.shutdown()
         if not self._written:
             return np.full(self._genes, np.nan)
         starts = np.stack(self._starts)  # [chunks, genes + 1]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files import hdf5
 from rankshift.screen.files.hdf5 import HEAP, damaged_heap, open_hdf5
 
 
@@ -35,6 +36,15 @@ def test_a_heap_without_an_end_is_refused_before_the_library_looks_for_it(texts)
     assert damaged_heap(texts) == at
     with pytest.raises(InputError, match=f"is damaged \\(texts at byte {at:,} cannot be told apart\\)"):
         open_hdf5(texts, "h5ad")
+
+
+@pytest.mark.parametrize("piece", [1, 5, 11, 64])
+def test_heaps_are_found_wherever_a_file_is_cut_for_reading(texts, piece, monkeypatch):
+    monkeypatch.setattr(hdf5, "PIECE", piece)
+    raw = texts.read_bytes()
+    known = [at for at in range(len(raw)) if raw.startswith(HEAP, at)]
+    with texts.open("rb") as file:
+        assert list(hdf5._heaps(file, len(raw))) == known != []
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x07", b"\xff" * 8, struct.pack("<Q", 16), struct.pack("<Q", 2**40)])
