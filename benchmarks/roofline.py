@@ -2,10 +2,11 @@
 
     python -m benchmarks.roofline
 
-An operation takes max(FLOP / rate, bytes / bandwidth), and a perturbed list the sum of its operations: launches are taken
-to be hidden by large batches, weights to be read once a batch, a cell's own rows to stay in the cache. It measures
-nothing; what a machine really does is in results.csv. Operations are those of screen/encoder/ and kernels/, in their
-dtypes: products and attention in 16 bits, residual stream and LayerNorm in float32.
+An operation takes max(FLOP / rate, bytes / bandwidth), and a perturbed list the sum of its operations, or its share of the
+time that a host needs to launch those of its batch, whichever is longer. Weights are taken to be read once a batch, a cell's
+own rows to stay in the cache. It measures nothing; what a machine really does is in results.csv. Operations are those of
+screen/encoder/ and kernels/, in their dtypes: products and attention in 16 bits, residual stream and LayerNorm in float32.
+Launches of a batch, and bytes of a layer, are those that tests/screen/engine/test_launches.py counts.
 
 Legend: n rows of a list, D width, F inner width, V tokens of the vocabulary, P lists of a batch.
 """
@@ -42,6 +43,12 @@ SKIPS = {
 }
 SPLIT_BLOCK = 32  # lists that share keys in the first-layer kernel on a device (kernels/first_layer.py)
 BATCH_ROWS = 131_072  # rows of a batch that a screen takes by default on a GPU
+LAUNCHES = {  # of a batch of one cell, counted for 6 layers at the mean over genes and for 12 at <cls>
+    "V1-10M": 44,
+    "V2-104M": 90,
+    "V2-316M": 132,  # seven more for each of its six layers
+}
+HOST = 5e-6  # seconds of a host for a launch, assumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,9 @@ def operations(shape: Shape, n: int, *, skips: frozenset[str], half: bool, lists
     d, f, row = shape.width, shape.inner, n * shape.width
     size, bits = (2, "16") if half else (4, "32")  # of what products read and write
     residual = 4 if skips else size  # transformers in 16 bits has all in 16 bits, the engine keeps sums in float32
-    cast = row * (size + residual) * (size != residual)
-    normed = (residual + size + residual + 2 * residual) * row  # product added to the residual stream, then LayerNorm
+    passes = not (half and skips)  # of torch's, which our kernels have no need of
+    # torch: product added to the residual stream, then LayerNorm; kernel add_norm: both read and written, in 32 and 16 bits.
+    normed = ((4 * residual + size) if passes else (2 * residual + 2 * size)) * row
     if "copies" in skips:
         yield Operation("embedding", "memory", 0, residual * row)
     else:  # ids built and read; word rows gathered, positions added, types added, LayerNorm: each read and written
@@ -73,15 +81,15 @@ def operations(shape: Shape, n: int, *, skips: frozenset[str], half: bool, lists
         if "shared" in skips and i == 0:
             yield from shared_attention(shape, n, lists, SPLIT_BLOCK)
         else:
-            yield Operation("to 16 bits", "memory", 0, cast)
             yield Operation("q, k, v", "product" + bits, 6 * n * d * d, size * 4 * row)
             yield Operation("attention", "attention" + bits, 4 * n * n * d, size * 4 * row)
-            yield Operation("heads to rows", "memory", 0, size * 2 * row)
+            if passes:
+                yield Operation("heads to rows", "memory", 0, size * 2 * row)
         yield Operation("output", "product" + bits, 2 * n * d * d, size * 2 * row)
         yield Operation("add, LayerNorm", "memory", 0, normed)
-        yield Operation("to 16 bits", "memory", 0, cast)
         yield Operation("up", "product" + bits, 2 * n * d * f, size * n * (d + f))
-        yield Operation("activation", "memory", 0, size * 2 * n * f)
+        if passes:  # a product applies ReLU before it writes
+            yield Operation("activation", "memory", 0, size * 2 * n * f)
         yield Operation("down", "product" + bits, 2 * n * d * f, size * n * (d + f))
         yield Operation("add, LayerNorm", "memory", 0, normed)
     if "head" not in skips:
@@ -166,7 +174,9 @@ def predictions(shape: Shape, n: int) -> Iterator[tuple[str, dict[str, float], f
     ]
     for name, skips, half in ways:
         some = list(operations(shape, n, skips=skips, half=half, lists=max(1, BATCH_ROWS // n)))
-        yield name, {g: 1 / seconds(gpu, iter(some)) for g, gpu in GPUS.items()}, sum(o.flops for o in some) / 1e9
+        launched = next((LAUNCHES[m] * HOST * n / BATCH_ROWS for m, s in SHAPES.items() if s is shape and skips), 0.0)
+        speeds = {g: 1 / max(seconds(gpu, iter(some)), launched) for g, gpu in GPUS.items()}
+        yield name, speeds, sum(o.flops for o in some) / 1e9
 
 
 def table() -> str:

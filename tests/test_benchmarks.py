@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -99,6 +100,18 @@ def test_flops_of_transformers(roofline: ModuleType, model: str, tokens: int, he
     skips = frozenset() if head else frozenset({"head"})
     counted = sum(o.flops for o in roofline.operations(shape, tokens, skips=skips, half=False))
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize(("model", "each"), [("V1-10M", 56), ("V2-104M", 64)])
+def test_bytes_of_a_layer_are_those_that_are_counted(roofline: ModuleType, model: str, each: int) -> None:
+    """Of a token and dimension, as `test_launches.py` counts them: roofline's own layers are 5 and 4 full ones."""
+    skips, n = frozenset({"head"}), 100
+    shape = replace(roofline.SHAPES[model], framed=False)
+    five, four = (
+        sum(o.bytes for o in roofline.operations(replace(shape, layers=layers), n, skips=skips, half=True))
+        for layers in (5, 4)
+    )
+    assert (five - four) / (n * shape.width) == each
 
 
 @pytest.mark.parametrize("shared", [False, True])
