@@ -2,6 +2,7 @@
 
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from rankshift.jobs.executor.shard_work import ShardJob, ShardWork
 from rankshift.jobs.pool.model_cache import ModelCache
@@ -37,6 +38,9 @@ class PredictionWork(ShardWork):
     def piece(self, number: int) -> int:
         """The number of the file says it all."""
         return number
+
+    def keep(self, number: int, result: Any) -> None:
+        """Nothing to keep: the file is on disk."""
 
     def survived(self, number: int) -> bool:
         """Is the file there?"""
@@ -78,6 +82,9 @@ class RoundWork(ShardWork):
     def piece(self, number: int) -> int:
         """The place in the plan, which the worker has read."""
         return number
+
+    def keep(self, number: int, result: Any) -> None:
+        """Nothing to keep: the shard is on disk. Rounds have few parts, and are not compacted as they go."""
 
     @property
     def left(self) -> int:
