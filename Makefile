@@ -14,7 +14,7 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo quick test lint fuzz faults wheel bench gpu clean
+.PHONY: demo quick test lint docs fuzz faults wheel bench gpu clean
 demo: $(DEMO)
 	$(BIN)/rankshift demo
 
@@ -30,6 +30,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages as a site in build/site; a link that leads nowhere, or a page in no menu, is an error.
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --quiet --strict -f .ci/mkdocs.yml
+
 # So many damaged files of every kind that is read: docs/testing.md.
 N ?= 3000
 fuzz: $(READY)
@@ -40,6 +44,10 @@ MINUTES ?= 20
 SEED ?= 1
 faults: $(READY)
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED)
+
+# The site of the docs, in build/site: open index.html. A link that leads nowhere fails it.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f .ci/mkdocs.yml
 
 wheel: $(READY)
 	$(BIN)/python .ci/wheel.py
