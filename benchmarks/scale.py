@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 import benchmarks
 from benchmarks.models import bundle_of, draw_cells
+from benchmarks.paper import table
 from rankshift.screen.engine.write import GROUP
 from rankshift.screen.runs.layout import CELLS
 from rankshift.screen.runs.run import Run
@@ -189,7 +190,13 @@ def main() -> None:
     parser.add_argument("--cells", type=float, help="cells to prepare; left out where only --rows is given")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument(
+        "--paper", action="store_true", help="1e8 cells by arithmetic, from unit costs; measures nothing"
+    )
     args = parser.parse_args()
+    if args.paper:
+        print(table())
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

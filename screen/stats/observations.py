@@ -17,6 +17,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import one_line
 from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, SIMILARITY, part_path
 from rankshift.screen.runs.run import Run
+from rankshift.screen.runs.sql import limited
 from rankshift.screen.runs.views import literal, quoted
 
 BATCH = 1 << 20  # rows of a streamed batch
@@ -73,7 +74,7 @@ class Observations:
         perturbation, cell = np.empty(rows, np.int32), np.empty(rows, np.int32)
         values = {name: np.empty(rows, np.float32) for name in columns}
         used = 0
-        with duckdb.connect(":memory:", config={"preserve_insertion_order": True}) as connection:
+        with limited(preserve_insertion_order=True) as connection:
             query = f"SELECT cell, perturbation, {names} FROM read_parquet([{files}])"
             try:
                 for batch in connection.sql(query).to_arrow_reader(BATCH):
