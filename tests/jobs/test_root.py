@@ -5,6 +5,8 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import pytest
+
 import rankshift as rs
 from rankshift.jobs.cli import run_command
 from support import GOLDEN, ROWS
@@ -20,6 +22,7 @@ def test_names_are_there_and_load_when_used():
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command(capfd):
     done = subprocess.run([sys.executable, "-m", "rankshift", "--version"], capture_output=True, text=True, check=True)
     assert run_command(["--version"]) == 0
@@ -33,6 +36,7 @@ def test_a_screen_on_workers_takes_the_same_keywords():
         assert (here[name].kind, here[name].default) == (there[name].kind, there[name].default)
 
 
+@pytest.mark.slow
 def test_from_counts_to_an_answer_in_python(tmp_path):
     """The verbs of the command as functions: vocabulary, tokenize, pretrain, embed, run, stats."""
     quiet = {"say": lambda line: None}

@@ -70,6 +70,7 @@ def test_what_is_no_option_is_refused(text, message, tmp_path, capfd):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_cells_in_memory_are_named_on_the_command_line(bundles, tmp_path):
     from rankshift.screen import tokenize
 

@@ -150,6 +150,7 @@ def test_genes_outside_the_dictionary_are_left_out_with_a_warning(tmp_path):
     assert_same(values(files), golden(case["cell"]))
 
 
+@pytest.mark.slow
 def test_shifts_of_pairs_between_states(tmp_path):
     anchor = CASES["v1"]["delete_anchor"]["arguments"]["anchor_gene"]
     token = read_vocabulary(GOLDEN / "v1/token_dictionary.pkl").token_of(anchor)
@@ -479,6 +480,7 @@ def test_from_perturbation_to_the_table_with_nothing_but_these_classes(tmp_path)
     np.testing.assert_allclose(both.Test_avg_shift, both.Cosine_sim_mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_pairs_do_beyond_their_sum(tmp_path):
     case = CASES["v1"]["delete_anchor"]
     perturb("v1", tmp_path / "in", **case["arguments"])

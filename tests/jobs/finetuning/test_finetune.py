@@ -251,6 +251,7 @@ def test_the_encoder_begins_with_the_pretrained_weights(inputs):
         assert torch.equal(ours[f"bert.{name}"], value), name
 
 
+@pytest.mark.slow
 def test_regression_gives_numbers_in_the_label_s_unit(inputs, tmp_path):
     made = finetune(
         *inputs["v1"], tmp_path / "b", Finetuning(task="regression", label=("dose",), baseline=True, **FAST), **QUIET

@@ -119,6 +119,7 @@ def test_a_token_that_ray_wrote_for_all_is_closed(note, tmp_path, monkeypatch):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_ray_speaks_with_a_token_that_was_made_by_the_same_command(note, tmp_path):
     """`rankshift pool start` of a user without one: the mode that Ray reads when it is imported is that of the new token."""
     code = (

@@ -299,6 +299,7 @@ def test_any_bert_config(files, tmp_path, capfd):
             read_config(tmp_path / "config.json")
 
 
+@pytest.mark.slow
 def test_the_curve_ends_in_the_bundle(trained):
     rows = read_metrics(trained.path / "metrics" / "metrics.csv")
     facts = trained.config["pretraining"]

@@ -167,6 +167,7 @@ def test_what_is_refused(options, message, golden, bundles, tmp_path, capfd, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_beside_the_file(golden, bundles, tmp_path, capfd):
     line = ["embed", golden / "v1/cells.parquet", "--bundle", bundles["v1"], "--out", tmp_path / "x.h5ad"]
     pictures = ["--plot", tmp_path / "map.png", "--heat-map", tmp_path / "heat.svg", "--projection", "pca"]

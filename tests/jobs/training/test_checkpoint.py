@@ -50,6 +50,7 @@ def test_a_truncated_file_is_damaged(saved, kept):
             reading()
 
 
+@pytest.mark.slow
 def test_no_bit_of_it_changes_unseen(saved):
     folder, _, _ = saved
     raw = (folder / STATE).read_bytes()

@@ -204,6 +204,7 @@ def test_a_failing_export_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_folder_and_refuses_one_that_is_not_empty(bundles, tmp_path, capsys):
     run = screened("v1", "delete_all_cell_layer-1", bundles, tmp_path / "run", max_cells=2, gene_shifts=True)
     command = ["export", str(run.path), "--format", "reference", "--out", str(tmp_path / "out")]

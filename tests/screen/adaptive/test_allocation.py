@@ -84,6 +84,7 @@ def test_a_wrong_prediction_costs_passes_and_not_truth(tables):
     assert all(np.isnan(v.explained) for _, v in none)
 
 
+@pytest.mark.slow
 def test_the_order_of_rows_changes_nothing(tables):
     table = tables[1]
     of = table.population

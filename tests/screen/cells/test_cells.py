@@ -169,6 +169,7 @@ def test_a_truncated_table_is_refused(tmp_path, v1, keep):
 
 
 @pytest.mark.parametrize("name", ["c.parquet", "c.dataset"])
+@pytest.mark.slow
 def test_no_byte_of_a_table_of_ours_changes_unseen(name, tmp_path, v1):
     """Every byte in turn: the table is refused, or its cells are the same, as where the name of its own metadata changed."""
     path = tmp_path / name

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 BLOCKED = """
 import sys
 
@@ -18,6 +20,7 @@ print("imported")
 """
 
 
+@pytest.mark.slow
 def test_the_loop_needs_torch_numpy_and_arrow():
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == "imported\n", done.stderr[-2000:]

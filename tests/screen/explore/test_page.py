@@ -397,6 +397,7 @@ def test_a_gene_that_is_not_there_is_said(browser):
     assert text(browser, "#error") == "run down has no perturbation 'NOBODY': search for one of its genes"
 
 
+@pytest.mark.slow
 def test_the_system_decides_the_first_colours_and_figures_follow(address):
     with docs.chromium(docs.PHONE, dark=True) as driver:
         driver.address = address

@@ -166,6 +166,7 @@ def lines(got: Answer) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(got.text)))
 
 
+@pytest.mark.slow
 def test_tables_are_saved_as_csv(port, run):
     rows = lines(ask(port, "/download/table.csv?sort=cells"))
     assert [row["cells"] for row in rows] == ["6", "12", "12", "12"]

@@ -68,6 +68,7 @@ def test_files_without_a_seal_are_not_checked_and_cannot_be_sealed(tmp_path):
         seal(path)
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_stands_alone_is_sealed(tmp_path):
     path = tmp_path / "vocabulary.parquet"
     made = make_vocabulary({"<pad>": 0, "<mask>": 1, "ENSG00000000003": 2}, {"ENSG00000000003": 2.5})

@@ -57,6 +57,7 @@ def test_rows_without_room_in_a_sheet_are_counted(run, wanted, tmp_path, capsys,
     assert any(f"{left} perturbations of weaker effect" in str(row[0].value) for row in book["found"].iter_rows())
 
 
+@pytest.mark.slow
 def test_a_database_holds_every_row_and_needs_the_run_no_more(run, wanted, tmp_path):
     run.export(tmp_path / "r.duckdb")
     with duckdb.connect(str(tmp_path / "r.duckdb"), read_only=True) as there:

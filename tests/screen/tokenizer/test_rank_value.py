@@ -68,6 +68,7 @@ def one_row(values, medians=None, **change):
     return rank_rows(values, np.arange(n), *edges, total, genes, change.pop("limit", n + 2), **change)[0].tolist()
 
 
+@pytest.mark.slow
 def test_genes_come_by_falling_count_over_median():
     assert one_row(np.float32([1, 8, 3]), medians=[0.1, 4, 1]) == [0, 2, 1]
 
