@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -49,7 +50,10 @@ def setup(run: RunFolder, others: Mapping[str, RunFolder], tables: Mapping[str, 
 def connected(
     run: RunFolder, others: Mapping[str, RunFolder], tables: Mapping[str, Path]
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views of `setup` that can read what they name, and change none of its settings."""
+    """A connection with the views of `setup` that can read what they name, and change none of its settings.
+
+    Raises InputError where a file of the runs cannot be read any more while the block asks.
+    """
     statements = setup(run, others, tables)
     folders = [str(one.path.resolve()) for one in (run, *others.values())]
     with limited(python_enable_replacements=False) as connection:
@@ -67,7 +71,17 @@ def connected(
             connection.execute(f"SET {option} = {value}")
         for name, file in tables.items():
             _check_columns(connection, name, file)
-        yield connection
+        try:
+            yield connection
+        except duckdb.IOException as error:
+            raise _unreadable(error, [run, *others.values()]) from error
+
+
+def _unreadable(error: duckdb.IOException, runs: list[RunFolder]) -> InputError:
+    gone = next((run.path for run in runs if not run.path.exists()), None)
+    if gone is not None:
+        return InputError(f"{gone} was moved or removed while it was read: put it back, then give the command again")
+    return InputError(f"a file of the run cannot be read: {_message(error)}: continue the run with --resume")
 
 
 def _check_columns(connection: duckdb.DuckDBPyConnection, name: str, file: Path) -> None:
@@ -112,16 +126,25 @@ def ask(
         raise refusal(error, query, run, others) from error
 
 
+def _parts(error: Exception) -> dict[str, Any]:
+    """What DuckDB says of an error as JSON, by name; of others the message alone."""
+    try:
+        return dict(json.loads(str(error).partition(": ")[2]))
+    except ValueError:
+        return {"exception_message": str(error).removeprefix("Permission Error: ")}
+
+
+def _message(error: Exception) -> str:
+    """The message of an error of DuckDB, in one line."""
+    return " ".join(str(_parts(error).get("exception_message", "")).split())
+
+
 def refusal(
     error: Exception, query: str, run: RunFolder, others: Mapping[str, RunFolder], before: int = 0
 ) -> InputError:
     """An error of DuckDB in one line, with the place in the query; `before`: bytes that stood before the query."""
-    rest = str(error).partition(": ")[2]
-    try:
-        found = json.loads(rest)
-    except ValueError:
-        found = {"exception_message": str(error).removeprefix("Permission Error: ")}
-    message = " ".join(str(found.get("exception_message", "")).split())
+    found = _parts(error)
+    message = _message(error)
     if "disabled by configuration" in message:
         return InputError(f"SQL: {message.split(' - ')[0]}: {ON_PURPOSE}")
     if found.get("error_subtype") == "MISSING_ENTRY" and found.get("name") in NAMES:

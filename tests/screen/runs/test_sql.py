@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -261,6 +262,22 @@ def test_errors_are_one_line_with_the_place(query, message, drawn):
         drawn.sql(query)
     assert "\n" not in str(refused.value)
     assert "{" not in str(refused.value)
+
+
+def asked_after(run: Run, happens: Callable[[], object], query: str) -> None:
+    with run.connect() as connection:
+        happens()
+        connection.sql(query).fetchall()
+
+
+def test_a_run_that_goes_away_while_it_is_asked_is_one_line(drawn, tmp_path):
+    run, elsewhere = copied(drawn, tmp_path / "run"), tmp_path / "elsewhere"
+    with pytest.raises(InputError, match=f"{run.path} was moved or removed while it was read: put it back"):
+        asked_after(run, lambda: run.path.rename(elsewhere), "SELECT count(*) FROM shifts")
+    elsewhere.rename(run.path)
+    missing = r"a file of the run cannot be read: .*perturbations.parquet.*: continue the run with --resume"
+    with pytest.raises(InputError, match=missing):
+        asked_after(run, (run.path / "perturbations.parquet").unlink, "SELECT count(symbols) FROM perturbations")
 
 
 def test_views_work_in_any_duckdb(drawn, with_genes):
