@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from benchmarks.models import bundle_of, draw_cells
 from benchmarks.roofline import SHAPES, Shape, screen_flops
 from rankshift.kernels.add_norm import add_norm
+from rankshift.kernels.narrow_layer import kernels_take, perceptron_norm
 from rankshift.kernels.varlen_attention import varlen_attention
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.device import computed_by
@@ -135,6 +136,24 @@ def passes(bench: Bench) -> None:
         for name, multiply in (("product", torch.addmm), ("product and relu", torch._addmm_activation)):
             took = bench.milliseconds(lambda: multiply(bias, a, weight))  # noqa: B023
             bench.say(part="passes", name=name, width=d, inner=f, ms=took, tflops=2 * rows * d * f / took / 1e9)
+        down, low = bench.draw(d, f).T, bench.draw(d)
+        if kernels_take(x, weight):  # beside it, the same in the steps of wider layers
+            took = bench.milliseconds(lambda: perceptron_norm(x, weight, bias, down, low, one, one, 1e-12))  # noqa: B023
+            bench.say(part="passes", name="perceptron", width=d, inner=f, ms=took, tflops=4 * rows * d * f / took / 1e9)
+
+            def steps() -> None:
+                inner = torch._addmm_activation(bias, a, weight)  # noqa: B023
+                add_norm(x, torch.addmm(low, inner, down), one, one, 1e-12)  # noqa: B023
+
+            took = bench.milliseconds(steps)
+            bench.say(
+                part="passes",
+                name="perceptron in steps",
+                width=d,
+                inner=f,
+                ms=took,
+                tflops=4 * rows * d * f / took / 1e9,
+            )
 
 
 def numbers(bench: Bench) -> None:

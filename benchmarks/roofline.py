@@ -44,10 +44,11 @@ SKIPS = {
 SPLIT_BLOCK = 32  # lists that share keys in the first-layer kernel on a device (kernels/first_layer.py)
 BATCH_ROWS = 131_072  # rows of a batch that a screen takes by default on a GPU
 LAUNCHES = {  # of a batch of one cell, counted for 6 layers at the mean over genes and for 12 at <cls>
-    "V1-10M": 44,
+    "V1-10M": 29,
     "V2-104M": 90,
     "V2-316M": 132,  # seven more for each of its six layers
 }
+NARROW = 256  # dims up to which what stands behind the attention of a layer is two kernels
 HOST = 5e-6  # seconds of a host for a launch, assumed
 
 
@@ -85,6 +86,10 @@ def operations(shape: Shape, n: int, *, skips: frozenset[str], half: bool, lists
             yield Operation("attention", "attention" + bits, 4 * n * n * d, size * 4 * row)
             if passes:
                 yield Operation("heads to rows", "memory", 0, size * 2 * row)
+        if not passes and d <= NARROW:  # kernel narrow_layer: residual stream read and written, 16 bits read or written
+            yield Operation("output, add, LayerNorm", "product" + bits, 2 * n * d * d, 10 * row)
+            yield Operation("perceptron, add, LayerNorm", "product" + bits, 4 * n * d * f, 10 * row)
+            continue
         yield Operation("output", "product" + bits, 2 * n * d * d, size * 2 * row)
         yield Operation("add, LayerNorm", "memory", 0, normed)
         yield Operation("up", "product" + bits, 2 * n * d * f, size * n * (d + f))

@@ -312,6 +312,19 @@ def _first_row_sums(a: dict[str, Any]) -> None:
         a["out"][p] = weight.T @ a["x"][first:last]
 
 
+def _product_norm(a: dict[str, Any]) -> None:
+    from rankshift.kernels.narrow_layer import product_norm_reference
+
+    product_norm_reference(*(a[n] for n in ("x", "a", "weight", "bias", "gamma", "beta", "eps")))
+
+
+def _perceptron_norm(a: dict[str, Any]) -> None:
+    from rankshift.kernels.narrow_layer import perceptron_norm_reference
+
+    names = ("x", "up", "up_bias", "down", "down_bias", "gamma", "beta", "eps")
+    a["half"].copy_(perceptron_norm_reference(*(a[n] for n in names)))
+
+
 def _token_rows(a: dict[str, Any]) -> None:
     from rankshift.kernels.rank_shift import EmbeddingTables
     from rankshift.kernels.token_rows import token_rows_reference
@@ -333,11 +346,17 @@ def _row_cosines(a: dict[str, Any]) -> None:
     a["state_after"].copy_(cosine_to_states(after, a["states"]))
 
 
-OVER = {"add_norm_kernel": "x"}  # what a kernel reads and writes over
+OVER = {
+    "add_norm_kernel": "x",
+    "product_norm_kernel": "x",
+    "perceptron_norm_kernel": "x",
+}  # what a kernel reads and writes over
 ANSWERS = {
     "add_norm_kernel": _add_norm,
     "first_row_logits_kernel": _first_row_logits,
     "first_row_sums_kernel": _first_row_sums,
+    "product_norm_kernel": _product_norm,
+    "perceptron_norm_kernel": _perceptron_norm,
     "rank_shift_kernel": _rank_shift,
     "row_cosines_kernel": _row_cosines,
     "token_rows_kernel": _token_rows,

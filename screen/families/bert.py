@@ -210,8 +210,8 @@ class BertModel:
         """The layer behind its attention: output projection, two-layer perceptron, both residuals and LayerNorms."""
         w = self.layers[layer]
         x = self._do.norm_of_sum(x, attended, w.out, w.out_bias, w.norm, self.eps)
-        inner = self._do.activated(x, w.up, w.up_bias, self.activation)
-        return self._do.norm_of_sum(x, inner, w.down, w.down_bias, w.down_norm, self.eps)
+        up, down = (w.up, w.up_bias), (w.down, w.down_bias)
+        return self._do.perceptron(x, up, down, self.activation, w.down_norm, self.eps)
 
     def _wide_qkv(self, layer: int) -> tuple[Tensor, Tensor]:
         """Weights (D, 3D) and bias of queries, keys and values in float32, kept: of the one layer that is measured."""

@@ -8,7 +8,7 @@ Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H he
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from rankshift.kernels.add_norm import add_norm
 from rankshift.kernels.eight_bit import EightBit, multiplies
+from rankshift.kernels.narrow_layer import kernels_take, perceptron_norm, product_norm
 from rankshift.kernels.varlen_attention import kernel_takes, varlen_attention
 from rankshift.screen.errors import InputError
 
@@ -35,6 +36,7 @@ QUERY_BLOCK = 256  # queries whose logits over a list's keys are in cache togeth
 Runs: TypeAlias = list[tuple[int, int]]  # (count, length) of neighbouring lists of one length
 Weight: TypeAlias = Tensor | EightBit
 Norm: TypeAlias = tuple[Tensor, Tensor]  # weight and bias of a LayerNorm, float32 [D]
+Linear: TypeAlias = tuple[Weight, Tensor]  # of a product, with its bias
 Scalar: TypeAlias = float  # `Operators.float` hides the type from its methods
 
 
@@ -82,10 +84,25 @@ class Operators:
 
     def norm_of_sum(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor, norm: Norm, eps: Scalar) -> Tensor:
         """LayerNorm of `add_product`. Takes x over. A GPU makes the next product's copy with it."""
+        if self._narrow(weight, x):
+            self._halves.pop(x, None)
+            product_norm(x, a, weight, bias, *norm, eps)
+            return x
         if self._fuses and isinstance(weight, Tensor):
             self._halves[x] = add_norm(x, torch.addmm(bias, a, weight), *norm, eps)
             return x
         return F.layer_norm(self.add_product(x, a, weight, bias), x.shape[1:], *norm, eps)
+
+    def perceptron(self, x: Tensor, up: Linear, down: Linear, name: str, norm: Norm, eps: Scalar) -> Tensor:
+        """LayerNorm of x plus the two-layer perceptron of it. Takes x over. A GPU does narrow ones in one launch."""
+        (first, first_bias), (second, second_bias) = up, down
+        if name == "relu" and self._narrow(first, x) and self._narrow(second, x):
+            self._halves[x] = perceptron_norm(x, first, first_bias, second, second_bias, *norm, eps)
+            return x
+        return self.norm_of_sum(x, self.activated(x, first, first_bias, name), second, second_bias, norm, eps)
+
+    def _narrow(self, weight: Weight, x: Tensor) -> TypeGuard[Tensor]:
+        return self._fuses and isinstance(weight, Tensor) and kernels_take(x, weight)
 
     def _half(self, x: Tensor) -> Tensor:
         found: Tensor | None = self._halves.get(x)

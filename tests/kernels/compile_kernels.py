@@ -24,6 +24,7 @@ from rankshift.kernels.add_norm import launch_add_norm
 from rankshift.kernels.cosine_shift import launch_cosine_shift, prepare_base
 from rankshift.kernels.first_layer import launch_first_layer
 from rankshift.kernels.first_row_attention import launch_first_row_attention
+from rankshift.kernels.narrow_layer import launch_perceptron_norm, launch_product_norm
 from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
 from rankshift.kernels.rank_shift import EmbeddingTables, launch_rank_shift
 from rankshift.kernels.row_cosines import launch_means, launch_row_cosines
@@ -141,6 +142,12 @@ def compile_for(target: GPUTarget) -> None:
         label = f"D={dims} {dtype}"
         row, half = torch.zeros(dims), torch.zeros(TOKENS, dims, dtype=dtype)
         launch_add_norm(torch.zeros(TOKENS, dims), half, row, row, 1e-12, half)
+    for dims, inner, dtype in [(256, 512, F16), (256, 512, BF16), (128, 256, F16)]:
+        label = f"D={dims} F={inner} {dtype}"
+        x, row, bias = torch.zeros(TOKENS, dims), torch.zeros(dims), torch.zeros(inner, dtype=dtype)
+        up, down, a = (torch.zeros(*shape, dtype=dtype) for shape in ((inner, dims), (dims, inner), (TOKENS, dims)))
+        launch_product_norm(x, a, torch.zeros(dims, dims, dtype=dtype).T, bias[:dims], row, row, 1e-12)
+        launch_perceptron_norm(x, up.T, bias, down.T, bias[:dims], row, row, 1e-12)
     for heads, head_dims, dtype in [(4, 64, F16), (12, 64, BF16), (4, 32, F16), (4, 128, BF16)]:
         label = f"H={heads} E={head_dims} {dtype}"
         rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)

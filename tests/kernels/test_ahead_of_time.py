@@ -14,6 +14,8 @@ SHARED_LIMIT = {"cuda:80": 166912, "cuda:90": 232448, "cuda:100": 232448, "hip:g
 KERNELS = {
     "first_row_logits_kernel",
     "first_row_sums_kernel",
+    "product_norm_kernel",
+    "perceptron_norm_kernel",
     "rank_shift_kernel",
     "row_cosines_kernel",
     "token_rows_kernel",

@@ -69,8 +69,8 @@ class Drawn:
         return weights
 
 
-V1 = Drawn(layers=6, dims=64, inner=128, heads=2)  # as deep as V1-10M and V2-104M, but narrow
-V2 = Drawn(layers=12, dims=64, inner=256, heads=2)
+V1 = Drawn(layers=6, dims=64, inner=128, heads=2)  # as deep as V1-10M and V2-104M, and small; only V1 is a narrow layer
+V2 = Drawn(layers=12, dims=96, inner=384, heads=3)
 CASES = {  # model, lengths of the cells, kind, genes, measured at <cls>
     "one cell": (V1, [140], "delete", None, False),
     "overexpress": (V1, [140], "overexpress", None, False),
