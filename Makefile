@@ -14,7 +14,7 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo quick test lint docs fuzz faults wheel bench gpu clean
+.PHONY: demo quick test lint docs notebook fuzz faults wheel bench gpu clean
 demo: $(DEMO)
 	$(BIN)/rankshift demo
 
@@ -48,6 +48,10 @@ faults: $(READY)
 # The site of the docs, in build/site: open index.html. A link that leads nowhere fails it.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f .ci/mkdocs.yml
+
+# The tutorial, from its first cell to its last; KEEP=--keep writes its outputs back.
+notebook: $(READY)
+	$(BIN)/python .ci/notebook.py $(KEEP)
 
 wheel: $(READY)
 	$(BIN)/python .ci/wheel.py

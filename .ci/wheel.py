@@ -156,6 +156,7 @@ def use(python: Path, names: list[str], work: Path) -> None:
     answer = run([command, "query", "run", "SELECT count(*) AS n FROM shifts", "--format", "csv"], work)
     if answer.split()[1:] != ["551"]:
         sys.exit(f"the screen by the wheel has other than 551 rows: {answer}")
+    run([command, "stats", "run"], work)
     run([command, "report", "run", "--out", "report.html"], work)
     print("screened, asked and reported outside the checkout")
 
