@@ -44,7 +44,7 @@ def sections_of(
             id="volcano", nav="Volcano", title="How far and how sure", lead=[sentences.shown(findings)],
             more=["How it is judged", *sentences.method(findings)],
             figure="volcano", alt=f"Volcano plot of {len(findings)} perturbations; the table below holds its numbers.",
-            caption="The grey band is the run's own numerical noise (p99)." if floor else "",
+            caption="The grey band is the run's own numerical noise (p99)." if floor and floor.max > 0 else "",
         ),
         Section(
             id="genes", nav="Table", title="All perturbations", lead=_left_out(findings, total),
@@ -86,7 +86,9 @@ def sections_of(
         )  # fmt: skip
     figures["floor"] = both(lambda width: noise_floor.plot_noise_floor(findings, width=width))
     said = "It is measured when the screen is done; this run has none yet."
-    if floor:
+    if floor and floor.max == 0:  # float32 in the same batches: the same sums once more
+        said = f"The run recomputed {floor.n:,} of its values in float32 and they are the same: this is no measure of noise."
+    elif floor:
         said = (
             f"The run recomputed {floor.n:,} of its values one by one in float32: they differ by {floor.median:.2g} "
             f"(median), {floor.p99:.2g} (p99), {floor.max:.2g} at most. An effect within that is no finding."

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -32,12 +33,16 @@ def v1(bundles) -> Bundle:
     return Bundle.open(bundles["v1"])
 
 
+def spool(patch: pytest.MonkeyPatch) -> None:
+    """No token stays in memory, and blocks are of a few cells."""
+    patch.setattr(stored, "MEMORY", 0)
+    patch.setattr(blocks, "__defaults__", (None, 5))
+    patch.setattr(write, "GROUP", 3)
+
+
 @pytest.fixture
 def spooling(monkeypatch) -> None:
-    """No token stays in memory, and blocks are of a few cells."""
-    monkeypatch.setattr(stored, "MEMORY", 0)
-    monkeypatch.setattr(blocks, "__defaults__", (None, 5))
-    monkeypatch.setattr(write, "GROUP", 3)
+    spool(monkeypatch)
 
 
 def refillable(path: Path, bundle: Bundle, cells: int = 7) -> Path:
@@ -138,10 +143,18 @@ def _parts(run: Path) -> dict[str, str]:
 # Workers
 
 
+@pytest.fixture(scope="module")
+def quiet(v1, tmp_path_factory) -> Path:
+    """A complete run of several row groups, that nobody touches."""
+    with pytest.MonkeyPatch.context() as patch:
+        spool(patch)
+        return run(CELLS, v1.path, tmp_path_factory.mktemp("quiet") / "run", **SCREEN).path
+
+
 @pytest.fixture
-def prepared(v1, tmp_path, spooling) -> Screener:
-    done = run(CELLS, v1.path, tmp_path / "run", **SCREEN)
-    return Screener.open(done.path, v1)
+def prepared(quiet, v1, tmp_path, spooling) -> Screener:
+    """A copy of it, for tests that damage what they read."""
+    return Screener.open(shutil.copytree(quiet, tmp_path / "run"), v1)
 
 
 def test_a_run_is_read_by_row_groups(prepared, v1):

@@ -207,6 +207,20 @@ def test_an_unfinished_run_says_so(moved, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("most", [0.0, 2e-6])
+def test_a_run_that_is_the_same_again_in_float32_has_no_measure_of_noise(moved, tmp_path, most):
+    copy = shutil.copytree(moved.path, tmp_path / "run")
+    floor = {"n": 128, "median": most / 4, "p99": most / 2, "max": most, "spread": 1e-3}
+    manifest = {**moved.manifest, "noise_floor": dict.fromkeys(moved.manifest["noise_floor"], floor)}
+    (copy / "run.json").write_text(json.dumps(manifest))
+    page = report_of(Run.open(copy), tmp_path)
+    same = "128 of its values in float32 and they are the same: this is no measure of noise"
+    assert (same in page.text) == (most == 0)
+    assert ("An effect within that is no finding" in page.text) == (most > 0)
+    assert ("numerical noise (p99)" in page.text) == (most > 0)
+
+
+@pytest.mark.slow
 def test_names_from_the_data_are_text_and_nothing_else(bundles, tmp_path):
     nasty = "</script><b>x</b>"
     cells = pq.read_table(V1 / "cells.parquet")
