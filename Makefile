@@ -30,10 +30,6 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The pages as a site in build/site; a link that leads nowhere, or a page in no menu, is an error.
-docs: $(READY)
-	$(BIN)/python -m mkdocs build --quiet --strict -f .ci/mkdocs.yml
-
 # So many damaged files of every kind that is read: docs/testing.md.
 N ?= 3000
 fuzz: $(READY)
