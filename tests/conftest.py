@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,11 @@ os.environ[HALTS] = tempfile.mkdtemp(prefix="rankshift-halts")
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parent / "halting"), os.environ.get("PYTHONPATH")])
 )
+
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and every process inherits it: tests that send one decide.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
