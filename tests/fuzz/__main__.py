@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -18,8 +19,9 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 os.environ.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0", COLUMNS="200")
 
-from .kinds import KINDS, Kind, make_base  # noqa: E402
+from .kinds import KINDS, Kind  # noqa: E402
 from .trial import GOOD, VERDICTS, Found, run_case  # noqa: E402
+from .valid import make_base  # noqa: E402
 
 
 def warm() -> None:
@@ -46,6 +48,8 @@ def base_at(folder: Path) -> None:
         try:
             make_base(folder)
             os._exit(0)
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(1)
     if os.waitpid(child, 0)[1]:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
     "", "0", "nan", "\x00", "é", "../../x", "'; DROP TABLE shifts; --", "<script>", "a" * 10_000, [], {}, [[]], [None],
@@ -107,6 +110,52 @@ def json_changed(rng: random.Random, file: Path) -> str:
         content = [content]
     file.write_text(json.dumps(content))
     return f"{how} at {'/'.join(map(str, path))}"
+
+
+def hdf5_changed(rng: random.Random, file: Path) -> str:
+    """One number of one array is another: an index outside the matrix, a count below zero, no number at all."""
+    with h5py.File(file, "r+") as opened:
+        arrays = [name for name, array in _arrays(opened) if array.size and array.dtype.kind in "iuf"]
+        array = opened[rng.choice(arrays)]
+        place = tuple(rng.randrange(length) for length in array.shape)
+        if array.dtype.kind == "f":
+            value: float = rng.choice([float("nan"), float("inf"), -1.0, 0.5, 1e308])
+        else:
+            span = np.iinfo(array.dtype)
+            value = rng.choice([span.min, span.max, 0, 1, max(-1, span.min), 1000, span.max // 2])
+        with np.errstate(over="ignore"):
+            array[place] = np.float64(value).astype(array.dtype) if array.dtype.kind == "f" else value
+        return f"{value} in {array.name} at {place}"
+
+
+def hdf5_rewritten(rng: random.Random, file: Path) -> str:
+    """The same groups and arrays as another program writes them: in another order, in chunks and compressed."""
+    whole = file.with_name(f"{file.name}.whole")
+    file.rename(whole)
+    compression = rng.choice([None, "gzip", "lzf"])
+    with h5py.File(whole) as source, h5py.File(file, "w") as target:
+        target.attrs.update(source.attrs)
+        names = list(source)
+        rng.shuffle(names)
+        for name in names:
+            source.copy(name, target)
+        for name, array in _arrays(source):
+            if array.size and array.dtype.kind in "iuf":
+                attributes = dict(array.attrs)
+                del target[name]
+                target.create_dataset(name, data=array[:], chunks=True, compression=compression)
+                target[name].attrs.update(attributes)
+    whole.unlink()
+    return f"written anew, {compression}"
+
+
+def _arrays(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
+    """Arrays of at least one dimension, in the order of their names."""
+    found: list[tuple[str, h5py.Dataset]] = []
+    file.visititems(
+        lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) and item.shape else None
+    )
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def replaced(rng: random.Random, file: Path) -> str:

@@ -1,22 +1,18 @@
-"""Small valid files of every kind that the product reads, made once from golden files, and the command that reads each."""
+"""Every kind of file that the product reads: what is damaged, the command that reads it, and the answer that it gives."""
 
-import gzip
 import json
-import pickle
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
-
-from support import GOLDEN
 
 from .damage import (
     Damage,
     bytes_changed,
+    hdf5_changed,
+    hdf5_rewritten,
     json_changed,
     json_rewritten,
     parquet_rewritten,
@@ -24,9 +20,8 @@ from .damage import (
     text_changed,
     text_rewritten,
 )
+from .valid import CELLS
 
-V1 = GOLDEN / "v1"
-CELLS = 3  # of a screen: enough for rows, quick to compute
 SCREEN = ("--perturb", "delete", "--max-cells", CELLS, "--dtype", "float32", "--shard-tokens", 2000)
 
 
@@ -47,93 +42,6 @@ class Kind:
     damages: tuple[Damage, ...] = (bytes_changed, replaced)
     harmless: tuple[Damage, ...] = ()
     sealed: bool = False
-
-
-def make_base(base: Path) -> None:
-    """All files, valid."""
-    from rankshift.screen.bundle.bundle import make_bundle
-
-    base.mkdir(parents=True)
-    for name in (
-        "cells.h5ad",
-        "cells.parquet",
-        "vocabulary.json",
-        "medians.json",
-        "gene_names.json",
-        "token_dictionary.pkl",
-    ):
-        shutil.copy(V1 / name, base / name)
-    shutil.copytree(V1 / "cells.dataset", base / "cells.dataset")
-    shutil.copytree(V1 / "model", base / "model")
-    bundle = make_bundle(base / "model", base / "vocabulary.json", base / "bundle", medians=base / "medians.json")
-    genes = list(json.loads((base / "vocabulary.json").read_text()))[-6:]
-    (base / "genes.txt").write_text("\n".join(genes) + "\n")
-    (base / "sets.gmt").write_text(
-        "one\tabout\t" + "\t".join(genes[:3]) + "\ntwo\tabout\t" + "\t".join(genes[3:]) + "\n"
-    )
-    draw = np.random.default_rng(0)
-    states = {name: draw.normal(size=bundle.sizes.hidden_size).tolist() for name in ("fb", "cm")}
-    (base / "states.json").write_text(json.dumps(states))
-    (base / "medians.pkl").write_bytes(pickle.dumps(json.loads((base / "medians.json").read_text())))
-    _counts(base)
-    _checkpoint(base)
-    _run(base)
-
-
-def _counts(base: Path) -> None:
-    """The golden counts as .zarr, 10x .h5, a folder of mtx and a table."""
-    import anndata
-    import h5py
-    import pandas as pd
-    import scipy.io
-    import scipy.sparse as sp
-
-    golden = anndata.read_h5ad(base / "cells.h5ad")
-    ids = [str(name) for name in golden.var.get("ensembl_id", golden.var_names)]
-    x = sp.csr_matrix(golden.X)
-    plain = anndata.AnnData(x, obs=pd.DataFrame(index=golden.obs_names), var=pd.DataFrame(index=ids))
-    plain.var_names_make_unique()
-    plain.write_zarr(base / "counts.zarr")
-    with h5py.File(base / "tenx.h5", "w") as file:
-        for name, values in {"data": x.data, "indices": x.indices, "indptr": x.indptr, "shape": x.shape[::-1]}.items():
-            file[f"matrix/{name}"] = values
-        file["matrix/barcodes"] = np.array(list(golden.obs_names), "S")
-        kinds = ["Gene Expression"] * len(ids)
-        for name, values in {"id": ids, "name": ids, "feature_type": kinds}.items():
-            file[f"matrix/features/{name}"] = np.array(values, "S")
-    (base / "mtx").mkdir()
-    scipy.io.mmwrite(base / "mtx/matrix.mtx", x.T)
-    (base / "mtx/matrix.mtx.gz").write_bytes(gzip.compress((base / "mtx/matrix.mtx").read_bytes()))
-    (base / "mtx/matrix.mtx").unlink()
-    features = "".join(f"{name}\t{name}\tGene Expression\n" for name in ids)
-    (base / "mtx/features.tsv.gz").write_bytes(gzip.compress(features.encode()))
-    (base / "mtx/barcodes.tsv.gz").write_bytes(gzip.compress("".join(f"{c}\n" for c in golden.obs_names).encode()))
-    pd.DataFrame(x.toarray(), index=golden.obs_names, columns=ids).to_csv(base / "counts.csv", index_label="cell")
-
-
-def _checkpoint(base: Path) -> None:
-    """The model with pickled weights."""
-    import torch
-    from safetensors.torch import load_file
-
-    shutil.copytree(base / "model", base / "pickled")
-    torch.save(load_file(base / "pickled/model.safetensors"), base / "pickled/pytorch_model.bin")
-    (base / "pickled/model.safetensors").unlink()
-
-
-def _run(base: Path) -> None:
-    """A finished screen."""
-    from rankshift.screen.engine.screener import run
-
-    run(
-        base / "cells.parquet",
-        base / "bundle",
-        base / "run",
-        perturb="delete",
-        max_cells=CELLS,
-        dtype="float32",
-        shard_tokens=2000,
-    )
 
 
 # ---------------------------------------------------------------- what commands found
@@ -165,6 +73,11 @@ def printed(folder: Path) -> list[Any]:
     return numbers(pq.read_table(folder / "out.parquet"))
 
 
+def _adapted(at: Path) -> Sequence[Any]:
+    vocabulary = ("--vocabulary", at / "alone.parquet")
+    return ("bundle", at / "adapter", "--base", at / "model", *vocabulary, "--out", at / "out")
+
+
 def _tokenize(name: str) -> Callable[[Path], Sequence[Any]]:
     return lambda at: ("tokenize", at / name, "--bundle", at / "bundle", "--out", at / "out.parquet")
 
@@ -183,18 +96,39 @@ def _bundle(model: str = "model", vocabulary: str = "vocabulary.json", medians: 
     )  # fmt: skip
 
 
+def _ask(run: str, sql: str) -> Callable[[Path], Sequence[Any]]:
+    return lambda at: ("query", at / run, sql, "--format", "parquet", "--out", at / "out.parquet")
+
+
 def _query(at: Path) -> Sequence[Any]:
     sql = "SELECT s.*, p.symbols AS named FROM shifts s JOIN perturbations p USING (perturbation) ORDER BY ALL"
-    return ("query", at / "run", sql, "--format", "parquet", "--out", at / "out.parquet")
+    return _ask("run", sql)(at)
 
 
 GOAL = ("--state-key", "cell_type", "--start", "fb", "--goal", "cm")
 TEXTS = (bytes_changed, text_changed, replaced)
+HDF5 = {"damages": (bytes_changed, hdf5_changed, hdf5_changed, replaced), "harmless": (hdf5_rewritten,)}
 JSONS = (bytes_changed, text_changed, json_changed, json_changed, replaced)
 KINDS = (
     Kind(
         name="counts .h5ad", needs=("bundle", "cells.h5ad"), files=("cells.h5ad",), command=_tokenize("cells.h5ad"),
-        answer=lists_of,
+        answer=lists_of, **HDF5,
+    ),
+    Kind(
+        name="counts .h5ad by gene", needs=("bundle", "by_gene.h5ad"), files=("by_gene.h5ad",),
+        command=_tokenize("by_gene.h5ad"), answer=lists_of, **HDF5,
+    ),
+    Kind(
+        name="counts .h5ad dense", needs=("bundle", "dense.h5ad"), files=("dense.h5ad",), command=_tokenize("dense.h5ad"),
+        answer=lists_of, **HDF5,
+    ),
+    Kind(
+        name="counts .h5mu", needs=("bundle", "mudata.h5mu"), files=("mudata.h5mu",), command=_tokenize("mudata.h5mu"),
+        answer=lists_of, **HDF5,
+    ),
+    Kind(
+        name="counts .loom", needs=("bundle", "genes.loom"), files=("genes.loom",), command=_tokenize("genes.loom"),
+        answer=lists_of, **HDF5,
     ),
     Kind(
         name="counts .zarr", needs=("bundle", "counts.zarr"), files=("counts.zarr/**/*",), command=_tokenize("counts.zarr"),
@@ -202,7 +136,7 @@ KINDS = (
     ),
     Kind(
         name="counts 10x .h5", needs=("bundle", "tenx.h5"), files=("tenx.h5",), command=_tokenize("tenx.h5"),
-        answer=lists_of,
+        answer=lists_of, **HDF5,
     ),
     Kind(
         name="counts 10x mtx", needs=("bundle", "mtx"), files=("mtx/*",), command=_tokenize("mtx"),
@@ -250,6 +184,19 @@ KINDS = (
         command=_bundle("pickled"), answer=identity,
     ),
     Kind(
+        name="adapter: weights", needs=("model", "adapter", "alone.parquet"), files=("adapter/*.safetensors",),
+        command=_adapted, answer=identity,
+    ),
+    Kind(
+        name="adapter: words", needs=("model", "adapter", "alone.parquet"), files=("adapter/*.json",), command=_adapted,
+        answer=identity, damages=JSONS, harmless=(json_rewritten,),
+    ),
+    Kind(
+        name="vocabulary .parquet", needs=("model", "alone.parquet"), files=("alone.parquet",),
+        command=lambda at: ("bundle", at / "model", "--vocabulary", at / "alone.parquet", "--out", at / "out"),
+        answer=identity, sealed=True,
+    ),
+    Kind(
         name="configuration", needs=("model", "vocabulary.json", "medians.json"), files=("model/config.json",),
         command=_bundle(), answer=identity, damages=JSONS, harmless=(json_rewritten,),
     ),
@@ -269,7 +216,16 @@ KINDS = (
         name="run: parts", needs=("run",), files=("run/shifts/*.parquet",), command=_query, answer=printed, sealed=True,
     ),
     Kind(
-        name="run: cells, genes", needs=("run",), files=("run/*.parquet",), command=_query, answer=printed, sealed=True,
+        name="run: cells, genes", needs=("run",), files=("run/cells.parquet", "run/perturbations.parquet"), command=_query,
+        answer=printed, sealed=True,
+    ),
+    Kind(
+        name="run: statistics", needs=("run",), files=("run/statistics.parquet",), answer=printed, sealed=True,
+        command=_ask("run", "SELECT * FROM statistics ORDER BY ALL"),
+    ),
+    Kind(
+        name="run: compacted", needs=("sorted",), files=("sorted/compacted/**/*",), answer=printed, sealed=True,
+        command=_ask("sorted", "SELECT * FROM shifts ORDER BY ALL"),
     ),
     Kind(
         name="run: screen.toml", needs=("run", "bundle", "cells.parquet"), files=("run/screen.toml",),
