@@ -23,6 +23,15 @@ _NO_SHAPE = (
 # Numbers of a config.json that only the layers made from them would check, and what they are at most.
 _SHARES = {"hidden_dropout_prob": 1, "attention_probs_dropout_prob": 1, "classifier_dropout": 1, "initializer_range": 1}
 
+# Counts that make layers and tables, and what they are at most: far beyond any encoder of cells, and made in seconds.
+_COUNTS = {
+    "num_hidden_layers": 1000,
+    "hidden_size": 1 << 16,
+    "num_attention_heads": 1 << 16,
+    "intermediate_size": 1 << 18,
+    "type_vocab_size": 1 << 16,
+}
+
 
 class TrainedBert:
     """The family: BertForMaskedLM and the two classifiers."""
@@ -52,8 +61,12 @@ class TrainedBert:
         return {name: value for name, value in content.items() if name in known and name not in _NO_SHAPE}
 
     def config(self, values: Mapping[str, Any]) -> BertConfig:
-        """A BertConfig. Raises ValueError for a share or a spread that its models would refuse when they are made."""
+        """A BertConfig. Raises ValueError for a number that its models would refuse, or never be made of."""
         made = BertConfig(**values)
+        for name, most in _COUNTS.items():
+            value = getattr(made, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"{name} is {value!r:.40}, a count from 1 to {most:,} is needed")
         for name, most in _SHARES.items():
             value = getattr(made, name)
             if value is not None and not 0 <= value <= most:

@@ -291,6 +291,10 @@ def test_any_bert_config(files, tmp_path, capfd):
         ({"hidden_dropout_prob": 1.5}, r"no BertConfig \(hidden_dropout_prob is 1.5, 0 to 1 is needed\)"),
         ({"attention_probs_dropout_prob": -0.98}, r"attention_probs_dropout_prob is -0.98, 0 to 1 is needed"),
         ({"initializer_range": float("nan")}, r"initializer_range is nan, 0 to 1 is needed"),
+        ({"num_hidden_layers": 2**64}, r"num_hidden_layers is 18446744073709551616, a count from 1 to 1,000 is needed"),
+        ({"type_vocab_size": 10**400}, r"type_vocab_size is 1000+, a count from 1 to 65,536 is needed"),
+        ({"intermediate_size": float("inf")}, r"no BertConfig"),
+        ({"num_hidden_layers": 2.0}, r"no BertConfig"),
         ({"hidden_size": 25, "num_attention_heads": 4}, "hidden_size 25 is no multiple of 4 heads"),
         ([1], "holds a list, not an object"),
     ):
