@@ -22,6 +22,9 @@ from rankshift.screen.files.one_line import first_line
 from rankshift.screen.files.text_file import readable
 
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
+STRETCHED = (
+    4  # the most bytes of tensors for a byte stored: views over the same numbers (expand) may ask for any number
+)
 _BITS |= {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 
 
@@ -140,12 +143,19 @@ def convert_pickled(paths: Sequence[Path], out: Path) -> None:
             tensors[name] = value
     seen: set[tuple[Any, ...]] = set()
     kept = {}
+    stored, needed = sum(path.stat().st_size for path in paths), 0
     for name in sorted(tensors, key=lambda name: ("embeddings" not in name, name)):
         tensor = tensors[name]
         place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and place in seen:
             continue
         seen.add(place)
+        needed += tensor.nbytes
+        if needed > STRETCHED * stored:
+            raise InputError(
+                f"{paths[0]}: {name} is of shape {list(tensor.shape)}, and the tensors up to it have {needed:,} bytes where "
+                f"{stored:,} are stored: save the plain weights of the model"
+            )
         kept[name] = tensor.contiguous().clone()  # a slice of a larger storage must not drag the rest along
     save_file(kept, out, metadata={"format": "pt"})
 

@@ -100,6 +100,27 @@ def test_pickled_tensors_that_are_no_plain_numbers_are_refused(kind, checkpoint,
         make_bundle(checkpoint, vocabulary, tmp_path / "b")
 
 
+@pytest.mark.parametrize("many", [1, 3])
+def test_tensors_that_ask_for_more_than_the_file_holds_are_refused(many, checkpoint, vocabulary, tmp_path):
+    stretched = {f"{i}.bias": torch.zeros(1).expand(10**12) for i in range(many)}  # 4 TB each of 4 bytes
+    torch.save({**load_file(checkpoint / "model.safetensors"), **stretched}, checkpoint / "pytorch_model.bin")
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(
+        InputError, match=r"0\.bias is of shape \[1000000000000\], and the tensors up to it have 4,000,"
+    ):
+        make_bundle(checkpoint, vocabulary, tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_small_view_over_one_number_is_written_out(checkpoint, vocabulary, tmp_path):
+    weights = load_file(checkpoint / "model.safetensors")
+    bias = QUERY.replace("weight", "bias")
+    torch.save({**weights, bias: torch.full((1,), 0.25).expand(32)}, checkpoint / "pytorch_model.bin")
+    (checkpoint / "model.safetensors").unlink()
+    made = load_file(make_bundle(checkpoint, vocabulary, tmp_path / "b").path / "model.safetensors")
+    assert made[bias].tolist() == [0.25] * 32
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
