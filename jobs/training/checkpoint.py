@@ -63,7 +63,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = dict(json.loads(metadata["record"]))
         float(record["step"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise _damaged(folder, error) from error
     return record
 

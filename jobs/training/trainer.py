@@ -129,7 +129,7 @@ class Trainer:
             self.record.update(record["record"])
             self.recent.fill_(record["loss"])
             self._log.restore(record["log"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"the record of {self.folder / STATE} is damaged ({error!r}): remove the folder and train again"
             ) from error

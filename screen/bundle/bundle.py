@@ -76,7 +76,7 @@ class Bundle:
             special = Special(**record["special"])
             input_size = int(record["input_size"])
             vocabulary_sha256 = str(files["vocabulary.parquet"]["sha256"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{path}/bundle.json is damaged ({error!r}): make the bundle again") from error
         for name, file in files.items():
             size = (path / name).stat().st_size if (path / name).is_file() else None
@@ -90,6 +90,11 @@ class Bundle:
         config, family = _check_config(path)
         if vocabulary.special != special or vocabulary.size != family.sizes(config).vocabulary:
             raise InputError(f"{path}/bundle.json and its vocabulary disagree: make the bundle again")
+        positions = family.sizes(config).positions
+        if input_size != positions:
+            raise InputError(
+                f"{path}/bundle.json has input size {input_size}, its model {positions} positions: make the bundle again"
+            )
         return Bundle(
             path=path,
             generation=generation,

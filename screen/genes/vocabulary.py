@@ -239,7 +239,7 @@ def make_vocabulary(
             if gene in row:
                 try:
                     median[row[gene]] = float(value)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise InputError(
                         f"median of {gene} is {value!r}, not a number: medians are {{gene: median}}"
                     ) from None

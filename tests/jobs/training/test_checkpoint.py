@@ -89,6 +89,13 @@ def test_a_file_without_a_record_is_damaged(saved):
         read_record(folder)
 
 
+def test_a_step_that_no_float_holds_is_damage(saved):
+    folder, model, optimizer = saved
+    save(folder, model, optimizer, {"step": 10**400})
+    with pytest.raises(InputError, match=r"is damaged \(int too large"):
+        read_record(folder)
+
+
 def test_a_file_of_another_model_is_whole_and_nothing_is_set(saved):
     folder, _, _ = saved
     model, optimizer = training(inputs=5)

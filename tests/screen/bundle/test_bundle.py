@@ -262,6 +262,9 @@ def test_a_changed_vocabulary_is_noticed_on_opening_and_changed_weights_on_verif
     [
         ({"schema": 99}, "schema 99, this version reads 1"),
         ({"files": None}, "damaged"),
+        ({"input_size": float("inf")}, "damaged"),
+        ({"input_size": 10**9}, "has input size 1000000000, its model 64 positions"),
+        ({"input_size": 63}, "has input size 63, its model 64 positions"),
         ({"special": {"pad": 0}}, "damaged"),
         ({"special": {"pad": 1, "mask": 0}}, "disagree"),
     ],

@@ -192,6 +192,7 @@ def test_the_reference_pickle_and_json_are_the_same_vocabulary(golden, generatio
         (TOKENS, {"ENSG00000000003": 0.0}, None, "median of ENSG00000000003 is 0"),
         (TOKENS, {"ENSG00000000003": -1}, None, "median of ENSG00000000003 is -1"),
         (TOKENS, {"ENSG00000000003": "much"}, None, "'much', not a number"),
+        (TOKENS, {"ENSG00000000003": 10**400}, None, "10+, not a number"),
         (TOKENS, {"ENSMUSG00000000001": 1.0}, None, "medians and vocabulary share no gene"),
         (TOKENS, None, {"ENSG00000000003": "TSPAN6"}, "names and vocabulary share no gene"),
     ],
