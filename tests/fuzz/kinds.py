@@ -176,6 +176,16 @@ KINDS = (
         command=_screen(), answer=rows_of, sealed=True,
     ),
     Kind(
+        name="a bundle's record", needs=("bundle", "cells.parquet"), files=("bundle/bundle.json",), command=_screen(),
+        answer=rows_of, damages=JSONS, harmless=(json_rewritten,),
+    ),
+    Kind(
+        name="shape to pretrain", needs=("model", "cells.parquet", "alone.parquet"), files=("model/config.json",),
+        command=lambda at: ("pretrain", at / "cells.parquet", "--vocabulary", at / "alone.parquet", "--out", at / "out",
+                            "--config", at / "model/config.json", "--epochs", 1, "--batch-tokens", 512, "--workers", 0),
+        answer=identity, damages=JSONS, harmless=(json_rewritten,),
+    ),
+    Kind(
         name="checkpoint", needs=("model", "vocabulary.json", "medians.json"), files=("model/*",), command=_bundle(),
         answer=identity,
     ),
