@@ -55,7 +55,7 @@ def _shards(index: Path) -> list[str]:
         shards = sorted(set(read_object(index, "repair the checkpoint")["weight_map"].values()))
     except (KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{index} is not an index of weights ({first_line(error)}): repair the checkpoint") from error
-    if not shards or any(Path(shard).name != shard for shard in shards):
+    if not shards or any(not isinstance(shard, str) or not shard or Path(shard).name != shard for shard in shards):
         raise InputError(f"{index} names no weight file of its own folder: repair the checkpoint")
     return shards
 
