@@ -190,6 +190,10 @@ KINDS = (
         answer=identity,
     ),
     Kind(
+        name="index of weights", needs=("sharded", "vocabulary.json", "medians.json"), files=("sharded/*.index.json",),
+        command=_bundle("sharded"), answer=identity, damages=JSONS,
+    ),
+    Kind(
         name="pickled weights", needs=("pickled", "vocabulary.json", "medians.json"), files=("pickled/pytorch_model.bin",),
         command=_bundle("pickled"), answer=identity,
     ),

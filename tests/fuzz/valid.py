@@ -125,12 +125,19 @@ def _adapter(base: Path, bundle: Any) -> None:
 
 
 def _checkpoint(base: Path) -> None:
-    """The model with pickled weights."""
+    """The model with pickled weights, and with weights in two files."""
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
+    whole = load_file(base / "model/model.safetensors")
+    halves = {"model-1.safetensors": sorted(whole)[::2], "model-2.safetensors": sorted(whole)[1::2]}
+    shutil.copytree(base / "model", base / "sharded", ignore=shutil.ignore_patterns("*.safetensors"))
+    for name, tensors in halves.items():
+        save_file({tensor: whole[tensor] for tensor in tensors}, base / "sharded" / name)
+    places = {tensor: name for name, tensors in halves.items() for tensor in tensors}
+    (base / "sharded/model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     shutil.copytree(base / "model", base / "pickled")
-    torch.save(load_file(base / "pickled/model.safetensors"), base / "pickled/pytorch_model.bin")
+    torch.save(whole, base / "pickled/pytorch_model.bin")
     (base / "pickled/model.safetensors").unlink()
 
 
