@@ -19,8 +19,8 @@ from support import ROOT
 
 # Low to high. A room imports only from rooms before it, also inside its functions; `screen` and `jobs` are the front doors.
 SCREEN = (
-    "errors extras compiled progress files genes families bundle cells tokenizer perturb encoder embed runs engine adaptive "
-    "stats report explore notebook"
+    "errors extras query_memory compiled progress files genes families bundle cells tokenizer perturb encoder embed runs "
+    "engine adaptive stats report explore notebook"
 )
 JOBS = "show training pool executor pretraining finetuning verbs compat cli root"
 ROOMS = [

@@ -9,6 +9,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.explore.opened.names import named_places
 from rankshift.screen.explore.server.guard import Guard, new_token
 from rankshift.screen.extras import need
+from rankshift.screen.query_memory import limited_process
 from rankshift.screen.runs.run import Run
 
 HOST = "127.0.0.1"
@@ -52,7 +53,8 @@ def explore(
             url = f"http://{HOST}:{bound}/?token={token}"
             say("open this in a browser of this machine; Ctrl-C ends it")
             began(url)
-            serving(Guard(make_app(session), token, bound), listener)
+            with limited_process():  # of all queries together; what one is refused, the page says
+                serving(Guard(make_app(session), token, bound), listener)
 
 
 def _server() -> Callable[[Guard, socket.socket], None]:

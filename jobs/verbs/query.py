@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from rankshift.jobs.show.terminal import show
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.query_memory import limited_process, refused_in_words
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import ask, refusal, setup
 
@@ -63,7 +64,7 @@ def query(
         elif not one.complete:
             there, shards = len(one.done), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")
-    with opened.connect(runs, files) as connection:
+    with refused_in_words(), limited_process(), opened.connect(runs, files) as connection:
         try:
             reader = ask(connection, str(sql), opened, runs).to_arrow_reader(BATCH)
             if format == "table":

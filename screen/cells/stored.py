@@ -18,7 +18,7 @@ from rankshift.screen.cells.cells import Cells, CellTable, joined
 from rankshift.screen.cells.labels import without_nan
 from rankshift.screen.cells.ragged import Tokens, offsets_of
 from rankshift.screen.cells.reading import LISTS, check_stamp, read_tables
-from rankshift.screen.cells.token_table import STAMP, Check, rank_lists
+from rankshift.screen.cells.token_table import STAMP, Check, check_lists, rank_lists
 from rankshift.screen.cells.uncropped import UNCROPPED, Uncropped, split_off
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import first_line
@@ -163,6 +163,7 @@ class StoredCells:
             stamp = (file.schema_arrow.metadata or {}).get(STAMP)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}): {COPY}") from error
+        check_lists(path, file.metadata)
         check_stamp(path, None if stamp is None else stamp.decode(errors="replace"), bundle)
         return StoredCells(file, path, bundle, frame, below and UNCROPPED in file.schema_arrow.names)
 

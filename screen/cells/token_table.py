@@ -25,6 +25,7 @@ VERSION = b"rankshift.token_table"  # Parquet metadata: how the table is laid ou
 TABLE_VERSION = 2  # 1 (not written): cell_id, obs, input_ids, length; 2: perhaps input_ids_uncropped
 BUFFER = 1 << 20  # bytes of each column read at a time
 ROWS = 8192  # cells read, checked or written at a time: 64 MB of tokens at 2048 a cell
+LONGEST = 1 << 16  # values a row on average: more genes than any vocabulary has
 
 
 def table_files(path: Path | Sequence[Path]) -> list[Path]:
@@ -58,8 +59,20 @@ def open_table(path: Path, without: Sequence[str] = ()) -> tuple[Iterable[pa.Rec
             "it again"
         )
     check_seal(path, file.metadata.metadata, "copy it again, or tokenize again")
+    check_lists(path, file.metadata)
     columns = [name for name in file.schema_arrow.names if name not in without]
     return file.iter_batches(ROWS, columns=columns), None if stamp is None else stamp.decode(errors="replace")
+
+
+def check_lists(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuse lists that no cell has: a few bytes of Parquet can stand for gigabytes of equal values."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(metadata.num_columns)):
+            if column.num_values > max(group.num_rows, 1) * LONGEST:
+                raise InputError(
+                    f"{path} has {column.num_values:,} values of {column.path_in_schema} in {group.num_rows:,} cells, the "
+                    f"limit is {LONGEST:,} a cell: tokenize again"
+                )
 
 
 def _open_dataset(folder: Path) -> Iterator[pa.RecordBatch]:

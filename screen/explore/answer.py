@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rankshift.screen.explore.columns import columns_of
 from rankshift.screen.explore.opened.session import Session
+from rankshift.screen.query_memory import refused_in_words
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import ask, refusal
 
@@ -46,7 +47,7 @@ def reading(
     """All rows of a SELECT in batches, computed while they are read."""
     first, *rest = session.runs.values()
     others: dict[str, Run] = {shown.name: shown.run for shown in rest}
-    with session.connection.cursor() as cursor:
+    with refused_in_words(), session.connection.cursor() as cursor:
         started(cursor.interrupt)
         try:
             yield ask(cursor, query, first.run, others).to_arrow_reader(BATCH)

@@ -1,6 +1,7 @@
 """HDF5 files, opened after what their library does not survive was looked for, and only with data of their own.
 
-It refuses damaged heaps of texts, in which the library looks for the next entry for ever, and files whose data lie in others.
+It refuses damaged heaps of texts, in which the library looks for the next entry for ever, files whose data lie in others, and
+arrays of which next to nothing is stored.
 """
 
 import mmap
@@ -14,6 +15,7 @@ from typing import BinaryIO
 import h5py
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.expansion import check_expansion
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.files.text_file import readable
 
@@ -35,7 +37,7 @@ def open_hdf5(path: Path, what: str) -> h5py.File:
     except OSError as error:
         raise InputError(f"{path} is not a readable {what} file ({first_line(error)}): write it again") from error
     try:
-        check_own(file, path)
+        check_data(file, path)
     except BaseException as error:
         file.close()
         if isinstance(error, InputError) or not isinstance(error, DAMAGED):
@@ -94,8 +96,8 @@ def _leads_to_its_end(view: mmap.mmap, at: int) -> bool:
     return True
 
 
-def check_own(file: h5py.File, path: Path) -> None:
-    """Refuse a file whose data lie in other files: external links, external storage and virtual data sets of HDF5."""
+def check_data(file: h5py.File, path: Path) -> None:
+    """Refuse data that lie in other files (external links, external storage, virtual data sets), or that are hardly stored."""
     groups: list[h5py.Group] = [file["/"]]
     seen: set[int] = set()
     while groups:
@@ -107,6 +109,8 @@ def check_own(file: h5py.File, path: Path) -> None:
             node = group[name]
             if isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
                 raise InputError(f"{path}: {where} is stored in another file: copy the data into this one")
+            if isinstance(node, h5py.Dataset):
+                check_expansion(f"{path}: {where}", node.nbytes, node.id.get_storage_size())
             if isinstance(node, h5py.Group) and (address := h5py.h5o.get_info(node.id).addr) not in seen:
                 seen.add(address)  # a group may hold itself
                 groups.append(node)

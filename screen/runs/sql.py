@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from rankshift.screen.cells.sql_names import folded
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import one_line
+from rankshift.screen.query_memory import TOO_MUCH
 from rankshift.screen.runs.folder import RunFolder
 from rankshift.screen.runs.views import NAMES, absent, literal, quoted, views_of
 
@@ -145,6 +146,8 @@ def refusal(
     """An error of DuckDB in one line, with the place in the query; `before`: bytes that stood before the query."""
     found = _parts(error)
     message = _message(error)
+    if isinstance(error, duckdb.OutOfMemoryException) or "Allocation failure" in message:
+        return InputError(TOO_MUCH)
     if "disabled by configuration" in message:
         return InputError(f"SQL: {message.split(' - ')[0]}: {ON_PURPOSE}")
     if found.get("error_subtype") == "MISSING_ENTRY" and found.get("name") in NAMES:

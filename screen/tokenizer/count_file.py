@@ -179,6 +179,8 @@ class _Stored:
         offsets = self._node["indptr"][:].astype(np.int64)
         if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != self.size or (np.diff(offsets) < 0).any():
             raise ValueError("row pointers do not fit the stored counts")
+        if rows and (most := int(np.diff(offsets).max())) > max(STORED, self.shape[1]):
+            raise ValueError(f"a row of {self.shape[1]:,} columns stores {most:,} counts")
         return offsets
 
     def _csr_rows(self, offsets: np.ndarray, start: int, stop: int) -> sp.csr_matrix:

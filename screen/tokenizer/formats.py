@@ -12,10 +12,12 @@ import anndata
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import scipy.sparse as sp
+import zarr
 from anndata.io import read_elem, read_zarr
 from scipy.io import mmread
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.files.expansion import check_expansion
 from rankshift.screen.files.hdf5 import open_hdf5
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.tokenizer.count_file import CountFile
@@ -57,7 +59,14 @@ def _reader(path: Path) -> Any:
 
 
 def _read_zarr(folder: Path) -> tuple[anndata.AnnData, list[str]]:
-    return read_zarr(folder), []
+    whole = zarr.open_group(folder, mode="r")
+    groups = [whole]
+    while groups:
+        group = groups.pop()
+        groups += [inner for _, inner in group.groups()]
+        for name, array in group.arrays():
+            check_expansion(f"{folder}: {group.path}/{name}", array.nbytes, array.nbytes_stored())
+    return read_zarr(whole), []
 
 
 def _read_mudata(path: Path) -> tuple[anndata.AnnData, list[str]]:

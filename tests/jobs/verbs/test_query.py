@@ -219,3 +219,18 @@ def test_stats_leave_their_table_in_the_run(tmp_path, capfd):
     assert rankshift("stats", run.path, "--mode", "goal", "--out", tmp_path / "goal.parquet") == 0
     assert pq.read_table(tmp_path / "goal.parquet").equals(pq.read_table(run.path / STATISTICS))
     assert pq.read_schema(run.path / STATISTICS).field("fdr").metadata[b"unit"] == b"probability"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["list(range)", "string_agg(repeat('x', 99))"])
+def test_one_value_cannot_fill_the_memory_of_the_machine(runs, value):
+    """In a process of its own, which may have 600 MB more."""
+    ask = f"""
+from rankshift.jobs.cli import run_command
+from rankshift.screen import query_memory
+query_memory.limited_process.__wrapped__.__defaults__ = (600 << 20,)
+raise SystemExit(run_command(["query", {str(runs / "down")!r}, "SELECT {value} FROM range(80000000)"]))
+"""
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "the query needs more memory than it may have" in done.stderr

@@ -131,6 +131,17 @@ def test_a_bad_cell_far_from_the_first_is_found(tmp_path, v2):
         Cells.read(path, v2)
 
 
+def test_a_list_longer_than_any_cell_is_refused_before_it_is_read(tmp_path, v1):
+    """Equal tokens are stored as their number: 17 million of them in a few kilobytes."""
+    ids = pa.ListArray.from_arrays([0, 1 << 24], np.full(1 << 24, 5, np.int32))
+    pq.write_table(pa.table({"input_ids": ids}), tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").stat().st_size < 100_000
+    with pytest.raises(
+        InputError, match=r"has 16,777,216 values of input_ids.* in 1 cells, the limit is 65,536 a cell"
+    ):
+        Cells.read(tmp_path / "t.parquet", v1)
+
+
 def test_padding_is_refused_without_specials_too(tmp_path, v1):
     with pytest.raises(InputError, match="cell 1 holds a special token inside"):
         Cells.read(table(tmp_path / "c.parquet", [[5, 6], [5, 0]]), v1)

@@ -58,3 +58,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         (tmp_path / "x.h5ad").write_bytes(content)
         with pytest.raises(InputError, match="is not a readable h5ad file"):
             open_hdf5(tmp_path / "x.h5ad", "h5ad")
+
+
+def test_an_array_of_which_nothing_is_stored_is_refused_at_any_depth_before_it_is_read(tmp_path):
+    path = tmp_path / "x.h5ad"
+    with h5py.File(path, "w") as file:
+        large = {"dtype": "f4", "chunks": (1_000_000,), "compression": "gzip"}
+        file.create_dataset("layers/counts/data", shape=(10**9,), **large)
+        file.create_dataset("small", shape=(10_000_000,), **large)  # 40 MB of zeros, as a column that nobody filled
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"/layers/counts/data is 3\.7 GiB of which 0 bytes are stored"):
+        open_hdf5(path, "h5ad")
+    with h5py.File(path, "a") as file:
+        del file["layers"]
+    with open_hdf5(path, "h5ad") as file:
+        assert not file["small"][:1000].any()

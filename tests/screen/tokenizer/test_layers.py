@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import zarr
 
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.errors import InputError
@@ -170,6 +171,35 @@ def test_a_file_that_reads_from_other_files_is_refused(place, tmp_path):
             change(file)
         with pytest.raises(InputError, match=r"stolen is (a link to|stored in) another file"):
             tokenize(tmp_path / f"{name}.h5ad", bundle)
+
+
+def test_a_row_of_more_counts_than_memory_is_meant_for_is_refused(place, tmp_path, monkeypatch):
+    bundle, adata = place
+    monkeypatch.setattr("rankshift.screen.tokenizer.count_file.STORED", 50)
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    with h5py.File(tmp_path / "x.h5ad", "a") as file:
+        x = file["X"]
+        once = {name: x[name][:] for name in ("data", "indices", "indptr")}
+        times = 1 + adata.n_vars  # the first row once more and once more
+        first = once["indptr"][1]
+        for name in ("data", "indices"):
+            del x[name]
+            x[name] = np.concatenate([np.tile(once[name][:first], times), once[name][first:]])
+        del x["indptr"]
+        x["indptr"] = np.concatenate([[0], once["indptr"][1:] + first * (times - 1)])
+    with pytest.raises(InputError, match=f"a row of {adata.n_vars} columns stores .* counts"):
+        tokenize(tmp_path / "x.h5ad", bundle)
+
+
+def test_a_zarr_folder_of_which_nothing_is_stored_is_refused(place, tmp_path):
+    bundle, adata = place
+    adata.write_zarr(tmp_path / "x.zarr")
+    tokenize(tmp_path / "x.zarr", bundle)
+    whole = zarr.open_group(tmp_path / "x.zarr")
+    whole.create_array("obs/bomb", shape=(10**9,), chunks=(10**6,), dtype="f4")
+    zarr.consolidate_metadata(whole.store)
+    with pytest.raises(InputError, match=r"obs/bomb is 3\.7 GiB of which [0-9,]+ bytes are stored"):
+        tokenize(tmp_path / "x.zarr", bundle)
 
 
 def _virtual() -> h5py.VirtualLayout:
