@@ -14,8 +14,15 @@ SHAPE = ("layers", "width", "heads", "inner", "dropout", "initializer")
 @app.command()
 def pretrain(
     cells: Annotated[Path, typer.Argument(help="Token table (.parquet) or .dataset folder.")],
-    vocabulary: Annotated[Path, typer.Option(help="vocabulary.parquet the cells were tokenized with.")],
     out: OutOption,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(help="vocabulary.parquet the cells were tokenized with; of a new model it must be given."),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Bundle to go on from: its weights, shape and vocabulary, not random weights."),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -68,7 +75,7 @@ def pretrain(
     workers: GangOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
 ) -> None:
-    """Masked-gene pretraining: a first bundle from a vocabulary and its cells (docs/training.md)."""
+    """Masked-gene pretraining: a bundle from a vocabulary and its cells, or from another bundle (docs/training.md)."""
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.pretraining.options import Pretraining, read_config
     from rankshift.jobs.pretraining.pretrain import pretrain as run_pretrain
@@ -86,5 +93,10 @@ def pretrain(
         if twice:
             raise InputError(f"--config and --{twice[0]} both give the shape: use one of them")
         given["config"] = read_config(config)
+    if start is not None:
+        shape = {"preset": preset, "config": config, **{name: given.get(name) for name in SHAPE}}
+        twice = [name.replace("_", "-") for name, value in shape.items() if value is not None]
+        if twice:
+            raise InputError(f"--from and --{twice[0]} both give the shape: use one of them")
     options = Pretraining.preset(preset, **given) if preset is not None else Pretraining(**given)
-    run_pretrain(cells, vocabulary, out, options, resume=resume, say=say, launch=launch(workers))
+    run_pretrain(cells, vocabulary, out, options, start=start, resume=resume, say=say, launch=launch(workers))

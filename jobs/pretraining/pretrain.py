@@ -1,9 +1,10 @@
-"""`rankshift pretrain`: a first encoder of a vocabulary, trained to name hidden genes, out as a bundle.
+"""`rankshift pretrain`: an encoder of a vocabulary, new or from a bundle, trained to name hidden genes, out as a bundle.
 
 It trains in this process or on a gang of workers, and reads token tables, never counts.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from rankshift.jobs.pretraining.continuation import check_vocabulary, continued, known_model
 from rankshift.jobs.pretraining.objective import MaskedBatches, held_out_loss, masked_loss, new_model, split
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.unigram import summary, unigram_entropy, unigram_loss
@@ -27,32 +29,37 @@ from rankshift.jobs.training.trainer import METRICS, check_identity
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.encoder.device import default_device
-from rankshift.screen.errors import Stopped
+from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.files.atomic import scratch
 from rankshift.screen.genes.token_space import VocabularyOnly
 
 NO_LIMIT = 2**31 - 1
+VOCABULARY = "vocabulary.parquet"  # in every bundle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainJob(TrainingJob):
-    """A pretraining."""
+    """A pretraining. start: the bundle whose weights it goes on from; None: it begins with random ones."""
 
     cells: Path
     vocabulary: Path
     options: Pretraining
+    start: Path | None = None
 
     def anywhere(self) -> "PretrainJob":
         """The job with absolute paths: workers have working directories of their own."""
-        return replace(self, cells=self.cells.resolve(), vocabulary=self.vocabulary.resolve(), out=self.out.resolve())
+        start = None if self.start is None else self.start.resolve()
+        cells, vocabulary, out = (path.resolve() for path in (self.cells, self.vocabulary, self.out))
+        return replace(self, cells=cells, vocabulary=vocabulary, out=out, start=start)
 
 
 def pretrain(
     cells: Path | str,
-    vocabulary: Path | str,
+    vocabulary: Path | str | None,
     out: Path | str,
     options: Pretraining | None = None,
     *,
+    start: Path | str | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
     launch: Launch | None = None,
@@ -62,9 +69,21 @@ def pretrain(
     The losses, in nats per hidden gene, stay in the bundle's config.json under `pretraining`, beside the entropy of the
     genes' frequencies; the curve in its folder `metrics`. Stopped (Ctrl-C), it leaves `<out>.training`, from which `resume`
     goes on to the same weights. launch: runs the training on a gang; None: in this process.
+    start: a bundle whose weights, head, shape and vocabulary the model begins with; `vocabulary` may then be None, and another
+    one is refused. Its weights are named in config.json as `from_weights_sha256`.
     Raises InputError on what does not fit, before training.
     """
-    job = PretrainJob(cells=Path(cells), vocabulary=Path(vocabulary), out=Path(out), options=options or Pretraining())
+    if vocabulary is None:
+        if start is None:
+            raise InputError("a new model needs the vocabulary of its cells: give --vocabulary, or --from BUNDLE")
+        vocabulary = Path(start) / VOCABULARY
+    job = PretrainJob(
+        cells=Path(cells),
+        vocabulary=Path(vocabulary),
+        out=Path(out),
+        options=options or Pretraining(),
+        start=None if start is None else Path(start),
+    )
     job.check_place(resume)
     data = _Data.read(job)
     done = check_identity(job.unfinished, data.identity) if (job.unfinished / STATE).exists() else 0
@@ -98,9 +117,11 @@ def train(rank: Rank, job: PretrainJob, report: Report) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Data:
-    """The cells of a job, split, and what is known of them before training."""
+    """The cells of a job, split, and what is known of them before training. start: the opened bundle that it goes on from."""
 
     draft: VocabularyOnly
+    options: Pretraining  # those of the job, with the shape of `start`
+    start: Bundle | None
     table: Cells
     train: np.ndarray  # rows
     judged: np.ndarray  # rows that are held out
@@ -109,8 +130,11 @@ class _Data:
 
     @staticmethod
     def read(job: PretrainJob) -> "_Data":
-        options = job.options
+        start = None if job.start is None else Bundle.open(job.start)
+        options = job.options if start is None else continued(job.options, start)
         draft = VocabularyOnly.open(job.vocabulary, options.positions or NO_LIMIT)
+        if start is not None:
+            check_vocabulary(draft.vocabulary, start)
         table = Cells.read(job.cells, draft)
         train, judged = split(len(table), options)
         known = table.take(train).ids
@@ -122,20 +146,36 @@ class _Data:
             **{name: value for name, value in asdict(options).items() if name not in _FREE},
             "cells_sha256": hashlib.sha256(table.ids.tobytes() + table.offsets.tobytes()).hexdigest(),
             "tokens_sha256": draft.vocabulary.tokens_sha256,
+            **({} if start is None else {"from_weights_sha256": start.weights_sha256}),
         }
-        return _Data(draft=draft, table=table, train=train, judged=judged, unigram=unigram, identity=identity)
+        return _Data(
+            draft=draft,
+            options=options,
+            start=start,
+            table=table,
+            train=train,
+            judged=judged,
+            unigram=unigram,
+            identity=identity,
+        )
+
+    def model(self) -> PreTrainedModel:
+        """The model that the first step finds, on the CPU; seed torch before."""
+        if self.start is not None:
+            return known_model(self.start, self.options)
+        places = self.options.positions or int(self.table.lengths.max())
+        return new_model(self.options, self.draft.vocabulary, self.table.take(self.train).ids, places)
 
 
 _FREE = ("accumulate", "judge_every", "log_every", "save_every")  # may be others when a training goes on
 
 
 def _train(rank: Rank, job: PretrainJob, data: _Data, report: Report) -> tuple[dict[str, Any], PreTrainedModel]:
-    options, vocabulary, table = job.options, data.draft.vocabulary, data.table
+    options, vocabulary, table = data.options, data.draft.vocabulary, data.table
     device = torch.device(default_device())
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
-        places = options.positions or int(table.lengths.max())
-        model = new_model(options, vocabulary, table.take(data.train).ids, places).to(device)
+        model = data.model().to(device)
     with group(rank, device) as collective:
         trainer = Trainer(
             model=model,
@@ -156,19 +196,25 @@ def _train(rank: Rank, job: PretrainJob, data: _Data, report: Report) -> tuple[d
         if collective.first:
             facts = {"steps": trainer.step, "train_cells": len(data.train), **data.identity}
             model.config.pretraining = {**losses, **facts}
-            _write(model, job)
+            _write(model, job, data.start)
     return losses, model
 
 
-def _write(model: PreTrainedModel, job: PretrainJob) -> None:
-    """Write the bundle, with the curve of its training, in place of the unfinished training."""
+def _write(model: PreTrainedModel, job: PretrainJob, start: Bundle | None) -> None:
+    """Write the bundle, with the curve of its training, in place of the unfinished training.
+
+    Of a bundle it went on from the vocabulary stays, with its medians and symbols, and the aliases.
+    """
     out = job.out
+    vocabulary, aliases = (job.vocabulary, {}) if start is None else (start.path / VOCABULARY, start.aliases)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one small file needs no bar
     try:
         with scratch(out) as checkpoint:
             model.save_pretrained(checkpoint)
-            make_bundle(checkpoint, job.vocabulary, out)
+            known = checkpoint / "aliases.json"
+            known.write_text(json.dumps(aliases))
+            make_bundle(checkpoint, vocabulary, out, aliases=known if aliases else None)
     finally:
         if bars:
             logging.enable_progress_bar()
