@@ -28,7 +28,19 @@ def redacted(text: object) -> str:
 
 # Options that are given or not, and have no value.
 SWITCHES = frozenset(
-    ("resume", "gene_shifts", "per_cell", "refill", "reference_overflow", "reference_names", "keep_uncropped", "bottom")
+    (
+        "resume",
+        "gene_shifts",
+        "per_cell",
+        "refill",
+        "reference_overflow",
+        "reference_names",
+        "keep_uncropped",
+        "bottom",
+        "confounded",
+        "despite_gate",
+        "dry_run",
+    )
 )
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?: ([\w.]+)$)?")
 

@@ -22,7 +22,7 @@ SCREEN = (
     "errors extras query_memory compiled progress files genes families bundle cells tokenizer perturb encoder embed runs "
     "engine adaptive stats report explore notebook"
 )
-JOBS = "show training pool executor pretraining finetuning verbs compat cli root"
+JOBS = "show training pool executor pretraining finetuning verbs cohort compat cli root"
 ROOMS = [
     "kernels",
     *(f"screen.{room}" for room in SCREEN.split()),

@@ -1,0 +1,56 @@
+"""A small cohort with a planted difference between its states, and an encoder with random weights that learns it in seconds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from rankshift.screen.bundle.bundle import make_bundle
+from rankshift.screen.cells.cells import Cells
+from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
+
+GENES, DONORS, CELLS = 30, 6, 24  # cells of a donor and state
+
+
+def drawn_cells(table: Vocabulary, *, told: bool = True) -> Cells:
+    """Cells of ten genes: sick ones have most of genes 0 to 4 in front, well ones of genes 5 to 9; told: or by chance."""
+    rng, first = np.random.default_rng(5), int(np.argmax(table.is_gene))
+    lists, columns = [], {"state": [], "donor": [], "site": []}
+    for donor in range(DONORS):
+        for i in range(2 * CELLS):
+            state = i % 2
+            own = rng.permutation(5)[:4] + 5 * (state if told else rng.integers(2))
+            rest = 10 + rng.permutation(GENES - 10)[:6]
+            lists.append(first + np.concatenate([own, rest]))
+            columns["state"].append(["sick", "well"][state])
+            columns["donor"].append(f"d{donor}")
+            columns["site"].append("AB"[donor % 2])
+    obs = pa.table({"cell_id": [f"c{i}" for i in range(len(lists))], **columns})
+    offsets = np.cumsum([0, *map(len, lists)])
+    return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """(cells, bundle)."""
+    folder = tmp_path_factory.mktemp("cohort")
+    names = ["<pad>", "<mask>", *(f"ENSG{i:011d}" for i in range(GENES))]
+    table = make_vocabulary({name: token for token, name in enumerate(names)})
+    table.write(folder / "vocabulary.parquet")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=table.size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=16, hidden_act="relu", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        initializer_range=0.2,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(folder / "model")
+    make_bundle(folder / "model", folder / "vocabulary.parquet", folder / "bundle")
+    drawn_cells(table).write(folder / "cells.parquet", table)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield folder / "cells.parquet", folder / "bundle"
+    torch.set_num_threads(before)
