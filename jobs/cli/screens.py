@@ -239,6 +239,9 @@ def report(
     no_embed: Annotated[
         bool, typer.Option("--no-embed", help="Load no model: draw that map from the stored cosines.")
     ] = False,
+    sets: Annotated[
+        Path | None, typer.Option(help=".gmt of gene sets that are compared with the tested genes.")
+    ] = None,
 ) -> None:
     """A run to look at: one HTML file that loads nothing (docs/report.md)."""
     # Late: --help and a wrong option must not wait for what computes.
@@ -246,7 +249,8 @@ def report(
     from rankshift.screen.runs.run import Run
 
     judging = _judging(by, min_cells, bootstrap, seed)
-    write_report(Run.open(run), out, judging=judging, bundle=bundle, cells=cells, embed=not no_embed, say=say)
+    embed = not no_embed
+    write_report(Run.open(run), out, judging=judging, bundle=bundle, cells=cells, embed=embed, sets=sets, say=say)
 
 
 @app.command()

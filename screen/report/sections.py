@@ -17,22 +17,31 @@ WIDE, NARROW = 1040, 330  # pixels of a figure on a laptop and on a phone, which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlainTable:
+    """A small table that stands on the page as it is: titles of its columns with what they mean, and rows of texts."""
+
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the page: its heading, sentences (of `more` the first opens the others), and its figure with an alternative
-    text."""
+    """A part of the page: its heading, sentences (of `more` the first opens the others), its table, and its figure with an
+    alternative text."""
 
     id: str
     nav: str
     title: str
     lead: Sequence[str] = ()
     more: Sequence[str] = ()
+    table: PlainTable | None = None
     figure: str | None = None
     alt: str = ""
     caption: str = ""
 
 
 def sections_of(
-    findings: Findings, total: int, bundle: Path | None, cells: Path | None, embed: bool
+    findings: Findings, total: int, bundle: Path | None, cells: Path | None, embed: bool, sets: Section | None = None
 ) -> tuple[list[Section], dict[str, dict]]:
     """The sections in their order, and the figures in them for a laptop and a phone."""
     figures = {
@@ -56,6 +65,8 @@ def sections_of(
             caption="A point is a cell; box and dashed line are quartiles, median and mean. Grey: a sample of all values.",
         ),
     ]  # fmt: skip
+    if sets is not None:
+        sections.append(sets)
     if findings.run.manifest.states:
         try:
             made = state_map.state_map(findings, bundle=bundle, cells=cells, embed=embed)

@@ -49,13 +49,7 @@ function sentence(found, run, quantity) {
 }
 
 function links(row) {
-  const ids = row.gene_ids.split("+").filter((id) => /^ENSG\d{11}$/.test(id));
-  const made = ids.flatMap((id) => [
-    ["Ensembl", `https://www.ensembl.org/id/${id}`],
-    ["Open Targets", `https://platform.opentargets.org/target/${id}`],
-    ["DepMap", `https://depmap.org/portal/gene/${encodeURIComponent(row.symbols)}`],
-  ].filter(([site]) => site !== "DepMap" || ids.length === 1).map(([site, href]) => element("a", { href, target: "_blank", rel: "noopener noreferrer" }, `${ids.length > 1 ? `${id} ` : ""}${site} ↗`)));
-  $("gene-links").replaceChildren(element("span", { className: "quiet" }, `${row.gene_ids}  `), ...made);
+  $("gene-links").replaceChildren(element("span", { className: "quiet" }, `${row.gene_ids}  `), ...geneLinks(row.gene_ids, row.symbols));
 }
 
 function violin(found, by, quantity, colours) {

@@ -29,6 +29,7 @@ STOPPING = 0.05  # seconds between two attempts to end a query that nobody waits
 OF_REPORT = {
     report.PLOTLY: report.PLOTLY,
     "report.css": "page.css",
+    "gene_links.js": "gene_links.js",
 }  # what the report's page has, too: {name: its file}
 LONGEST = 4_000_000  # bytes of a request: the cells of a lasso are a few thousand numbers
 

@@ -118,7 +118,8 @@ function fill() {
   }
   const shown = order.slice(page * PAGE, (page + 1) * PAGE);
   $("table").tBodies[0].replaceChildren(...shown.map(tableRow));
-  $("count").textContent = `${order.length.toLocaleString("en")} of ${count.toLocaleString("en")} perturbations`;
+  const none = order.length || !$("search").value.trim() ? "" : ": nothing of this name was perturbed here, or its rows are not in this file";
+  $("count").textContent = `${order.length.toLocaleString("en")} of ${count.toLocaleString("en")} perturbations${none}`;
   $("place").textContent = `page ${page + 1} of ${pages}`;
   for (const id of ["first", "back"]) $(id).disabled = page === 0;
   for (const id of ["next", "last"]) $(id).disabled = page === pages - 1;
@@ -207,6 +208,7 @@ function showGene() {
   const name = rows.symbols[picked];
   const gene = rows.gene_ids[picked].replaceAll("'", "''");
   const ask = `rankshift query ${DATA.run} ${shellWord(`SELECT cell_id, ${DATA.effect} AS effect FROM shifts WHERE gene_ids = '${gene}'`)}`;
+  $("links").replaceChildren(...geneLinks(rows.gene_ids[picked], name));
   const all = rows.cells[picked].toLocaleString("en");
   $("plot-gene").hidden = !values;
   $("ask").hidden = Boolean(values) && values.effect.length === values.total;

@@ -42,7 +42,10 @@ def planted(tmp_path_factory) -> Path:
     symbols = [NASTY if i == int(np.flatnonzero(truth)[0]) else f"GENE{i}" for i in range(200)]
     place = names.column_names.index("symbols")
     pq.write_table(names.set_column(place, "symbols", [symbols]), run.path / "perturbations.parquet")
-    write_report(run, folder / "planted.html", judging=StatOptions(bootstrap=20))
+    sets = {"planted": np.flatnonzero(truth), NASTY: np.arange(40, 80), "small": np.arange(3)}
+    lines = ["\t".join([name, "a description", *(symbols[i] for i in genes)]) for name, genes in sets.items()]
+    (folder / "sets.gmt").write_text("\n".join(lines))
+    write_report(run, folder / "planted.html", judging=StatOptions(bootstrap=20), sets=folder / "sets.gmt")
     return folder / "planted.html"
 
 
@@ -199,6 +202,34 @@ def test_search_finds_a_gene_by_symbol_and_by_id(planted, browser):
     search.clear()
     search.send_keys("no such gene")
     assert column(browser, "symbols") == []
+    assert "nothing of this name was perturbed here" in browser.find_element(By.ID, "count").text
+
+
+def test_gene_sets_are_in_a_table_and_those_of_few_genes_are_counted(planted, browser):
+    shown(browser, planted)
+    section = browser.find_element(By.ID, "sets")
+    rows = [
+        [cell.text for cell in row.find_elements(By.TAG_NAME, "td")]
+        for row in section.find_elements(By.CSS_SELECTOR, "tbody tr")
+    ]
+    assert [row[0] for row in rows] == ["planted", NASTY]
+    assert rows[0][1] == "10 of 10"
+    assert int(rows[0][2].split()[0]) >= 8
+    assert float(rows[0][3]) < 1e-4 < 0.05 < float(rows[1][3])
+    assert "1 of 2 gene sets stand out" in section.text
+    assert "1 of which fewer than 5 genes were tested" in section.text
+
+
+def test_a_gene_has_links_that_ask_nobody_until_they_are_clicked(planted, browser):
+    shown(browser, planted)
+    click(browser, "#table tbody button")
+    gene = column(browser, "gene_ids")[0]
+    links = browser.find_elements(By.CSS_SELECTOR, "#links a")
+    assert [link.get_attribute("href") for link in links[:2]] == [
+        f"https://www.ensembl.org/id/{gene}",
+        f"https://platform.opentargets.org/target/{gene}",
+    ]
+    assert {link.get_attribute("rel") for link in links} == {"noopener noreferrer"}
 
 
 def test_pages_turn_and_hits_can_be_alone(planted, browser):

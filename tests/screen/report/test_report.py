@@ -196,6 +196,19 @@ def test_every_kind_of_run_has_a_report(generation, options, bundles, tmp_path):
 
 
 @pytest.mark.slow
+def test_gene_sets_are_refused_where_they_are_none_or_several_genes_are_perturbed_at_once(bundles, tmp_path):
+    options = {"perturb": "overexpress", "genes": SYMBOLS[:3], "how": "pairs", "max_cells": 2}
+    run = screen(V1 / "cells.parquet", bundles["v1"], tmp_path / "run", **options)
+    (tmp_path / "sets.gmt").write_text("A\t-\t" + "\t".join(SYMBOLS))
+    for file, message in {
+        "sets.gmt": "--sets compares single genes, and this run perturbs several at once",
+        "missing.gmt": "missing.gmt does not exist",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            report_of(run, tmp_path, sets=tmp_path / file)
+
+
+@pytest.mark.slow
 def test_an_unfinished_run_says_so(moved, tmp_path):
     copy = shutil.copytree(moved.path, tmp_path / "run")
     manifest = {**moved.manifest, "shards": moved.manifest["shards"] + 2}
