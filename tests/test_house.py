@@ -20,7 +20,7 @@ from support import ROOT
 # Low to high. A room imports only from rooms before it, also inside its functions; `screen` and `jobs` are the front doors.
 SCREEN = (
     "errors extras query_memory compiled progress files genes families bundle cells tokenizer perturb encoder embed runs "
-    "engine adaptive stats report explore notebook"
+    "engine adaptive stats study report explore notebook"
 )
 JOBS = "show training pool executor pretraining finetuning verbs cohort compat cli root"
 ROOMS = [
