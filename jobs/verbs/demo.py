@@ -32,7 +32,9 @@ from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.json_file import read_json
 from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import Vocabulary
+from rankshift.screen.report import write_report
 from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.options import StatOptions
 from rankshift.screen.tokenizer.tokenize import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
@@ -97,14 +99,15 @@ def demo(
     out, began = Path(out), perf_counter()
     training = replace(TINY, epochs=epochs)
     _claim(out, {"input_size": input_size, "max_cells": max_cells, "training": asdict(training)})
-    vocabulary, cells, bundle, states, plot = (
-        out / name for name in ("vocabulary.parquet", "cells.parquet", "bundle", "states.json", "shifts.png")
+    vocabulary, cells, bundle, states, plot, page = (
+        out / name
+        for name in ("vocabulary.parquet", "cells.parquet", "bundle", "states.json", "shifts.png", "report.html")
     )
     tuned, tuned_states = out / TUNED / "bundle", out / TUNED / "states.json"
     runs = [out / kind for kind in KINDS]
     screens = [(kind, run, bundle, states) for kind, run in zip(KINDS, runs, strict=True)]
     screens.append((KINDS[1], out / TUNED / KINDS[1], tuned, tuned_states))
-    step = _Steps(say, 10)
+    step = _Steps(say, 11)
     say(f"271 human skeletal muscle myoblasts, {START} to {GOAL} hours into differentiation ({PAPER}; {SOURCE}).")
     say(CAVEAT)
 
@@ -159,11 +162,24 @@ def demo(
             [Run.open(run) for run in runs], GOAL, plot, least_cells=LEAST_CELLS, note=f"{PAPER}. {CAVEAT}"
         ),
     )
-    for run in (*runs, screens[-1][1]):
+    last = screens[-1][1]
+    step(
+        f"report of {last}",
+        page,
+        check=lambda: None,
+        make=lambda: write_report(
+            Run.open(last), page, judging=StatOptions(min_cells=LEAST_CELLS), bundle=tuned, cells=cells, say=step.tell
+        ),
+    )
+    for run in (*runs, last):
         say(f'\n$ rankshift query {shlex.quote(str(run))} "{TOP}"')
         query(run, TOP, say=say)
     _say_next(out, say)
-    say(f"\nall done in {perf_counter() - began:.0f} s; the plot is {plot}")
+    say(
+        f"\nall done in {perf_counter() - began:.0f} s; the plot is {plot}. Open {page} in a browser, or look at all runs:"
+    )
+    named = {"deleted": runs[0], "overexpressed": runs[1], "finetuned": last}
+    say("  rankshift explore " + shlex.join(f"{name}={run}" for name, run in named.items()))
 
 
 class _Steps:
@@ -232,7 +248,7 @@ def _say_next(out: Path, say: Say) -> None:
     route = f"--states {here}/states.json --state-key {KEY} --start {START} --goal {GOAL}"
     say(f"""
 To go on, with the results as Parquet under {out}/{KINDS[0]} and {out}/{KINDS[1]}:
-  rankshift report {here}/delete --out {here}/delete.html
+  rankshift report {here}/delete --min-cells 5 --out {here}/delete.html
   rankshift stats {here}/delete --min-cells 5
   rankshift query {here}/delete "SELECT cell_id, symbols, similarity FROM shifts ORDER BY similarity LIMIT 5"
   rankshift query {here}/overexpress "SELECT * FROM shifts" --format parquet --out shifts.parquet

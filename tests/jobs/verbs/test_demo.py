@@ -32,8 +32,8 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_files(finished):
     assert sorted(p.name for p in finished.iterdir()) == [
-        "bundle", "cells.parquet", "delete", "demo.json", "finetuned", "overexpress", "shifts.png", "states.json",
-        "vocabulary.parquet",
+        "bundle", "cells.parquet", "delete", "demo.json", "finetuned", "overexpress", "report.html", "shifts.png",
+        "states.json", "vocabulary.parquet",
     ]  # fmt: skip
     bundle = Bundle.open(finished / "bundle")
     bundle.verify()
@@ -115,7 +115,7 @@ def test_a_second_run_does_nothing_again_and_shows_the_same(finished, capfd):
     assert run_demo(finished) == 0
     assert contents(finished) == before
     shown = capfd.readouterr()
-    assert shown.err.count("there already") == 10
+    assert shown.err.count("there already") == 11
     assert "unigram entropy" in shown.err
     assert "Trapnell et al." in shown.err
     assert "not biology" in shown.err
@@ -136,7 +136,7 @@ def test_it_goes_on_where_it_stopped(finished, tmp_path, capfd):
     before = contents(finished / "bundle")
     assert run_demo(out, "--workers", "0") == 0
     said = capfd.readouterr().err
-    assert said.count("there already") == 7
+    assert said.count("there already") == 8
     assert contents(finished / "bundle") == before
     for kind in KINDS:
         again, first = (Run.open(folder / kind).sql(TOP) for folder in (out, finished))
