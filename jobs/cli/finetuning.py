@@ -43,7 +43,9 @@ def finetune(
     ] = 0.0,
     baseline: Annotated[bool, typer.Option("--baseline", help="Judge a linear model on ranks beside it.")] = False,
     tune: Annotated[int | None, typer.Option(help="Search settings first, with so many trials on Ray Tune.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times every cell is seen. Default: 10, of --task gene 1.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Times every cell is seen, also 0.9. Default: 10, of --task gene 1.")
+    ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens of a step over all workers, padding counted. Default: 24576.")
     ] = None,
@@ -70,7 +72,8 @@ def finetune(
     from rankshift.jobs.finetuning.options import Finetuning, numbers
 
     recipe = {
-        "epochs": epochs, "batch_tokens": batch_tokens, "accumulate": accumulate, "learning_rate": learning_rate,
+        "epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs, "batch_tokens": batch_tokens,
+        "accumulate": accumulate, "learning_rate": learning_rate,
         "schedule": schedule, "warmup": warmup, "weight_decay": weight_decay, "dropout": dropout, "dtype": dtype,
         "seed": seed,
     }  # fmt: skip

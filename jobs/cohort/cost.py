@@ -42,7 +42,7 @@ def cost(cohort: Cohort, drawn: Drawn, bundle: Bundle, genes: tuple[int, ...] | 
     epochs = recipe(study).passes
     pool = drawn.role == POOL
     lengths = cohort.table.lengths[drawn.row[pool]]
-    learnt = epochs * int(sum((drawn.fold[pool] != fold).sum() for fold in range(study.folds)))
+    learnt = round(epochs * int(sum((drawn.fold[pool] != fold).sum() for fold in range(study.folds))))
     each = BACKWARD * epochs * list_flops(sizes, sizes.layers, lengths)
     training = sum(float(each[drawn.fold[pool] != fold].sum()) for fold in range(study.folds))
     device = Device.here()

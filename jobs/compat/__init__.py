@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rankshift.compat.classifier import Classifier
     from rankshift.compat.extractor import EmbExtractor
     from rankshift.compat.inputs import Deviation
     from rankshift.compat.perturber import InSilicoPerturber
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rankshift.compat.tokenizer import TranscriptomeTokenizer
 
 _PLACE = {
+    "Classifier": "classifier",
     "Deviation": "inputs",
     "EmbExtractor": "extractor",
     "InSilicoPerturber": "perturber",
@@ -22,10 +24,21 @@ _PLACE = {
     "TranscriptomeTokenizer": "tokenizer",
 }
 
-__all__ = ["Deviation", "EmbExtractor", "InSilicoPerturber", "InSilicoPerturberStats", "TranscriptomeTokenizer"]
+__all__ = [
+    "Classifier",
+    "Deviation",
+    "EmbExtractor",
+    "InSilicoPerturber",
+    "InSilicoPerturberStats",
+    "TranscriptomeTokenizer",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACE[name]}"), name)
+    # Start-up time: the import of one class loads nothing that only the others need.
+    from rankshift.screen.extras import said
+
+    with said():
+        return getattr(import_module(f"{__name__}.{_PLACE[name]}"), name)

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from transformers.utils import logging
 
 from rankshift.jobs.finetuning import tuning
 from rankshift.jobs.finetuning.evaluation import report as evaluation
 from rankshift.jobs.finetuning.evaluation.predictions import predict
 from rankshift.jobs.finetuning.fit import learn, stage
 from rankshift.jobs.finetuning.labels.splits import Fold
-from rankshift.jobs.finetuning.models import Classifier, label_slices, reading
+from rankshift.jobs.finetuning.models import Classifier, label_slices, reading, save_plain
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, Prepared, prepare
 from rankshift.jobs.finetuning.tuning import TRIALS, check_trials
@@ -138,7 +137,7 @@ def _fold_logits(
     done = prepared.job.unfinished / stage(fold) / LOGITS
     if collective.any(done.exists()):
         if collective.first:
-            report(prepared.job.options.passes * len(prepared.train_set(fold).rows))
+            report(round(prepared.job.options.passes * len(prepared.train_set(fold).rows)))
         return np.asarray(np.load(done))
     model = learn(prepared, fold, device, collective, report)
     found = predict(model, prepared.eval_set(fold), prepared.job.options.batch_tokens, collective)
@@ -190,24 +189,18 @@ def _write(prepared: Prepared, model: Classifier, logits: dict[str, np.ndarray])
     if options.task == "regression":
         record["target_mean"], record["target_sd"] = prepared.scale(prepared.splits.final)
     model.config.finetuning = record
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one small file needs no bar
-    try:
-        with scratch(job.out) as checkpoint, replacing(job.out) as making:
-            model.cpu().save_pretrained(checkpoint)
-            aliases = checkpoint / "aliases.json"
-            aliases.write_text(json.dumps(prepared.bundle.aliases))
-            vocabulary = prepared.bundle.path / "vocabulary.parquet"
-            make_bundle(checkpoint, vocabulary, making, aliases=aliases if prepared.bundle.aliases else None)
-            facts = {"task": options.task, "train": len(prepared.splits.final.train), **_counts(prepared)}
-            metrics = evaluation.write(making / "evaluation", judged, linear, facts)
-            if (job.unfinished / TRIALS).exists():
-                shutil.copyfile(job.unfinished / TRIALS, making / "evaluation" / TRIALS)
-            for folder in sorted(job.unfinished.glob(f"*/{METRICS}")):
-                shutil.copytree(folder, making / METRICS / folder.parent.name)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    with scratch(job.out) as checkpoint, replacing(job.out) as making:
+        save_plain(model, checkpoint)
+        aliases = checkpoint / "aliases.json"
+        aliases.write_text(json.dumps(prepared.bundle.aliases))
+        vocabulary = prepared.bundle.path / "vocabulary.parquet"
+        make_bundle(checkpoint, vocabulary, making, aliases=aliases if prepared.bundle.aliases else None)
+        facts = {"task": options.task, "train": len(prepared.splits.final.train), **_counts(prepared)}
+        metrics = evaluation.write(making / "evaluation", judged, linear, facts)
+        if (job.unfinished / TRIALS).exists():
+            shutil.copyfile(job.unfinished / TRIALS, making / "evaluation" / TRIALS)
+        for folder in sorted(job.unfinished.glob(f"*/{METRICS}")):
+            shutil.copytree(folder, making / METRICS / folder.parent.name)
     shutil.rmtree(job.unfinished)
     return metrics
 

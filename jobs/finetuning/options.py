@@ -1,5 +1,6 @@
 """What to learn, how to split, what of the model learns, and the recipe of the steps."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Finetuning(Recipe):
         0.0  # share of a cell's genes that is left out anew in every step; small data are learnt by heart
     )
     baseline: bool = False
-    epochs: int | None = None  # None: 10, of genes 1, as published
+    epochs: float | None = None  # None: 10, of genes 1, as published; 0.9 is nine tenths of the steps of one
     batch_tokens: int = 24_576  # places of a step, padding included: 12 cells of 2048, the published batch
     learning_rate: float = 5e-5  # as published
     warmup: float = 0.1  # share of the steps; published are 500 steps, which small data never see the end of
@@ -56,10 +57,12 @@ class Finetuning(Recipe):
             raise InputError(f"--class-weights {self.class_weights!r} is unknown: use balanced or none")
         if self.class_weights == "balanced" and self.task == "regression":
             raise InputError("--class-weights balanced needs classes: leave it out of a regression")
-        for name, least in (("max_cells", 2), ("max_cells_per_class", 2), ("epochs", 1), ("batch_tokens", 1)):
+        for name, least in (("max_cells", 2), ("max_cells_per_class", 2), ("batch_tokens", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} is {value}: give at least {least}")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise InputError(f"--epochs is {self.epochs}: give a positive number")
         if not 0 <= self.rare < 1:
             raise InputError(f"--rare is {self.rare}: give a share from 0 to below 1")
         if not 0 <= self.drop_genes < 1:
@@ -97,7 +100,7 @@ class Finetuning(Recipe):
         return Splitting(test=self.test, folds=self.folds, seed=self.seed)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Times every cell is seen."""
         return self.epochs or EPOCHS.get(self.task, CELL_EPOCHS)
 

@@ -84,7 +84,7 @@ class Prepared:
     def work(self) -> int:
         """Cells that the training will report in all."""
         stages = [*self.splits.folds, self.splits.final]
-        return self.job.options.passes * sum(len(self.train_set(fold).rows) for fold in stages)
+        return round(self.job.options.passes * sum(len(self.train_set(fold).rows) for fold in stages))
 
     def _examples(self, units: np.ndarray, learnt: np.ndarray) -> Examples:
         shared: dict[str, Any] = {"table": self.table, "head": self.head, "pad": self.bundle.special.pad}

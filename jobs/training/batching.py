@@ -3,6 +3,7 @@
 It knows neither masks nor labels.
 """
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -14,16 +15,24 @@ class EpochBatches:
     """The batches of every epoch, by number of rows in a table; those of the epoch under way are kept.
 
     rows: of the table. lengths: of all its cells. tokens: places of a batch at most. seed: the epoch is added to it.
+    epochs: the last may be a part of one, whose first batches are taken.
     """
 
-    def __init__(self, rows: np.ndarray, lengths: np.ndarray, tokens: int, seed: tuple[int, ...], epochs: int) -> None:
+    def __init__(
+        self, rows: np.ndarray, lengths: np.ndarray, tokens: int, seed: tuple[int, ...], epochs: float
+    ) -> None:
         self._rows, self._lengths, self._tokens, self._seed, self._epochs = rows, lengths, tokens, seed, epochs
         self._epoch, self._batches = -1, list[np.ndarray]()
 
     @cached_property
     def steps(self) -> list[int]:
-        """Batches of each epoch."""
-        return [len(self.of(epoch)) for epoch in range(self._epochs)]
+        """Batches of each epoch.
+
+        >>> EpochBatches(np.arange(10), np.full(10, 5), 10, (0,), 1.5).steps
+        [5, 3]
+        """
+        shares = [min(1.0, self._epochs - epoch) for epoch in range(math.ceil(self._epochs))]
+        return [math.ceil(share * len(self.of(epoch))) for epoch, share in enumerate(shares)]
 
     def batch(self, epoch: int, index: int) -> np.ndarray:
         """The rows of a batch."""
