@@ -18,12 +18,16 @@ endif
 demo: $(DEMO)
 	$(BIN)/rankshift demo
 
+# Tests run in so many processes, each with files of its own; of one file they run one after the other.
+JOBS ?= 2
+TEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
 # All that needs no cluster, browser or compiler and is done in seconds: for the while one works.
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(TEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
