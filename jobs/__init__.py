@@ -9,19 +9,23 @@ from rankshift.jobs.pool.auth import use_token
 from rankshift.screen.errors import in_python
 
 if TYPE_CHECKING:
+    from rankshift.jobs.cohort.study import study
     from rankshift.jobs.verbs.screen import screen
 
-__all__ = ["screen"]
+__all__ = ["screen", "study"]
 
 use_token()
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when first used: the command line must not wait for torch to say what is wrong with its arguments.
-    if name != "screen":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Late: importing rankshift.jobs must not wait for torch.
-    from rankshift.jobs.verbs.screen import screen
+    if name == "study":
+        from rankshift.jobs.cohort.study import study  # late: importing rankshift.jobs must not wait for torch
+
+        return in_python(study)
+    from rankshift.jobs.verbs.screen import screen  # late, for the same reason
 
     return in_python(screen)
 

@@ -20,6 +20,11 @@ ROWS = "FROM shifts ORDER BY cell, perturbation"
 
 DEMO = {"--max-cells": 12, "--input-size": 128, "--epochs": 1}  # of the fixture `finished`, a demo in small
 
+STUDY: dict[str, Any] = {  # of the small cohort in tests/jobs/cohort
+    "label": "state", "start": "sick", "goal": "well", "donor": "donor", "folds": 3, "cells_per_donor": 10, "epochs": 6,
+    "learning_rate": 1e-2, "batch_tokens": 300, "layer": 0, "workers": 0, "say": lambda line: None,
+}  # fmt: skip
+
 PATIENCE = (
     300.0  # seconds for anything that ends by itself: a hopeless case, a busy machine starts Ray in half a minute
 )

@@ -58,7 +58,7 @@ def test_p_values_are_uniform_where_nothing_drives_anything(measured: dict[str, 
 
 
 def drawn(folder: Path, **options: object) -> anndata.AnnData:
-    from benchmarks.biology.network import Network
+    from rankshift.jobs.cohort.planted.network import Network
 
     folder.mkdir()
     Network(**{"cells": 600, **options}).write(folder / "counts.h5ad")

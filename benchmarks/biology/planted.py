@@ -14,9 +14,9 @@ import pandas as pd
 from scipy.stats import kstest
 
 from benchmarks.biology.baselines import Expression
-from benchmarks.biology.network import GOAL, START, Network
 from benchmarks.biology.pipeline import Pipeline, effects
 from benchmarks.biology.ranking import alike, area
+from rankshift.jobs.cohort.planted.network import GOAL, START, Network
 from rankshift.jobs.pretraining.pretrain import Pretraining
 from rankshift.screen.stats import StatOptions
 

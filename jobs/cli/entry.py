@@ -21,6 +21,7 @@ from rankshift.jobs.cli import (  # noqa: F401 (registers the verbs)
     finetuning,
     pretraining,
     screens,
+    study,
 )
 from rankshift.jobs.cli.app import app, say
 from rankshift.jobs.cli.stopping import bear_impatience, end_when_asked, terminated

@@ -151,7 +151,7 @@ def resume(
 
 @app.command()
 def query(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a study.")],
     sql: Annotated[
         str | None, typer.Argument(help="One SELECT over shifts, cells, perturbations, hits … (docs/sql.md).")
     ] = None,
@@ -171,7 +171,15 @@ def query(
     out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
     """Ask a run in SQL."""
-    # Late: --help and a wrong option must not wait for what computes.
+    if (run / "study.json").is_file():
+        # Late: --help and a wrong option must not wait for what computes.
+        from rankshift.jobs.cohort.asking import query_study
+        from rankshift.jobs.cohort.folder import Folder
+
+        study = Folder.open(run)
+        query_study(study, sql, others=others or (), tables=tables or (), views=views, format=format, out=out, say=say)
+        return
+    # Late, for the same reason.
     from rankshift.jobs.verbs.query import query as ask
 
     ask(run, sql, others=others or (), tables=tables or (), views=views, format=format, out=out, say=say)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rankshift.jobs.cohort.models import recipe
 from rankshift.jobs.cohort.options import Study
-from rankshift.jobs.cohort.source import ANALYSIS, POOL, Cohort, Drawn
+from rankshift.jobs.cohort.source import Cohort, Drawn
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import blocks
 from rankshift.screen.encoder.cost import EFFICIENCY, list_flops, product_rate
@@ -14,6 +14,7 @@ from rankshift.screen.families.family import measured_layers
 from rankshift.screen.families.operators import DTYPES
 from rankshift.screen.perturb.asked import asked
 from rankshift.screen.perturb.perturbation import eligible
+from rankshift.screen.study.draw import ANALYSIS, POOL
 
 BACKWARD = 3  # a training step costs the forward pass and about two of them on the way back
 

@@ -13,6 +13,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.entries import Unfit, take, typed
 from rankshift.screen.files.json_file import read_object
+from rankshift.screen.study.gate import Gate
 
 MANIFEST = "study.json"
 SCHEMA_VERSION = 1
@@ -107,6 +108,16 @@ class Folder:
         return self.path / "donors.parquet"
 
     @property
+    def null(self) -> Path:
+        """Effects of the genes that the judged ones were held against."""
+        return self.path / "null.parquet"
+
+    @property
+    def summary(self) -> Path:
+        """What holds for all verdicts."""
+        return self.path / "summary.json"
+
+    @property
     def verdicts(self) -> Path:
         """Table of verdicts: a row per gene."""
         return self.path / "verdicts.parquet"
@@ -138,3 +149,8 @@ class Folder:
             for arm in self.study.arms:
                 if self.run(fold, arm).exists():
                     yield fold, arm, self.run(fold, arm)
+
+
+def read_gate(folder: Folder) -> Gate:
+    """What gate.json says."""
+    return Gate(**read_object(folder.gate, "remove it, and continue the study with --resume"))

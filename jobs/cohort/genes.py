@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.jobs.cohort.options import CONTROLS
-from rankshift.jobs.cohort.source import ANALYSIS, Cohort, Drawn, write_table
+from rankshift.jobs.cohort.source import Cohort, Drawn, write_table
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.gene_lists import resolve_genes, said_of
 from rankshift.screen.perturb.background import background
+from rankshift.screen.study.draw import ANALYSIS
 
 
 def genes_of(cohort: Cohort, drawn: Drawn, bundle: Bundle) -> tuple[pa.Table | None, list[str]]:

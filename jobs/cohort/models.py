@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.jobs.cohort.folder import Folder
@@ -21,6 +22,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.embed.states import write_states
+from rankshift.screen.errors import InputError
 from rankshift.screen.families.family import measured_layers
 from rankshift.screen.progress import progress
 
@@ -50,11 +52,19 @@ def train(folder: Folder, fold: int, bundle: Path, launch: Launch | None, say: S
     )
 
 
-def judged(folder: Folder, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """cell_id, true label and predicted label, object [n], of this fold's donors, by the model that has not seen them."""
-    found = pq.read_table(folder.bundle(fold) / PREDICTIONS, columns=["cell_id", "true", "predicted"])
-    cell, true, predicted = (np.array(found[name].to_pylist(), dtype=object) for name in found.column_names)
-    return cell, true, predicted
+def judged(folder: Folder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True label, predicted label and donor, object [n], of the analysis cells of all folds, by models new to them."""
+    parts = []
+    for fold in range(folder.study.folds):
+        found = pq.read_table(folder.bundle(fold) / PREDICTIONS, columns=["cell_id", "true", "predicted"])
+        table = pq.read_table(folder.tokens(fold), columns=["cell_id", folder.study.donor, SPLIT])
+        table = table.filter(pc.equal(table[SPLIT], TEST))
+        if found["cell_id"].to_pylist() != table["cell_id"].to_pylist():
+            raise InputError(f"{folder.bundle(fold)} was judged on other cells than {folder.tokens(fold)}: remove both")
+        columns = (found["true"], found["predicted"], labels_of(table, folder.study.donor, "--donor"))
+        parts.append(np.array([column.to_pylist() for column in columns], dtype=object))
+    true, predicted, donor = np.concatenate(parts, axis=1)
+    return true, predicted, donor
 
 
 def own_goal(goal: str, donor: str) -> str:

@@ -21,9 +21,10 @@ class Study:
     label: obs column of the state. batch: obs columns (study, chemistry) that the audit crosses with it; balance: obs columns
     that folds keep in proportion. cells_per_donor: analysis cells of a donor and label at most; pool_per_donor: the same of
     training cells. genes: as for `rankshift screen`; controls: so many genes are drawn beside a list. goal_of: whose goal
-    state a donor's cells are held against: the mean of the training donors, or the same `donor`'s. cell_type: obs column for
-    the flag of leaking genes. confounded, despite_gate: go on where the study would be refused or would stop. epochs to
-    freeze: of the fine-tuning, None as it has them. gene_column, counts_layer: of cells given as counts.
+    state a donor's cells are held against: the mean of the training donors, or the same `donor`'s. min_cells: a gene in fewer
+    start cells of a donor has no value there. cell_type: obs column for the flag of leaking genes. confounded, despite_gate:
+    go on where the study would be refused or would stop. epochs to freeze: of the fine-tuning, None as it has them.
+    gene_column, counts_layer: of cells given as counts.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Study:
     controls: int | None = None
     arms: Sequence[str] = ARMS
     goal_of: str = "training"
+    min_cells: int = 5
     cell_type: str | None = None
     confounded: bool = False
     despite_gate: bool = False
@@ -64,7 +66,7 @@ class Study:
             raise InputError(
                 f"--folds is {self.folds}: give at least 2, so that no donor is scored by a model that saw it"
             )
-        for name in ("cells_per_donor", "pool_per_donor", "controls"):
+        for name in ("cells_per_donor", "pool_per_donor", "controls", "min_cells"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
@@ -90,6 +92,15 @@ class Study:
     def states(self) -> list[str]:
         """Start, goal and alternatives."""
         return [self.start, self.goal, *self.alt]
+
+    @property
+    def more_columns(self) -> dict[str, Sequence[str]]:
+        """Options that name further obs columns, and those columns."""
+        return {
+            "--batch": self.batch,
+            "--balance": self.balance,
+            "--cell-type": () if self.cell_type is None else (self.cell_type,),
+        }
 
     @property
     def record(self) -> dict[str, Any]:

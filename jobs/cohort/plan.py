@@ -1,14 +1,15 @@
 """A study before its first step: cells read, audited, drawn and cut into folds, and everything refused that can be."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from rankshift.jobs.cohort.cost import Cost, cost
-from rankshift.jobs.cohort.drawing import drawn_of
 from rankshift.jobs.cohort.folder import Folder, Source
 from rankshift.jobs.cohort.genes import genes_of, write_genes
 from rankshift.jobs.cohort.models import own_goal, recipe
@@ -16,13 +17,15 @@ from rankshift.jobs.cohort.options import Study
 from rankshift.jobs.cohort.source import TEST, TRAIN, Cohort, Drawn
 from rankshift.jobs.verbs.screen import duration
 from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.cells.cells import blocks
 from rankshift.screen.cells.sql_names import check_names
 from rankshift.screen.errors import InputError, redacted
+from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.object_store import Mirror, everywhere, fetched
 from rankshift.screen.runs.layout import shift_column
+from rankshift.screen.study.audit import estimable
+from rankshift.screen.study.draw import ANALYSIS
 from rankshift.screen.tokenizer.source import CellSource, name_of, places_of
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -44,7 +47,7 @@ class Plan:
         opened = Bundle.open(fetched(bundle))
         recipe(asked)
         cohort = Cohort.read(cells, opened, asked)
-        drawn = drawn_of(cohort)
+        drawn = Drawn.of(cohort)
         _check_folds(drawn, cohort)
         _check_states(drawn, cohort)
         genes, notes = genes_of(cohort, drawn, opened)
@@ -71,6 +74,12 @@ class Plan:
         return self.cohort.states
 
     @property
+    def start_rows(self) -> np.ndarray:
+        """int64 [n]: rows of the cohort's table that are screened."""
+        drawn = self.drawn
+        return drawn.row[(drawn.role == ANALYSIS) & (drawn.label == self.cohort.start)]
+
+    @property
     def tokens(self) -> tuple[int, ...] | None:
         """Tokens of the genes that are screened."""
         return None if self.genes is None else tuple(self.genes["token"].to_pylist())
@@ -79,14 +88,30 @@ class Plan:
         """What it will cost."""
         return cost(self.cohort, self.drawn, self.bundle, self.tokens)
 
-    def tell(self, say: Say) -> None:
-        """Say what was found and what it will cost."""
-        for note in self.notes:
-            say(note)
-        found = self.cost()
-        say(f"encoder passes    {found.passes:,} in {self.folder.study.folds * len(self.folder.study.arms)} screens")
-        say(f"training          {found.learnt:,} cells are learnt from, in {self.folder.study.folds} trainings")
-        say(f"time              about {duration(3600 * found.hours)} on one worker")
+    def lines(self) -> Iterator[str]:
+        """What was found and what it will cost, for the terminal and the page."""
+        yield from self.notes
+        yield from self.cohort.audit.lines()
+        seen = self.estimable()
+        donors = len(seen) - 1
+        some = ", ".join(f"{int(seen[least:].sum()):,} in {least} or more" for least in _steps(donors))
+        yield f"genes             in {self.folder.study.min_cells} start cells or more of a donor: {some} of {donors} donors"
+        found, study = self.cost(), self.folder.study
+        yield f"encoder passes    {found.passes:,} in {study.folds * len(study.arms)} screens"
+        yield f"training          {found.learnt:,} cells are learnt from, in {study.folds} trainings"
+        yield f"time              about {duration(3600 * found.hours)} on one worker"
+
+    def estimable(self) -> np.ndarray:
+        """int64 [D + 1]: genes with `min_cells` analysis start cells in exactly 0, 1, … D donors."""
+        drawn, cohort = self.drawn, self.cohort
+        some = (drawn.role == ANALYSIS) & (drawn.label == cohort.start)
+        who, donor = np.unique(drawn.donor[some].astype(str), return_inverse=True)
+        is_gene = self.bundle.vocabulary.is_gene
+        cells = np.zeros((len(is_gene), len(who)), np.int64)
+        for number in range(len(who)):
+            for block in blocks(cohort.table, drawn.row[some][donor == number]):
+                cells[:, number] += np.bincount(block.ids, minlength=len(is_gene))
+        return estimable(cells[is_gene & (cells.sum(1) > 0)], cohort.study.min_cells)
 
     def claim(self, resume: bool) -> None:
         """Take the folder for this study, or go on with the same one; raises InputError where it is another or in the way."""
@@ -105,11 +130,15 @@ class Plan:
         if there.source.weights_sha256 != folder.source.weights_sha256:
             raise InputError(f"{folder.path} is a study with another bundle: give the same again, or another --out")
 
-    def write(self) -> None:
-        """Write down what was asked and drawn; what is there is the same."""
+    def write(self, lines: list[str]) -> None:
+        """Write down what was asked, found (`lines`) and drawn; what is there is the same."""
         folder = self.folder
         if not (folder.path / "study.json").exists():
             folder.write()
+        if not folder.audit.exists():
+            record = self.cohort.audit.record | {"estimable": self.estimable().tolist(), "lines": lines}
+            with replacing(folder.audit) as temporary:
+                temporary.write_text(json.dumps(record, indent=2) + "\n")
         if not folder.cells.exists():
             self.drawn.write(folder.cells, self.cohort)
         if self.genes is not None and not folder.genes.exists():
@@ -131,16 +160,12 @@ def _check_folds(drawn: Drawn, cohort: Cohort) -> None:
 
 
 def _check_states(drawn: Drawn, cohort: Cohort) -> None:
-    """With `goal_of` donor, every donor with start cells needs goal cells, and a column for its state."""
-    study = cohort.study
-    if study.goal_of != "donor":
-        return
-    has = {state: set(drawn.donor[drawn.label == state]) for state in (cohort.start, cohort.goal)}
-    alone = sorted(has[cohort.start] - has[cohort.goal])
-    if alone:
-        raise InputError(
-            f"--goal-of donor: donor {alone[0]!r} has no cell of {study.label} = {cohort.goal!r} ({len(alone)} such donors): "
-            "use --goal-of training"
-        )
-    names = [shift_column(own_goal(cohort.goal, donor)) for donor in sorted(has[cohort.goal])]
-    check_names([*map(shift_column, cohort.states), *names], "columns of the states", "rename a donor")
+    """With `goal_of` donor, a column for the goal state of every donor; the audit has seen that each has one."""
+    if cohort.study.goal_of == "donor":
+        names = [shift_column(own_goal(cohort.goal, donor)) for donor in sorted(set(drawn.donor))]
+        check_names([*map(shift_column, cohort.states), *names], "columns of the states", "rename a donor")
+
+
+def _steps(donors: int) -> list[int]:
+    """One, half and all of the donors."""
+    return sorted({1, (donors + 1) // 2, donors})

@@ -1,6 +1,6 @@
 """The cells of a cohort with their labels and donors, and the drawn table that says which cell does what in which fold.
 
-It refuses cells whose donor is missing and labels that nobody has. Roles: `analysis` cells are judged and screened, by the
+What the audit refuses is refused here. Roles: `analysis` cells are judged and screened, by the
 model of their donor's fold; `pool` cells are learnt from, by the models of all other folds.
 """
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankshift.jobs.cohort.options import Study
@@ -19,9 +18,11 @@ from rankshift.screen.cells.cells import Cells, CellTable
 from rankshift.screen.cells.labels import label_meant, label_texts, labels_of
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
+from rankshift.screen.study.audit import Audit, audit
+from rankshift.screen.study.draw import ANALYSIS, draw
+from rankshift.screen.study.folds import donor_folds
 from rankshift.screen.tokenizer.source import CellSource, cells_of
 
-ANALYSIS, POOL = "analysis", "pool"
 SPLIT, FOLD = "study_split", "study_fold"  # columns of a fold's token table
 TRAIN, TEST, OTHER = "train", "test", "state"  # values of SPLIT; state: analysis cells of the training donors
 
@@ -34,6 +35,7 @@ class Cohort:
 
     study: Study
     table: CellTable
+    audit: Audit
     rows: np.ndarray
     label: np.ndarray
     donor: np.ndarray
@@ -42,54 +44,56 @@ class Cohort:
 
     @staticmethod
     def read(cells: CellSource, bundle: Bundle, study: Study) -> "Cohort":
-        """Read the cells and check the columns; raises InputError on what does not fit."""
+        """Read the cells and audit them; raises InputError on what does not fit or cannot be studied."""
         table = cells_of(cells, bundle, gene_column=study.gene_column, layer=study.counts_layer)
         for taken in (SPLIT, FOLD):
             if taken in table.obs.column_names:
                 raise InputError(f"the cells have a column {taken!r}, which a study makes: rename it")
-        label = labels_of(table.obs, study.label, "--label")
+        label, donor = (
+            _objects(labels_of(table.obs, name, option))
+            for name, option in ((study.label, "--label"), (study.donor, "--donor"))
+        )
+        named = {name: option for option, names in study.more_columns.items() for name in names}
+        columns = {name: _objects(labels_of(table.obs, name, option)) for name, option in named.items()}
         states = [label_meant(table.obs.column(study.label), state) for state in study.states]
-        found = set(label.to_pylist())
-        missing = [state for state in states if state not in found]
-        if missing:
-            there = ", ".join(sorted(str(x) for x in found if x is not None))
-            raise InputError(f"no cell has {study.label} = {missing[0]!r}: the labels are {there}")
-        rows = np.flatnonzero(np.asarray(pc.fill_null(pc.is_in(label, pa.array(states)), False)))
-        taken_rows = pa.array(rows)
-        donor = labels_of(table.obs, study.donor, "--donor").take(taken_rows)
-        if donor.null_count:
-            raise InputError(
-                f"--donor {study.donor!r} is missing in {donor.null_count:,} of {len(rows):,} cells: fill it, or leave them out"
-            )
-        named = dict.fromkeys([*study.batch, *study.balance, *([study.cell_type] if study.cell_type else [])])
-        columns = {name: _objects(labels_of(table.obs, name, "column").take(taken_rows)) for name in named}
+        found = audit(
+            label,
+            donor,
+            start=states[0],
+            goal=states[1],
+            alternatives=states[2:],
+            batches={name: columns[name] for name in study.batch},
+            folds=study.folds,
+            goal_of=study.goal_of,
+            confounded=study.confounded,
+            names=(study.label, study.donor),
+        )
+        rows = np.flatnonzero(np.isin(label.astype(str), states))
         return Cohort(
             study=study,
             table=table,
+            audit=found,
             rows=rows,
-            label=_objects(label.take(taken_rows)),
-            donor=_objects(donor),
-            columns=columns,
+            label=label[rows],
+            donor=donor[rows],
+            columns={name: values[rows] for name, values in columns.items()},
             notes=tuple(table.notes),
         )
 
     @property
+    def states(self) -> list[str]:
+        """Start, goal, alternatives as the cells write them."""
+        return list(self.audit.labels)
+
+    @property
     def start(self) -> str:
         """The start state as the cells write it."""
-        return self._meant(self.study.start)
+        return self.states[0]
 
     @property
     def goal(self) -> str:
         """The goal state as the cells write it."""
-        return self._meant(self.study.goal)
-
-    @property
-    def states(self) -> list[str]:
-        """Start, goal, alternatives as the cells write them."""
-        return [self._meant(state) for state in self.study.states]
-
-    def _meant(self, state: str) -> str:
-        return label_meant(self.table.obs.column(self.study.label), state)
+        return self.states[1]
 
     def digest(self) -> str:
         """sha256 of the cells' ids, lengths, labels and donors."""
@@ -119,6 +123,28 @@ class Drawn:
     label: np.ndarray
     role: np.ndarray
     fold: np.ndarray
+
+    @staticmethod
+    def of(cohort: Cohort) -> "Drawn":
+        """Draw the cells, and deal their donors to folds; all by the seed. Raises InputError where a fold lacks a label."""
+        study = cohort.study
+        made = draw(
+            cohort.label,
+            cohort.donor,
+            cells_per_donor=study.cells_per_donor,
+            pool_per_donor=study.pool_per_donor,
+            seed=study.seed,
+        )
+        label, donor = cohort.label[made.row], cohort.donor[made.row]
+        balance = [cohort.columns[name][made.row] for name in study.balance]
+        fold = donor_folds(label, donor, folds=study.folds, seed=study.seed, balance=balance)
+        return Drawn(
+            row=cohort.rows[made.row],
+            donor=donor,
+            label=label,
+            role=made.role,
+            fold=np.array([fold[one] for one in donor], np.int32),
+        )
 
     def write(self, path: Path, cohort: Cohort) -> None:
         """Write cells.parquet."""

@@ -4,23 +4,29 @@ Everything that can be refused is refused before the first training. Stopped, it
 tables.
 """
 
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from rankshift.jobs.cohort.folder import Folder
+from rankshift.jobs.cohort.asking import Answers
+from rankshift.jobs.cohort.folder import Folder, read_gate
 from rankshift.jobs.cohort.idle import idle_shifts, write_idle
-from rankshift.jobs.cohort.models import embed_states, train
+from rankshift.jobs.cohort.judging import counted, write_values, write_verdicts
+from rankshift.jobs.cohort.models import embed_states, judged, train
 from rankshift.jobs.cohort.options import ARMS, Study
+from rankshift.jobs.cohort.page.write import write_page
 from rankshift.jobs.cohort.plan import Plan
-from rankshift.jobs.cohort.screens import screen, screened, values
-from rankshift.jobs.cohort.source import write_table
+from rankshift.jobs.cohort.screens import screen, screened
 from rankshift.jobs.cohort.steps import Steps
 from rankshift.jobs.executor.registry import launcher
 from rankshift.jobs.pool.cluster import default_workers, one_pool
 from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.run import Run
+from rankshift.screen.study.gate import gate
 from rankshift.screen.tokenizer.source import CellSource
 
 Say = Callable[[str], None]
@@ -45,6 +51,7 @@ def study(
     controls: int | None = None,
     arms: Sequence[str] = ARMS,
     goal_of: str = "training",
+    min_cells: int = 5,
     cell_type: str | None = None,
     confounded: bool = False,
     despite_gate: bool = False,
@@ -61,13 +68,14 @@ def study(
     resume: bool = False,
     dry_run: bool = False,
     say: Say = print,
-) -> Folder:
-    """`rankshift study` from Python: the same options. Returns the folder with its tables.
+) -> Answers:
+    """`rankshift study` from Python: the same options. Returns the folder with its tables, which answers SQL.
 
     >>> study("cells.parquet", "bundle", "out", label="disease", start="dcm", goal="nf", donor="donor")  # doctest: +SKIP
     """
     given = dict(locals())
-    return run_study(cells, bundle, out, Study.of(given), workers=workers, resume=resume, dry_run=dry_run, say=say)
+    made = run_study(cells, bundle, out, Study.of(given), workers=workers, resume=resume, dry_run=dry_run, say=say)
+    return Answers.of(made)
 
 
 def run_study(
@@ -84,20 +92,30 @@ def run_study(
     """Audit, draw, train and screen fold by fold, judge, report. workers: 0 for this process, None for what there is."""
     plan = Plan.make(cells, bundle, out, asked)
     plan.claim(resume or dry_run)
-    plan.tell(say)
+    lines = list(plan.lines())
+    for line in lines:
+        say(line)
     folder = plan.folder
     if dry_run:
         return folder
-    plan.write()
+    plan.write(lines)
     there = default_workers() if workers is None else workers
-    step = Steps(say, asked.folds * (3 + len(asked.arms)) + 4)
-    with one_pool(there) if there and not folder.donors.exists() else nullcontext():
+    step = Steps(say, asked.folds * (3 + len(asked.arms)) + 5)
+    with one_pool(there) if there and not folder.verdicts.exists() else nullcontext():
         _train_all(plan, step, there)
         if not _passed(plan, step):
+            write_page(folder)
+            say(f"{folder.report}: the audit and the gate")
             return folder
         _screen_all(plan, step, there)
-    step(
-        "values of every donor", folder.donors, lambda: write_table(values(folder, plan.states).table(), folder.donors)
+    step("values of every donor", folder.donors, partial(write_values, plan))
+    step("verdicts", folder.verdicts, partial(write_verdicts, plan))
+    for line in counted(folder):
+        step.tell(line)
+    step("page", folder.report, partial(write_page, folder))
+    say(f"{folder.verdicts}: a row per gene; {folder.report}: to look at")
+    say(
+        f'next: rankshift query {shlex.quote(str(folder.path))} "SELECT symbol, verdict, effect FROM verdicts LIMIT 10"'
     )
     return folder
 
@@ -125,7 +143,24 @@ def _write_tokens(plan: Plan, fold: int) -> None:
 
 
 def _passed(plan: Plan, step: Steps) -> bool:
-    return True
+    """Can the models tell the states apart in donors that they have not seen, or are they to go on all the same?"""
+    folder = plan.folder
+    step(
+        "the gate: do the models know the states in donors that they have not seen?",
+        folder.gate,
+        partial(_gate, folder),
+    )
+    found = read_gate(folder)
+    for line in found.lines():
+        step.tell(line)
+    if not found.passed and not folder.study.despite_gate:
+        step.tell("the study ends here: this is its result. --despite-gate in a new study would go on")
+    return found.passed or folder.study.despite_gate
+
+
+def _gate(folder: Folder) -> None:
+    with replacing(folder.gate) as temporary:
+        temporary.write_text(json.dumps(gate(*judged(folder)).record, indent=2) + "\n")
 
 
 def _screen_all(plan: Plan, step: Steps, workers: int) -> None:

@@ -42,15 +42,13 @@ def query(
     that make the views instead. format: by default that of the ending of `out`, on the terminal a table.
     """
     opened = Run.open(run)
-    runs = {name: Run.open(Path(path)) for name, path in _pairs(others, "--with", "RUN").items()}
-    files = {name: Path(path) for name, path in _pairs(tables, "--table", "FILE").items()}
-    if views == (sql is not None):
-        raise InputError("give one SELECT, or --views for the statements that make the views" if not views else
-                         "--views prints the views and answers no query: leave one of them out")  # fmt: skip
+    runs = {name: Run.open(Path(path)) for name, path in named_paths(others, "--with", "RUN").items()}
+    files = {name: Path(path) for name, path in named_paths(tables, "--table", "FILE").items()}
+    check_asked(sql, views)
     if views:
         print(setup(opened, runs, files))
         return
-    format = _format(format, out)
+    format = format_of(format, out)
     for one in (opened, *runs.values()):
         if out is not None and one.holds(out):
             raise InputError(f"{out} lies inside the run, which queries never write to: give another --out")
@@ -65,21 +63,41 @@ def query(
             there, shards = len(one.done), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")
     with refused_in_words(), limited_process(), opened.connect(runs, files) as connection:
-        try:
-            reader = ask(connection, str(sql), opened, runs).to_arrow_reader(BATCH)
-            if format == "table":
-                show(reader, say)
-            elif out is None:
-                _write(reader, format, sys.stdout.buffer)
-            else:
-                with replacing(out) as temporary, temporary.open("wb") as sink:
-                    rows = _write(reader, format, sink)
-                say(f"{out}: {rows:,} rows")
-        except duckdb.Error as error:  # this error came up while rows were computed
-            raise refusal(error, str(sql), opened, runs) from error
+        answer(connection, str(sql), opened, runs, format, out, say)
 
 
-def _pairs(given: Sequence[str], option: str, what: str) -> Mapping[str, str]:
+def check_asked(sql: str | None, views: bool) -> None:
+    """Refuse a query beside --views, and neither of them."""
+    if views == (sql is not None):
+        raise InputError("give one SELECT, or --views for the statements that make the views" if not views else
+                         "--views prints the views and answers no query: leave one of them out")  # fmt: skip
+
+
+def answer(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    run: Run | None,
+    others: Mapping[str, Run],
+    format: str,
+    out: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Show or write the rows of a query; run, others: as for `ask`."""
+    try:
+        reader = ask(connection, sql, run, others).to_arrow_reader(BATCH)
+        if format == "table":
+            show(reader, say)
+        elif out is None:
+            _write(reader, format, sys.stdout.buffer)
+        else:
+            with replacing(out) as temporary, temporary.open("wb") as sink:
+                rows = _write(reader, format, sink)
+            say(f"{out}: {rows:,} rows")
+    except duckdb.Error as error:  # this error came up while rows were computed
+        raise refusal(error, sql, run, others) from error
+
+
+def named_paths(given: Sequence[str], option: str, what: str) -> Mapping[str, str]:
     """{name: path} of NAME=PATH; a PATH alone is named like its file or folder."""
     out: dict[str, str] = {}
     for text in given:
@@ -92,7 +110,8 @@ def _pairs(given: Sequence[str], option: str, what: str) -> Mapping[str, str]:
     return out
 
 
-def _format(format: str | None, out: Path | None) -> str:
+def format_of(format: str | None, out: Path | None) -> str:
+    """The format asked for, or that of the ending of `out`; raises InputError where they do not go together."""
     if format is None:
         format = "table" if out is None else out.suffix.removeprefix(".").lower()
         if out is not None and format not in FORMATS[1:]:

@@ -21,7 +21,7 @@ def background(cells: CellTable, listed: Sequence[int], is_gene: np.ndarray, cou
     their lists (0 the front, 1 the end), each in standard deviations over all genes. Genes of the list take turns; those
     that no cell has are passed over. Raises InputError where the cells have too few other genes, or none of the list.
     """
-    detected, place = _seen(cells, len(is_gene))
+    detected, place = seen(cells, len(is_gene))
     there = [token for token in dict.fromkeys(listed) if detected[token]]
     if not there:
         raise InputError("no cell has a gene of the list, so there is nothing to match: leave out --background")
@@ -41,7 +41,7 @@ def background(cells: CellTable, listed: Sequence[int], is_gene: np.ndarray, cou
     return drawn
 
 
-def _seen(cells: CellTable, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+def seen(cells: CellTable, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
     """By token: how many cells have it, int64 [V], and its mean place in their lists, float64 [V], 0 of what none has."""
     detected, total = np.zeros(vocabulary, np.int64), np.zeros(vocabulary)
     for some in blocks(cells):

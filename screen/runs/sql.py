@@ -6,7 +6,7 @@ Refused: statements that would change or write anything, files that were not nam
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,15 @@ def limited(**config: str | bool) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def setup(run: RunFolder, others: Mapping[str, RunFolder], tables: Mapping[str, Path]) -> str:
     """The statements that make all views: of `run`, of other runs in schemas by their names, of files by theirs."""
-    _check_names([*others, *tables])
     views = [views_of(run), *(views_of(other, name) for name, other in others.items())]
-    for name, file in tables.items():
-        views.append(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {_reader(name, file)};")
-    return "\n".join(views)
+    return "\n".join([*views, tables_text([*others], tables)])
+
+
+def tables_text(taken: list[str], tables: Mapping[str, Path]) -> str:
+    """The statements that make views of files; refuses names, also those of other runs (`taken`), that SQL would not take."""
+    _check_names([*taken, *tables])
+    made = (f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {_reader(name, f)};" for name, f in tables.items())
+    return "\n".join(made)
 
 
 @contextmanager
@@ -55,15 +59,23 @@ def connected(
 
     Raises InputError where a file of the runs cannot be read any more while the block asks.
     """
-    statements = setup(run, others, tables)
-    folders = [str(one.path.resolve()) for one in (run, *others.values())]
+    with reading(setup(run, others, tables), [one.path for one in (run, *others.values())], tables) as connection:
+        yield connection
+
+
+@contextmanager
+def reading(
+    statements: str, folders: Sequence[Path], tables: Mapping[str, Path]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views of some statements, over files in these folders and `tables`, that reaches nothing else."""
+    reached = [str(one.resolve()) for one in folders]
     with limited(python_enable_replacements=False) as connection:
         try:
             connection.execute(statements)
         except duckdb.Error as error:
             raise InputError(f"views cannot be made: {one_line(error, 300)}") from error
         for option, value in (
-            ("allowed_directories", _list(folders)),
+            ("allowed_directories", _list(reached)),
             ("allowed_paths", _list([str(f.resolve()) for f in tables.values()])),
             ("enable_external_access", "false"),
             ("errors_as_json", "true"),
@@ -75,11 +87,11 @@ def connected(
         try:
             yield connection
         except duckdb.IOException as error:
-            raise _unreadable(error, [run, *others.values()]) from error
+            raise _unreadable(error, folders) from error
 
 
-def _unreadable(error: duckdb.IOException, runs: list[RunFolder]) -> InputError:
-    gone = next((run.path for run in runs if not run.path.exists()), None)
+def _unreadable(error: duckdb.IOException, folders: Sequence[Path]) -> InputError:
+    gone = next((folder for folder in folders if not folder.exists()), None)
     if gone is not None:
         return InputError(f"{gone} was moved or removed while it was read: put it back, then give the command again")
     return InputError(f"a file of the run cannot be read: {_message(error)}: continue the run with --resume")
@@ -106,9 +118,12 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, name: str, file: Path)
 
 
 def ask(
-    connection: duckdb.DuckDBPyConnection, query: str, run: RunFolder, others: Mapping[str, RunFolder]
+    connection: duckdb.DuckDBPyConnection, query: str, run: RunFolder | None, others: Mapping[str, RunFolder]
 ) -> duckdb.DuckDBPyRelation:
-    """The rows of one reading statement on a connection of `connected`; they are computed when they are read."""
+    """The rows of one reading statement on a connection of `connected`; they are computed when they are read.
+
+    run: whose views have no schema, None where they are not those of one run.
+    """
     try:
         statements = connection.extract_statements(query)
         kinds = [statement.type.name for statement in statements]
@@ -141,7 +156,7 @@ def _message(error: Exception) -> str:
 
 
 def refusal(
-    error: Exception, query: str, run: RunFolder, others: Mapping[str, RunFolder], before: int = 0
+    error: Exception, query: str, run: RunFolder | None, others: Mapping[str, RunFolder], before: int = 0
 ) -> InputError:
     """An error of DuckDB in one line, with the place in the query; `before`: bytes that stood before the query."""
     found = _parts(error)
@@ -151,7 +166,8 @@ def refusal(
     if "disabled by configuration" in message:
         return InputError(f"SQL: {message.split(' - ')[0]}: {ON_PURPOSE}")
     if found.get("error_subtype") == "MISSING_ENTRY" and found.get("name") in NAMES:
-        reasons = [absent(one, found["name"]) for one in (run, *others.values())]
+        there = [*([] if run is None else [run]), *others.values()]
+        reasons = [absent(one, found["name"]) for one in there]
         if any(reasons):
             return InputError("; ".join(reason for reason in reasons if reason))
     place = ""

@@ -9,9 +9,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from rankshift.jobs.cohort.folder import Folder
+from rankshift.jobs.cohort.study import study
 from rankshift.screen.bundle.bundle import make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
+from support import STUDY
 
 GENES, DONORS, CELLS = 30, 6, 24  # cells of a donor and state
 
@@ -19,7 +22,7 @@ GENES, DONORS, CELLS = 30, 6, 24  # cells of a donor and state
 def drawn_cells(table: Vocabulary, *, told: bool = True) -> Cells:
     """Cells of ten genes: sick ones have most of genes 0 to 4 in front, well ones of genes 5 to 9; told: or by chance."""
     rng, first = np.random.default_rng(5), int(np.argmax(table.is_gene))
-    lists, columns = [], {"state": [], "donor": [], "site": []}
+    lists, columns = [], {"state": [], "donor": [], "site": [], "kit": [], "half": [], "asked": []}
     for donor in range(DONORS):
         for i in range(2 * CELLS):
             state = i % 2
@@ -29,14 +32,17 @@ def drawn_cells(table: Vocabulary, *, told: bool = True) -> Cells:
             columns["state"].append(["sick", "well"][state])
             columns["donor"].append(f"d{donor}")
             columns["site"].append("AB"[donor % 2])
+            columns["kit"].append("PQ"[state])
+            columns["half"].append(f"d{donor}{state}")
+            columns["asked"].append(f"d{donor}" if donor + i else None)
     obs = pa.table({"cell_id": [f"c{i}" for i in range(len(lists))], **columns})
     offsets = np.cumsum([0, *map(len, lists)])
     return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs)
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """(cells, bundle)."""
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle, cells.parquet of states that differ, and untold.parquet of states that do not."""
     folder = tmp_path_factory.mktemp("cohort")
     names = ["<pad>", "<mask>", *(f"ENSG{i:011d}" for i in range(GENES))]
     table = make_vocabulary({name: token for token, name in enumerate(names)})
@@ -50,7 +56,31 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
     BertForMaskedLM(config).save_pretrained(folder / "model")
     make_bundle(folder / "model", folder / "vocabulary.parquet", folder / "bundle")
     drawn_cells(table).write(folder / "cells.parquet", table)
+    drawn_cells(table, told=False).write(folder / "untold.parquet", table)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield folder / "cells.parquet", folder / "bundle"
+    yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def cohort(planted: Path) -> tuple[Path, Path]:
+    """(cells, bundle)."""
+    return planted / "cells.parquet", planted / "bundle"
+
+
+@pytest.fixture(scope="session")
+def untold(planted: Path) -> tuple[Path, Path]:
+    """(cells, bundle) of states that cannot be told apart."""
+    return planted / "untold.parquet", planted / "bundle"
+
+
+@pytest.fixture(scope="session")
+def done(cohort: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A whole study of all genes. Not to be changed."""
+    return study(*cohort, tmp_path_factory.mktemp("done") / "study", **STUDY)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,27 +21,19 @@ from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError
 from rankshift.screen.runs.run import Run
-from support import PATIENCE, Halt
+from support import PATIENCE, STUDY, Halt
 
-WAY = {"label": "state", "start": "sick", "goal": "well", "donor": "donor"}
-ASKED: dict[str, Any] = {
-    **WAY, "folds": 3, "cells_per_donor": 10, "epochs": 6, "learning_rate": 1e-2, "batch_tokens": 300, "layer": 0,
-    "workers": 0, "say": lambda line: None,
-}  # fmt: skip
 LISTED = {
-    **ASKED, "folds": 2, "epochs": 2, "genes": ["ENSG00000000000", "ENSG00000000005"], "controls": 4, "goal_of": "donor",
+    **STUDY, "folds": 2, "epochs": 2, "genes": ["ENSG00000000000", "ENSG00000000005"], "controls": 4, "goal_of": "donor",
 }  # fmt: skip
 PLACES = (
     "cells.parquet", "folds/1/bundle", "folds/0/states.json", "runs/fold1_delete/shifts/shard-000000.parquet",
-    "donors.parquet",
+    "donors.parquet", "verdicts.parquet",
 )  # fmt: skip
-TABLES = ("cells.parquet", "donors.parquet")
-
-
-@pytest.fixture(scope="module")
-def done(cohort, tmp_path_factory) -> Folder:
-    """A whole study of all genes."""
-    return study(*cohort, tmp_path_factory.mktemp("done") / "study", **ASKED)
+TABLES = (
+    "cells.parquet", "genes.parquet", "gate.json", "idle.json", "donors.parquet", "null.parquet", "summary.json",
+    "verdicts.parquet",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +184,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_tables(listed, cohort, tmp_path)
     )
     for mark in marks:
         stopped = mark.wait()
-        assert not (out / "donors.parquet").exists()
+        assert not (out / "verdicts.parquet").exists()
         mark.lift()
         os.kill(stopped, signal.SIGKILL)
     assert process.wait(PATIENCE) == 0
@@ -204,7 +195,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_tables(listed, cohort, tmp_path)
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again(done, cohort):
     before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*")}
-    study(*cohort, done.path, **ASKED, resume=True)
+    study(*cohort, done.path, **STUDY, resume=True)
     assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
 
 
@@ -214,7 +205,12 @@ def test_what_is_done_is_not_done_again(done, cohort):
         ({"folds": 7}, "--folds is 7, the cells are of 6 donors"),
         ({"folds": 1}, "--folds is 1: give at least 2"),
         ({"donor": "nobody"}, "--donor 'nobody' is not a column"),
-        ({"start": "ill"}, "no cell has state = 'ill': the labels are sick, well"),
+        ({"start": "ill"}, "no donor has the label 'ill' in 'state': the labels are sick, well"),
+        ({"donor": "asked"}, "--donor 'asked' is missing in 1 of 288 cells"),
+        ({"batch": ("kit",)}, "the batch column 'kit' is the label by another name"),
+        ({"donor": "half", "goal_of": "donor"}, "--goal-of donor: 6 of 6 donors with 'sick' have no cells of 'well'"),
+        ({"cell_type": "kind"}, "--cell-type 'kind' is not a column"),
+        ({"min_cells": 0}, "--min-cells is 0"),
         ({"goal": "sick"}, "state 'sick' is named twice"),
         ({"donor": "state"}, "--label and --donor are both 'state'"),
         ({"arms": ("activate",)}, "--arms 'activate'"),
@@ -229,7 +225,7 @@ def test_what_is_done_is_not_done_again(done, cohort):
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(cohort, tmp_path, wrong, said):
     with pytest.raises(InputError) as error:
-        study(*cohort, tmp_path / "study", **{**ASKED, **wrong})
+        study(*cohort, tmp_path / "study", **{**STUDY, **wrong})
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "study").exists()
@@ -238,21 +234,84 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(cohort, tmp_path, w
 @pytest.mark.slow
 def test_another_study_does_not_go_on_in_its_folder(done, cohort, tmp_path):
     with pytest.raises(InputError, match="continue the study with --resume"):
-        study(*cohort, done.path, **ASKED)
+        study(*cohort, done.path, **STUDY)
     with pytest.raises(InputError, match="is a study with another --folds"):
-        study(*cohort, done.path, **{**ASKED, "folds": 2}, resume=True)
+        study(*cohort, done.path, **{**STUDY, "folds": 2}, resume=True)
     other = shutil.copy(cohort[0], tmp_path / "other.parquet")
     table = pq.read_table(other)
     pq.write_table(table.slice(1), other)
     with pytest.raises(InputError, match="is a study of other cells"):
-        study(other, cohort[1], done.path, **ASKED, resume=True)
+        study(other, cohort[1], done.path, **STUDY, resume=True)
 
 
 def test_a_dry_run_says_the_cost_and_writes_nothing(cohort, tmp_path):
     said: list[str] = []
-    study(*cohort, tmp_path / "study", **{**ASKED, "say": said.append}, dry_run=True)
+    study(*cohort, tmp_path / "study", **{**STUDY, "say": said.append}, dry_run=True)
     assert not (tmp_path / "study").exists()
     # 60 start cells of ten genes: 10 deletions, 9 overexpressions (the first is in front already), and twice the original
     assert any("1,260 in 6 screens" in line for line in said)
     # 14 pool cells of 6 donors and 2 states, each seen in 2 of 3 folds, 6 times over
     assert any("2,016 cells are learnt from" in line for line in said)
+
+
+@pytest.mark.slow
+def test_states_that_cannot_be_told_apart_end_the_study_and_the_page_says_so(untold, tmp_path):
+    """Labels by chance: the gate is not passed, nothing is screened, and the result stands in the folder."""
+    said: list[str] = []
+    asked = {**STUDY, "folds": 2, "epochs": 1, "say": said.append}
+    folder = study(*untold, tmp_path / "study", **asked)
+    gate = json.loads(folder.gate.read_text())
+    assert not gate["passed"]
+    assert 0.3 < gate["balanced_accuracy"] < 0.7
+    assert any("NOT PASSED" in line for line in said)
+    assert not (folder.path / "runs").exists()
+    assert not folder.verdicts.exists()
+    page = folder.report.read_text()
+    assert "cannot tell the states apart" in page
+    assert 'id="verdicts"' not in page
+
+
+@pytest.mark.slow
+def test_the_gate_counts_every_donor_by_the_model_that_has_not_seen_it(done):
+    """Balanced accuracies by hand, from the predictions that the trainings wrote."""
+    gate = json.loads(done.gate.read_text())
+    right: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for fold in range(3):
+        donor_of = {row["cell_id"]: row["donor"] for row in rows(done.tokens(fold), "cell_id", "donor")}
+        for row in rows(done.bundle(fold) / "evaluation/predictions.parquet"):
+            right[donor_of[row["cell_id"]], row["true"]].append(row["true"] == row["predicted"])
+    assert set(map(len, right.values())) == {10}
+    for i in range(6):
+        mean = np.mean([np.mean(right[f"d{i}", state]) for state in ("sick", "well")])
+        assert gate["donors"][f"d{i}"] == pytest.approx(mean)
+    assert gate["passed"]
+
+
+@pytest.mark.slow
+def test_verdicts_are_rows_of_genes_that_rest_on_the_donors(done):
+    """The effect of an arm is the centre over donors: between the smallest and the largest adjusted value, of the same sign."""
+    found = {row["gene_id"]: row for row in rows(done.verdicts)}
+    values = defaultdict(list)
+    for row in rows(done.donors):
+        values[row["gene_id"], row["arm"]].append(row)
+    assert found.keys() == {gene for gene, _ in values}
+    for gene, row in found.items():
+        enough = [v for v in values[gene, "delete"] if v["cells"] >= 5]
+        other = {v["donor"] for v in values[gene, "overexpress"] if v["cells"] >= 5}
+        assert row["donors"] == sum(v["donor"] in other for v in enough)
+    summary = json.loads(done.summary.read_text())
+    assert sum(summary["verdicts"].values()) == len(found)
+
+
+@pytest.mark.slow
+def test_the_page_holds_the_verdicts_and_the_donors_behind_them(done):
+    page = done.report.read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    at = [column["name"] for column in data["columns"]].index("gene_id")
+    assert [row[at] for row in data["rows"]] == pq.read_table(done.verdicts)["gene_id"].to_pylist()
+    assert sorted(donor for donor, _ in data["donors"]) == [f"d{i}" for i in range(6)]
+    for row in rows(done.donors):
+        place = [donor for donor, _ in data["donors"]].index(row["donor"])
+        value, cells = data["values"][row["gene_id"]][data["arms"].index(row["arm"])][place]
+        assert (value, cells) == (pytest.approx(row["shift"], rel=1e-5), row["cells"])
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "").replace(str(done.path), "")

@@ -16,6 +16,8 @@ between the states as regulators are, and nothing listens to them. The other gen
     log mu_gc = base_g + donor_gd + gain_g * signal_gc + noise_g * normal_gc
     count_gc ~ Poisson(depth_c * share_gc * Gamma(mean 1, variance dispersion)),  share_gc = mu_gc / sum over genes of mu
 
+Of that share, `ambient` is not the cell's own but the mean of the cells of its donor, as RNA in the droplets is.
+
 which is negative binomial given mu. `drives=False` is the null: the same genes, each gene's signal dealt to the cells at
 random and apart from all others, so that nothing drives anything and the states are labels only.
 """
@@ -25,7 +27,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import scipy.sparse as sp
 
 START, GOAL, ELSEWHERE = "start", "goal", "elsewhere"
@@ -38,7 +40,9 @@ class Network:
     """What to draw: numbers of genes of each kind, and the parameters of the equations above.
 
     gain, noise: ranges that a gene's own are drawn from, in natural logs. base_sd, donor_sd: spread over genes, and over
-    donors. depth: counts of a cell, geometric mean, with depth_sd between cells. Every donor has as many cells of both states.
+    donors. depth: counts of a cell, geometric mean, with depth_sd between cells. Every donor has as many cells of each
+    state. sizes: cells of each donor relative to the others, None for as many of all. ambient: share of the counts that is of
+    the donor's other cells.
     """
 
     masters: int = 6
@@ -60,6 +64,8 @@ class Network:
     donors: int = 6
     cells: int = 3000
     drives: bool = True
+    sizes: tuple[float, ...] | None = None
+    ambient: float = 0.0
     seed: int = 0
 
     @property
@@ -77,7 +83,7 @@ class Network:
         rng = np.random.default_rng(self.seed)
         kind, genes = self.kinds, len(self.kinds)
         state = np.arange(self.cells) % len(STATES)
-        donor = np.arange(self.cells) // len(STATES) % self.donors
+        donor = self._donors()
         masters = self._toggle(state, rng)
         alike = np.where(rng.random((self.cells, self.medium)) < 0.9, 1, -1) * rng.choice((-1, 1), self.medium)
         signal = np.zeros((self.cells, genes))
@@ -91,9 +97,12 @@ class Network:
         level = base + rng.normal(0, self.donor_sd, (self.donors, genes))[donor] + gain * signal
         mean = np.exp(level + rng.uniform(*self.noise, genes) * rng.normal(size=level.shape))
         mean *= (self.depth * rng.lognormal(0, self.depth_sd, self.cells) / mean.sum(1))[:, None]
+        if self.ambient:
+            mean = self._leaked(mean, donor)
         counts = rng.poisson(mean * rng.gamma(1 / self.dispersion, self.dispersion, mean.shape)).astype(np.float32)
         names = [f"ENSG{i:011d}" for i in range(genes)]
         obs = {"state": np.array(STATES)[state], "donor": [f"donor{d}" for d in donor], "n_counts": counts.sum(1)}
+        obs["batch"] = [f"batch{d % 2}" for d in donor]
         var = {
             "ensembl_id": names,
             "gene_name": [f"{k}{i}" for i, k in enumerate(kind)],
@@ -102,6 +111,21 @@ class Network:
         }
         cells = pd.DataFrame(obs, index=[f"cell{i}" for i in range(self.cells)])
         anndata.AnnData(sp.csr_matrix(counts), obs=cells, var=pd.DataFrame(var, index=names)).write_h5ad(path)
+
+    def _donors(self) -> np.ndarray:
+        """int [cells]: the donor of every cell."""
+        turn = np.arange(self.cells) // len(STATES)
+        if self.sizes is None:
+            return turn % self.donors
+        ends = np.cumsum(self.sizes) / np.sum(self.sizes)
+        return np.searchsorted(ends, (turn + 0.5) / (turn[-1] + 1))
+
+    def _leaked(self, mean: np.ndarray, donor: np.ndarray) -> np.ndarray:
+        """Expected counts [cells, genes], `ambient` of each cell's in the proportions of all cells of its donor."""
+        own = np.zeros((self.donors, mean.shape[1]))
+        np.add.at(own, donor, mean)
+        own /= own.sum(1, keepdims=True)
+        return (1 - self.ambient) * mean + self.ambient * mean.sum(1, keepdims=True) * own[donor]
 
     def _weights(self, rng: np.random.Generator) -> np.ndarray:
         """w [T, M], zero where a master does not regulate the target."""
