@@ -9,27 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankshift.compat.classifier import Classifier
+    from rankshift.compat.collators import DataCollatorForCellClassification, DataCollatorForGeneClassification
     from rankshift.compat.extractor import EmbExtractor
     from rankshift.compat.inputs import Deviation
+    from rankshift.compat.multitask import MTLClassifier
     from rankshift.compat.perturber import InSilicoPerturber
+    from rankshift.compat.pretrainer import GeneformerPretrainer
     from rankshift.compat.statistics import InSilicoPerturberStats
     from rankshift.compat.tokenizer import TranscriptomeTokenizer
 
 _PLACE = {
     "Classifier": "classifier",
+    "DataCollatorForCellClassification": "collators",
+    "DataCollatorForGeneClassification": "collators",
     "Deviation": "inputs",
     "EmbExtractor": "extractor",
+    "GeneformerPretrainer": "pretrainer",
     "InSilicoPerturber": "perturber",
     "InSilicoPerturberStats": "statistics",
+    "MTLClassifier": "multitask",
     "TranscriptomeTokenizer": "tokenizer",
 }
 
 __all__ = [
     "Classifier",
+    "DataCollatorForCellClassification",
+    "DataCollatorForGeneClassification",
     "Deviation",
     "EmbExtractor",
+    "GeneformerPretrainer",
     "InSilicoPerturber",
     "InSilicoPerturberStats",
+    "MTLClassifier",
     "TranscriptomeTokenizer",
 ]
 

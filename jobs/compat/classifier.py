@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from rankshift.compat import judgement
-from rankshift.compat.classes import NO_LIMIT, Classification
 from rankshift.compat.inputs import PathLike, deviates, logger, matching, output_file, token_file, workplace
-from rankshift.compat.learning import LABEL, judged, learnt, prepared, save, stored_model
+from rankshift.compat.training import judgement
+from rankshift.compat.training.classes import NO_LIMIT, Classification
+from rankshift.compat.training.learning import LABEL, judged, learnt, prepared, save, stored_model
 from rankshift.jobs.finetuning.labels.labels import CellLabels
 from rankshift.jobs.finetuning.labels.splits import Fold
 from rankshift.jobs.finetuning.models import Classifier as Model

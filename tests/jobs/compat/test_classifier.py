@@ -2,20 +2,18 @@
 
 import pickle
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 from transformers import BertForSequenceClassification, BertForTokenClassification
 
 from rankshift.compat import Classifier, Deviation, EmbExtractor
-from rankshift.compat.cuts import at_random, shuffled
-from rankshift.compat.training_args import training_args
+from rankshift.compat.training.arguments import training_args
+from rankshift.compat.training.cuts import at_random, shuffled
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.token_space import VocabularyOnly
@@ -23,8 +21,6 @@ from rankshift.screen.genes.vocabulary import Vocabulary, read_vocabulary
 from support import GOLDEN
 
 DONORS = [f"p{i}" for i in range(9)]  # three of each disease
-DISEASES = ["nf", "hcm", "dcm"]
-GENES = 10  # of each disease, which its cells hold among others
 FAST = {
     "num_train_epochs": 20,
     "learning_rate": 5e-3,
@@ -34,51 +30,12 @@ FAST = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def vocabulary(generation: str) -> Vocabulary:
     return read_vocabulary(GOLDEN / generation / "token_dictionary.pkl")
 
 
 def dictionary(generation: str) -> dict[str, str]:
     return {"token_dictionary_file": str(GOLDEN / generation / "token_dictionary.pkl")}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> dict[str, Path]:
-    """{generation: .dataset of 90 cells of nine donors}: most genes of a cell are of its donor's disease."""
-    folder, made = tmp_path_factory.mktemp("cells"), {}
-    for generation in ("v1", "v2"):
-        table, rng = vocabulary(generation), np.random.default_rng(0)
-        genes = np.flatnonzero(table.is_gene)
-        lists = []
-        for i in range(90):
-            own = genes[GENES * (i % 9 // 3) :][:GENES]
-            mixed = rng.permutation([*rng.choice(own, 9, replace=False), *rng.choice(genes[30:], 3, replace=False)])
-            head = [] if table.special.cls is None else [table.special.cls]
-            lists.append([*head, *mixed, *([] if table.special.eos is None else [table.special.eos])])
-        donor = [DONORS[i % 9] for i in range(90)]
-        obs = pa.table(
-            {
-                "cell_id": [f"c{i}" for i in range(90)],
-                "disease": [DISEASES[i % 9 // 3] for i in range(90)],
-                "individual": donor,
-                "age": [40 + int(d[1]) * 7 % 30 for d in donor],
-                "sex": [("f", "m")[int(d[1]) % 2] for d in donor],
-            }
-        )
-        offsets = np.cumsum([0, *map(len, lists)])
-        frame = table.frame_tokens.frame
-        cells = Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, frame=frame)
-        made[generation] = folder / f"{generation}.dataset"
-        cells.write(made[generation], table)
-    return made
 
 
 def read(path: Path, generation: str) -> Cells:

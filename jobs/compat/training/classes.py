@@ -16,7 +16,6 @@ import pyarrow as pa
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from rankshift.compat.cuts import Cut, at_random, balanced, by_ids, folds, shuffled
 from rankshift.compat.inputs import (
     PathLike,
     count,
@@ -26,8 +25,9 @@ from rankshift.compat.inputs import (
     token_file,
     workplace,
 )
-from rankshift.compat.learning import LABEL, cell_classes, gene_classes
-from rankshift.compat.training_args import training_args
+from rankshift.compat.training.arguments import training_args
+from rankshift.compat.training.cuts import Cut, at_random, balanced, by_ids, folds, shuffled
+from rankshift.compat.training.learning import LABEL, cell_classes, gene_classes
 from rankshift.jobs.finetuning.labels.gene_labels import GeneLabels
 from rankshift.jobs.finetuning.labels.labels import CellLabels
 from rankshift.jobs.finetuning.options import Finetuning

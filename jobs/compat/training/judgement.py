@@ -12,7 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from sklearn.metrics import auc, confusion_matrix, f1_score, roc_curve
 
 from rankshift.compat.inputs import PathLike, deviates, output_file
-from rankshift.compat.learning import Judged
+from rankshift.compat.training.learning import Judged
 from rankshift.jobs.finetuning.evaluation.metrics import Predictions
 from rankshift.jobs.finetuning.evaluation.plots import draw_confusion, figure_of, plot_predictions
 from rankshift.jobs.finetuning.evaluation.predictions import probabilities
