@@ -18,10 +18,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rankshift.jobs.training.keepalive import open_sockets, watch_hosts
 from rankshift.jobs.training.rendezvous import Rendezvous
 from rankshift.screen.errors import InputError, Interrupted
 
-PATIENCE = timedelta(minutes=5)  # a collective that takes longer fails, because a rank is gone
+PATIENCE = timedelta(
+    minutes=5
+)  # a collective that takes longer fails; a host that is gone is noticed before (keepalive)
 LIVENESS = 5.0  # seconds that those who are left wait for each other, to learn who is gone
 
 
@@ -113,6 +116,7 @@ def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
     if rank.world == 1:
         yield Collective(rank)
         return
+    before = open_sockets()
     rendezvous = Rendezvous(str(rank.rendezvous), rank.number, rank.world, PATIENCE)
     store = rendezvous.store
     dist.init_process_group(
@@ -122,6 +126,7 @@ def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
         world_size=rank.world,
         timeout=PATIENCE,
     )
+    watch_hosts(before)
     if device.type != "cuda":  # NCCL may come back to the store when it likes
         rendezvous.close_door()
     left = None

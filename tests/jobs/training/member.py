@@ -6,21 +6,36 @@ A script of its own, because a gang's members must be processes, and what a test
 import json
 import os
 import signal
+import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.pretrain import PretrainJob, train
+from rankshift.jobs.training import gang
 from rankshift.jobs.training.gang import Rank
 
 
 class Script:
-    """A report that asks for a stop, or kills its process, when it has been asked often enough; it is asked every step."""
+    """A report that asks for a stop, kills its process, or cuts the `cable` of its host, when it has been asked often enough;
+    it is asked every step.
+    """
 
-    def __init__(self, stop_at: int | None = None, die_at: int | None = None) -> None:
-        self.stop_at, self.die_at, self.asked, self.cells = stop_at, die_at, 0, 0
+    def __init__(
+        self,
+        stop_at: int | None = None,
+        die_at: int | None = None,
+        cut_at: int | None = None,
+        cable: str = "",
+        patience: float | None = None,
+    ) -> None:
+        if patience is not None:
+            gang.PATIENCE = timedelta(seconds=patience)
+        self.stop_at, self.die_at, self.cut_at, self.cable = stop_at, die_at, cut_at, cable
+        self.asked = self.cells = 0
 
     def __call__(self, n: int, note: str = "") -> None:
         self.cells += n
@@ -29,6 +44,8 @@ class Script:
         self.asked += 1
         if self.asked == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.asked == self.cut_at:
+            subprocess.run(["ip", "link", "set", self.cable, "down"], check=True)
         return self.asked == self.stop_at
 
 

@@ -1,10 +1,13 @@
 """Gangs of real processes over gloo: they agree on the numbers, come and go, stop together, and survive a death."""
 
 import json
+import os
+import select
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from rankshift.jobs.training.metrics import read as read_metrics
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import make_vocabulary
+from support import PATIENCE
 
 # No dropout: which units it drops is the one thing that depends on who computes.
 OPTIONS = Pretraining(
@@ -57,10 +61,10 @@ def alone(files, tmp_path_factory) -> Bundle:
 class Member:
     """A process that may be told to train, again and again."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Sequence[str] = (), **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("member.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [*before, sys.executable, str(Path(__file__).with_name("member.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment},
         )  # fmt: skip
 
     def tell(self, command: dict) -> None:
@@ -71,6 +75,7 @@ class Member:
     def answer(self) -> dict:
         """What came of it; {} when the process died."""
         assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], PATIENCE)[0], "no answer"
         return json.loads(self.process.stdout.readline() or "{}")
 
     def end(self) -> None:
@@ -89,11 +94,13 @@ def members() -> Iterator[list[Member]]:
         member.end()
 
 
-def gang(members: list[Member], files: tuple[Path, Path], out: Path, *scripts: dict, **options) -> list[dict]:
-    """Train on these members; `scripts`, by rank, say who stops or dies when."""
+def gang(
+    members: list[Member], files: tuple[Path, Path], out: Path, *scripts: dict, where: str | None = None, **options
+) -> list[dict]:
+    """Train on these members; `scripts`, by rank, say who stops or dies when. where: they meet; None for this host."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        rendezvous = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        rendezvous = where or f"tcp://127.0.0.1:{free.getsockname()[1]}"
     paths = {"cells": str(files[0]), "vocabulary": str(files[1]), "out": str(out)}
     for rank, member in enumerate(members):
         place = {"number": rank, "world": len(members), "rendezvous": rendezvous if len(members) > 1 else None}
@@ -167,6 +174,45 @@ def test_a_rank_that_dies_is_named_and_the_last_step_is_kept(alone, members, fil
     for answer in resumed:
         assert answer["losses"]["loss"] == pytest.approx(alone.config["pretraining"]["loss"], abs=1e-6)
     np.testing.assert_allclose(curve(out), curve(alone.path), rtol=2e-5, atol=1e-6)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two hosts on one cable, as network namespaces of this machine; each is the words that run a command there."""
+    names = [f"rs{os.getpid()}-{end}" for end in "ab"]
+    made = []
+    try:
+        for name in names:
+            if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+                pytest.skip("no network namespace can be made here: that needs root")
+            made.append(name)
+        ends = [word for name in names for word in ("cable", "netns", name)]
+        subprocess.run(["ip", "link", "add", *ends[:3], "type", "veth", "peer", "name", *ends[3:]], check=True)
+        for number, name in enumerate(names, 1):
+            for line in (f"addr add 10.99.0.{number}/24 dev cable", "link set cable up", "link set lo up"):
+                subprocess.run(["ip", "-n", name, *line.split()], check=True)
+        yield names
+    finally:
+        for name in made:
+            subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="the command ip (iproute2) is not here")
+def test_a_host_that_loses_its_network_is_noticed_long_before_the_patience_of_a_collective(
+    hosts, alone, files, tmp_path
+):
+    """Nothing closes the connections, and without keepalive the ranks would wait for the hour that they have here."""
+    members = [Member(["ip", "netns", "exec", name], GLOO_SOCKET_IFNAME="cable") for name in hosts]
+    try:
+        scripts = {"patience": 3600}, {"patience": 3600, "cut_at": 5, "cable": "cable"}
+        answers = gang(members, files, tmp_path / "bundle", *scripts, where="tcp://10.99.0.1:4711", save_every=1e9)
+    finally:
+        for member in members:
+            member.end()
+    folder = tmp_path / "bundle.training"
+    assert [answer["error"] for answer in answers] == ["WorkerGone"] * 2
+    assert f"worker of rank 1 is gone after step 5: {folder} keeps it, go on with --resume" in answers[0]["message"]
+    assert read_record(folder)["step"] == 5
 
 
 def test_the_bundle_of_a_gang_opens_in_transformers_and_gives_the_recorded_loss(members, files, tmp_path):
