@@ -71,6 +71,7 @@ class EmbExtractor:
     summary_stat: str | None = None
     token_dictionary_file: PathLike | None = None
     _: KW_ONLY
+    save_tdigest: bool = False
     model_version: str | None = None
     dtype: str = "float32"
     substring_states: bool = False
@@ -198,6 +199,8 @@ class EmbExtractor:
         one_of("emb_layer", self.emb_layer, (-1, 0))
         one_of("summary_stat", self.summary_stat, SUMMARIES)
         count("max_ncells", self.max_ncells, none=True)
+        if self.save_tdigest:
+            raise InputError("save_tdigest=True is not here: set it False; means and medians are exact")
         for name in ("forward_batch_size", "nproc"):
             count(name, getattr(self, name))
         if isinstance(self.emb_label, str):

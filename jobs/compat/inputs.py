@@ -95,9 +95,22 @@ def lists(filter_data: Mapping[str, Any] | None) -> dict[str, list]:
 
 
 def states_of(cell_states: Mapping[str, Any]) -> tuple[str, Any, Any, list]:
-    """State key, start, goal and alternatives of cell_states_to_model."""
+    """State key, start, goal and alternatives of cell_states_to_model.
+
+    The older form {column: ([start], [goal], [alternatives])} is read, too.
+    """
     if not isinstance(cell_states, Mapping):
         raise InputError(f"cell_states_to_model is a {type(cell_states).__name__}: give a dictionary or None")
+    if len(cell_states) == 1:
+        ((key, route),) = cell_states.items()
+        if isinstance(route, tuple | list) and len(route) in (2, 3):
+            start, goal, *more = (list(s) if isinstance(s, list | tuple | set) else [s] for s in route)
+            if len(start) != 1 or len(goal) != 1:
+                raise InputError(
+                    f"cell_states_to_model[{key!r}] is {route!r}: give one start and one goal, ([start], [goal], [others])"
+                )
+            cell_states = {"state_key": key, "start_state": start[0], "goal_state": goal[0]}
+            cell_states["alt_states"] = more[0] if more else []
     missing = [key for key in ("state_key", "start_state", "goal_state") if cell_states.get(key) is None]
     if missing:
         raise InputError(
