@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import false_discovery_control, norm, spearmanr, t
 
 from rankshift.screen.errors import InputError
-from rankshift.screen.study.controls import MEDIAN_COST, Cloud, Controls, freedom
+from rankshift.screen.study.controls import MEDIAN_COST, Cloud, Controls, freedom, unit
 from rankshift.screen.study.design import Design
 from rankshift.screen.study.exact import leave_out
 
@@ -63,8 +63,9 @@ class Judged:
     """arms: by name, in cosine. joint: what is judged, in standard deviations of the controls' effects: of one arm its values,
     of two half the difference of the first and the second. donors [G]: with a value of `joint`; floor [G]: smallest donor_p.
 
-    opposite [G]: the arms point in opposite ways (of one arm: true). coherent [G]: they do, and joint.cloud.p is at most the
-    level. family [G]: genes that are judged. arms_correlation: Spearman, of the two arms' effects over all genes; None for one.
+    opposite [G]: the arms point in opposite ways (of one arm: true). coherent [G]: they do, and the joint effect lies among
+    the outermost of its controls', by joint.cloud.p and by its share. family [G]: genes that are judged. arms_correlation:
+    Spearman, of the two arms' effects over these and the controls; None for one arm.
     """
 
     arms: dict[str, Tested]
@@ -104,11 +105,11 @@ def judge(
     enough = floor <= judging.level
     eligible = enough if control is None else enough & control
     controls = Controls.match(detection, rank, eligible)
-    arms = {arm: _tested(controls.adjusted(v), controls, design) for arm, v in values.items()}
+    arms = {arm: _tested(controls.adjusted(v), controls, eligible, design) for arm, v in values.items()}
     with np.errstate(invalid="ignore", divide="ignore"):
         scaled = [arm.values / arm.cloud.spread[:, None] for arm in arms.values()]
     scaled = [np.where(np.isfinite(s), s, np.nan) for s in scaled]
-    joint = _tested(scaled[0] if len(scaled) == 1 else (scaled[0] - scaled[1]) / 2, controls, design)
+    joint = _tested(scaled[0] if len(scaled) == 1 else (scaled[0] - scaled[1]) / 2, controls, eligible, design)
     signs = [np.sign(arm.effect) for arm in arms.values()]
     opposite = np.ones(len(enough), bool) if len(signs) == 1 else signs[0] * signs[1] < 0
     known = enough & np.isfinite(joint.p)
@@ -119,7 +120,7 @@ def judge(
         donors=counts.sum(1),
         floor=floor,
         opposite=opposite,
-        coherent=known & opposite & (joint.cloud.p <= judging.level),
+        coherent=known & opposite & (np.maximum(joint.cloud.p, joint.cloud.share) <= judging.level),
         family=family,
         adjusted_p=adjusted(joint.p, family, judging.family),
         arm_adjusted_p={name: adjusted(arm.p, family, judging.family) for name, arm in arms.items()},
@@ -164,7 +165,8 @@ def detectable(found: Judged, design: Design, judging: Judging) -> np.ndarray:
     over_donors = design.spread(values) * design.detectable(design.counts(values), level, POWER)
     count = found.joint.cloud.count[some]
     wide = found.joint.cloud.spread[some] * np.sqrt(1 + MEDIAN_COST / count)
-    among = wide * (t.isf(level / 2, freedom(count)) + norm.ppf(POWER))
+    tail = found.joint.cloud.tail
+    among = wide * (t.isf(level / 2, np.minimum(freedom(count), tail)) / unit(tail) + norm.ppf(POWER))
     out[some] = np.fmax(over_donors, among)
     return out
 
@@ -187,9 +189,9 @@ def stability(found: Judged, fold: np.ndarray, design: Design) -> tuple[np.ndarr
     return out[0], out[1]
 
 
-def _tested(values: np.ndarray, controls: Controls, design: Design) -> Tested:
+def _tested(values: np.ndarray, controls: Controls, among: np.ndarray, design: Design) -> Tested:
     effect, low, high = design.effect(values)
-    cloud = controls.against(effect)
+    cloud = controls.against(effect, among)
     donor_p = design.p(values)
     return Tested(
         values=values, effect=effect, low=low, high=high, donor_p=donor_p, cloud=cloud, p=np.maximum(donor_p, cloud.p)

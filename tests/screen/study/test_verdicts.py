@@ -180,7 +180,7 @@ def test_four_of_five_studies_find_an_effect_of_the_size_that_is_called_detectab
         counts, fold = dict.fromkeys(shift, cells), np.arange(DONORS) % 5
         return verdicts(SYMBOLS, SYMBOLS, shift, counts, fold, control=control).table.to_pylist()[0]
 
-    for seed in range(60):
+    for seed in range(30):
         shift, noise = drawn(spread=0.3, seed=seed), np.random.default_rng([seed, 1]).normal(size=(2, DONORS))
         for arm, own in zip(shift, noise, strict=True):
             shift[arm][0] = np.median(shift[arm][1:], axis=0) + own  # a gene without any effect of its own
