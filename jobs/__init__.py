@@ -10,9 +10,10 @@ from rankshift.screen.errors import in_python
 
 if TYPE_CHECKING:
     from rankshift.jobs.cohort.study import study
+    from rankshift.jobs.cohort.truth.validate import validate
     from rankshift.jobs.verbs.screen import screen
 
-__all__ = ["screen", "study"]
+__all__ = ["screen", "study", "validate"]
 
 use_token()
 
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from rankshift.jobs.cohort.study import study  # late: importing rankshift.jobs must not wait for torch
 
         return in_python(study)
+    if name == "validate":
+        from rankshift.jobs.cohort.truth.validate import validate  # late, for the same reason
+
+        return in_python(validate)
     from rankshift.jobs.verbs.screen import screen  # late, for the same reason
 
     return in_python(screen)

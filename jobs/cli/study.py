@@ -79,3 +79,26 @@ def study(
     asked = Study.of({**given, **several})
     source = cells if len(cells) > 1 else cells[0]
     run_study(source, bundle, out, asked, workers=workers, resume=resume, dry_run=dry_run, say=say)
+
+
+@app.command()
+def validate(
+    place: Annotated[Path, typer.Argument(help="Folder of a study, or of a run with a start and a goal state.")],
+    truth: Annotated[
+        Path, typer.Option(help="A .csv, .tsv or .parquet of genes: gene_id or symbol; hit, direction; or score.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="A .csv or .parquet for the table.")] = None,
+    page: Annotated[Path | None, typer.Option(help="An .html to look at.")] = None,
+    trained_on: Annotated[
+        Path | None, typer.Option(help="A file of genes, a line each, that a model was trained on: they are left out.")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the intervals, at least 40.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+) -> None:
+    """What the wet lab says beside what a study or a screen says (docs/study.md)."""
+    # Late: --help and a wrong option must not wait for what computes.
+    from rankshift.jobs.cohort.truth.validate import validate as run_validate
+    from rankshift.screen.files.text_file import read_text
+
+    left_out = [] if trained_on is None else [line for line in read_text(trained_on).splitlines() if line.strip()]
+    run_validate(place, truth, out, page=page, trained_on=left_out, bootstrap=bootstrap, seed=seed, say=say)

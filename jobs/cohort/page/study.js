@@ -161,7 +161,7 @@ function arms() {
   const far = [1, 2].map((k) => Math.max(...points.map((p) => Math.abs(p[k])), 1e-12) * 1.05);
   const x = (value) => edge + ((value + far[0]) / (2 * far[0])) * (size - edge - 8);
   const y = (value) => size - edge - ((value + far[1]) / (2 * far[1])) * (size - edge - 8);
-  const picture = svg("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "Mean shift of every gene in both arms", style: "max-width: 720px" });
+  const picture = svg("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "Effect of every gene in both arms", style: "max-width: 720px" });
   picture.append(svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 8, y2: size - edge }));
   picture.append(svg("line", { class: "zero", x1: edge, x2: size - 8, y1: y(0), y2: y(0) }));
   const called = (p) => p[0] !== null && rows[p[0]][at.verdict] in COLOURS;
@@ -173,8 +173,8 @@ function arms() {
     if (p[0] !== null) point.addEventListener("click", () => pick(p[0], true));
     picture.append(point);
   }
-  picture.append(svg("text", { x: size / 2, y: size - 6, "text-anchor": "middle" }, `mean shift, ${DATA.arms[0]} (${short(-far[0])} to ${short(far[0])})`));
-  picture.append(svg("text", { x: 14, y: size / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${size / 2})` }, `mean shift, ${DATA.arms[1]} (${short(-far[1])} to ${short(far[1])})`));
+  picture.append(svg("text", { x: size / 2, y: size - 6, "text-anchor": "middle" }, `${DATA.arms[0]} (${short(-far[0])} to ${short(far[0])})`));
+  picture.append(svg("text", { x: 14, y: size / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${size / 2})` }, `${DATA.arms[1]} (${short(-far[1])} to ${short(far[1])})`));
   $("arms").append(picture);
 }
 

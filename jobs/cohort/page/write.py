@@ -9,17 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.jobs.cohort.folder import Folder, read_gate
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.json_file import read_object
 from rankshift.screen.report.page import ASSETS, embedded
-from rankshift.screen.study.vocabulary import CALLS, DEFINITIONS
+from rankshift.screen.study.vocabulary import CALLS, DEFINITIONS, Verdict
 
 HERE = Path(__file__).parent
 CLOUD = 5000  # genes in the picture of both arms at most, the strongest and those with a verdict of their own
+UNJUDGED = (str(Verdict.NOT_ESTIMABLE), str(Verdict.NOT_RUN))
 SHOWN = (  # columns of the table of verdicts, and their titles
     ("symbol", "gene"), ("verdict", "verdict"), ("effect", "effect"), ("effect_low", "low"), ("effect_high", "high"),
     ("adjusted_p_value", "adjusted p"), ("donors", "donors"), ("cells", "cells"), ("detectable", "detectable"),
@@ -93,11 +94,9 @@ def _data(folder: Folder) -> dict[str, Any]:
     place = {donor: i for i, (_, donor) in enumerate(who)}
     arms = list(folder.study.arms)
     values: dict[str, list[list[Any]]] = {}
-    symbols: dict[str, str] = {}
     for row in donors.to_pylist():
         found = values.setdefault(row["gene_id"], [[None] * len(who) for _ in arms])
         found[arms.index(row["arm"])][place[row["donor"]]] = [_plain(row["shift"]), row["cells"]]
-        symbols[row["gene_id"]] = row["symbol"] or row["gene_id"]
     listed = table["gene_id"].to_pylist()
     return {
         "columns": [
@@ -108,7 +107,7 @@ def _data(folder: Folder) -> dict[str, Any]:
         "donors": [[donor, fold] for fold, donor in who],
         "arms": arms,
         "values": {gene: values[gene] for gene in listed if gene in values},
-        "cloud": _cloud(values, listed, symbols) if len(arms) == 2 else [],
+        "cloud": _cloud(folder, table) if len(arms) == 2 else [],
     }
 
 
@@ -124,25 +123,28 @@ def _numeric(table: Any, name: str) -> bool:
     return kind.startswith(("int", "float", "double", "uint"))
 
 
-def _cloud(values: dict[str, list], listed: list[str], symbols: dict[str, str]) -> list[list[Any]]:
-    """[row of the table or None for a control, mean of the first arm, mean of the second, name] of genes that have both."""
-    number = {gene: i for i, gene in enumerate(listed)}
-    out: list[list[Any]] = []
-    for gene, arms in values.items():
-        means = [np.mean([v[0] for v in arm if v is not None and v[0] is not None] or [np.nan]) for arm in arms]
-        if all(map(math.isfinite, means)):
-            out.append([number.get(gene), *(float(mean) for mean in means), symbols[gene]])
+def _cloud(folder: Folder, table: pa.Table) -> list[list[Any]]:
+    """[row of the table or None for a control, effect in the first arm, in the second, name] of genes that could be judged."""
+    names = [f"{arm}_effect" for arm in folder.study.arms]
+    judged = [(i, row) for i, row in enumerate(table.to_pylist()) if row["verdict"] not in UNJUDGED]
+    there = {row["gene_id"] for _, row in judged}
+    others = [(None, row) for row in pq.read_table(folder.null).to_pylist() if row["gene_id"] not in there]
+    out = [
+        [number, *(_plain(row[name]) for name in names), row["symbol"] or row["gene_id"]]
+        for number, row in [*judged, *others]
+        if all(row[name] is not None for name in names)
+    ]
     out.sort(key=lambda point: -max(abs(point[1]), abs(point[2])))
-    return [[p[0], _plain(p[1]), _plain(p[2]), p[3]] for p in out[:CLOUD]]
+    return out[:CLOUD]
 
 
 def _cloud_sentence(folder: Folder) -> str:
     if len(folder.study.arms) < 2:
         return "One arm was run, so there is nothing to hold it against."
     return (
-        "A point is a gene: its mean shift over donors in either arm. Genes without an effect often lie along a falling line, "
-        "because deletion and overexpression of any gene tend to point in opposite ways: opposite signs are no evidence, only "
-        "the distance from the cloud is."
+        "A point is a gene that could be judged: its shift in either arm, adjusted by matched genes, the centre over donors. "
+        "Genes without an effect often lie along a falling line, because deletion and overexpression of any gene tend to point "
+        "in opposite ways: opposite signs are no evidence, only the distance from the cloud is."
     )
 
 

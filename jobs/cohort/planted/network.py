@@ -74,6 +74,11 @@ class Network:
         return np.repeat((MASTER, TARGET, MEDIUM, OTHER), (self.masters, self.targets, self.medium, self.others))
 
     @property
+    def first(self) -> dict[str, int]:
+        """Number of the first gene of every kind."""
+        return {kind: int(np.argmax(self.kinds == kind)) for kind in (MASTER, TARGET, MEDIUM, OTHER)}
+
+    @property
     def program(self) -> np.ndarray:
         """Program of every master: 0 is on in the start state, 1 in the goal state, int [M]."""
         return np.arange(self.masters) * 2 // self.masters
