@@ -226,7 +226,7 @@ class _SplitTree:
                 self.out[p + i] = done
 
 
-def _extra_rows(below: Tensor, above: Tensor, extra: Tensor, split: Tensor, heads: int) -> Tensor:
+def extra_rows(below: Tensor, above: Tensor, extra: Tensor, split: Tensor, heads: int) -> Tensor:
     """What the extra token of every split attends to, [P, D]: below keys before its split, above keys after it."""
     tokens, dims = below.shape[0], below.shape[1] // 3
     exact = torch.float64 if below.dtype == torch.float64 else torch.float32
@@ -259,7 +259,7 @@ def first_layer_reference(
     """The shared attention in torch: one tree over the splits, and the extra tokens' own rows."""
     _SplitTree(below, above, extra, split.tolist(), front, heads, out).run()
     if extra is not None:
-        out[:, front] = _extra_rows(below, above, extra, split, heads).to(out.dtype)
+        out[:, front] = extra_rows(below, above, extra, split, heads).to(out.dtype)
     return out
 
 

@@ -57,11 +57,14 @@ def predict_part(screener: Screener, part: int, encoder: Encoder) -> int:
     run = screener.run
     column = asked_of(run).column
     measure = ranked(screener.measure, None if column == SIMILARITY else run.manifest.measures[1:].index(column))
-    found = [np.empty(0, np.float32)]
+    numbers = range(part * CELLS_OF_PART, min((part + 1) * CELLS_OF_PART, len(screener.cells)))
+    cells = [screener.cells.ids_of(number) for number in numbers]
+
+    def of_cell(ids: np.ndarray) -> np.ndarray:
+        return predict(ids, encoder, screener.perturb, measure)[:, -1]
+
     with one_thread():
-        for number in range(part * CELLS_OF_PART, min((part + 1) * CELLS_OF_PART, len(screener.cells))):
-            found.append(predict(screener.cells.ids_of(number), encoder, screener.perturb, measure)[:, -1])
-    values = np.concatenate(found)
+        values = np.concatenate([np.empty(0, np.float32), *encoder.each(of_cell, cells)])
     with writing(run.path, predicted_path(run, part)) as temporary, temporary.open("wb") as file:
         np.save(file, values, allow_pickle=False)
     run.share(f"{PREDICTED}/{predicted_path(run, part).name}")

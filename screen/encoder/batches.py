@@ -78,13 +78,15 @@ def join(cells: list[CellEdits], base: np.ndarray, base_length: np.ndarray, part
 class Batch:
     """Lists that run together. ids: the packed cells, on the CPU. split: None where the lists share nothing.
 
-    first_row: where a block begins in the batch it was cut from.
+    first_row: where a block begins in the batch it was cut from. attended: first-layer attention [T, D] of that batch, where it
+    is known.
     """
 
     ids: torch.Tensor
     arrays: ListArrays
     split: SharedEdit | None
     first_row: int = 0
+    attended: torch.Tensor | None = None
 
     @property
     def runs(self) -> list[tuple[int, int]]:
@@ -120,7 +122,13 @@ class Batch:
             split = self.split and SharedEdit(
                 at=self.split.at[first:last], front=self.split.front, token=self.split.token[first:last]
             )
-            yield Batch(ids=self.ids, arrays=self.arrays.part(first, last), split=split, first_row=row)
+            yield Batch(
+                ids=self.ids,
+                arrays=self.arrays.part(first, last),
+                split=split,
+                first_row=row,
+                attended=self.attended,
+            )
 
 
 def spans(lengths: np.ndarray, tokens: int | None) -> Iterator[tuple[int, int]]:

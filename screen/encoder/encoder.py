@@ -9,21 +9,26 @@ Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rankshift.kernels.few_splits import few_splits
 from rankshift.kernels.first_layer import first_layer, sharing_pays
 from rankshift.kernels.perturbed_lists import sent
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.batches import Batch, ListArrays, batches
+from rankshift.screen.encoder.batches import Batch, ListArrays, SharedEdit, batches
 from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import Operators, Runs
 
+A = TypeVar("A")  # what is worked on
+B = TypeVar("B")  # what comes of it
+FEW = range(4, 49)  # lists of a cell that are cheaper as few splits than as a tree, or each by itself
 BLOCK_TOKENS = 2400  # rows that run through a layer together on a CPU: its activations stay in the second-level cache
 
 
@@ -118,6 +123,36 @@ class Encoder:
 
             yield from self._threads.map(task, batch.blocks(BLOCK_TOKENS))
 
+    def each(self, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+        """`work` of every item, in order; on a CPU on the encoder's threads, which share nothing."""
+        return map(work, items) if self._threads is None else self._threads.map(work, items)
+
+    def ahead(self, batches: Iterable[Batch]) -> tuple[list[Batch], dict[int, Tensor]]:
+        """Batches of one cell each with the first layer's attention in them, where they share it; and that of the cells (N, D).
+
+        A cell is known by where it begins in the packed ids. Few lists share as much with their cell as with each other.
+        """
+
+        def work(batch: Batch) -> tuple[Batch, Tensor | None]:
+            few = self._few(batch)
+            if few is not None:
+                return replace(batch, attended=few[0]), few[1]
+            return replace(batch, attended=self._shared(batch)), None
+
+        found = list(self.each(work, batches))
+        cells = {int(batch.arrays.base[0]): cell for batch, cell in found if cell is not None}
+        return [batch for batch, _ in found], cells
+
+    def map_ahead(
+        self, batches: Iterable[Batch], work: Callable[[Batch, Tensor], Any], *, layers: int, first_rows: bool = False
+    ) -> Iterator[Any]:
+        """As `map`, for batches that hold what they share (`ahead`): small ones of many cells keep all threads busy."""
+
+        def task(block: Batch) -> Any:
+            return work(block, self.hidden(block, block.attended, layers, first_rows))
+
+        return self.each(task, (block for batch in batches for block in batch.blocks(BLOCK_TOKENS)))
+
     def embed(
         self, ids: Tensor, lists: ListArrays, pooling: Pooling, *, layers: int, tokens: int
     ) -> Iterator[np.ndarray]:
@@ -180,34 +215,55 @@ class Encoder:
         split = batch.split
         if split is None or not self.share_first_layer:
             return None
-        a = batch.arrays
-        first, n = int(a.base[0]), int(a.base_length[0])
-        if not sharing_pays(n, split.at.tolist(), self.device.type):
+        if not sharing_pays(int(batch.arrays.base_length[0]), split.at.tolist(), self.device.type):
             return None
-        ids, at = (
-            batch.ids[first : first + n],
-            torch.from_numpy(split.at),
-        )  # stay on the CPU, so nothing waits for a GPU
-        place = torch.arange(n)
+        kept, late, inserted = self._edited(batch, split)
+        at = torch.from_numpy(split.at)  # stays on the CPU, so nothing waits for a GPU
+        return first_layer(kept, late, inserted, at, front=split.front or 0, heads=self.heads).flatten(0, 1)
+
+    @torch.inference_mode()
+    def _few(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """The same of a few lists, and of their cell (N, D) besides.
+
+        None where they are not few, or float32 cannot hold their weights together.
+        """
+        split = batch.split
+        if split is None or not self.share_first_layer or len(split.at) not in FEW:
+            return None
+        at = split.at.tolist()
+        if len(set(at)) < len(at) or at[-1] >= int(batch.arrays.base_length[0]):
+            return None
+        found = few_splits(*self._edited(batch, split, together=True), at, front=split.front or 0, heads=self.heads)
+        return None if found is None else (found[0].flatten(0, 1), found[1])
+
+    def _edited(
+        self, batch: Batch, split: SharedEdit, *, together: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Q, K, V (N, 3D) of the cell's tokens where they stand before an edit and behind it; (P, 3D) of the edits' own.
+
+        together: in one product, which is faster for few rows.
+        """
+        first, n = int(batch.arrays.base[0]), int(batch.arrays.base_length[0])
+        ids, place = batch.ids[first : first + n], torch.arange(n)
         if split.front is None:
             below, above, extra = place, (place - 1).clamp_(min=0), []
         else:
-            token = torch.from_numpy(split.token)
+            token, at = torch.from_numpy(split.token), torch.from_numpy(split.at)
             token = torch.where(token >= 0, token, ids[at.clamp(max=n - 1)])
             below, above = place + (place >= split.front), place
             extra = [(token, torch.full_like(token, split.front))]
         below = below.clamp_(max=self.sizes.positions - 1)  # a full cell has no position behind its last one
-        kept, late, *moved = self._first_qkv([(ids, below), (ids, above), *extra])
-        inserted = moved[0] if moved else None
-        return first_layer(kept, late, inserted, at, front=split.front or 0, heads=self.heads).flatten(0, 1)
+        rows = [(ids, below), (ids, above), *extra]
+        kept, late, *moved = self._first_qkv(rows, together or self.device.type == "cuda")
+        return kept, late, moved[0] if moved else None
 
-    def _first_qkv(self, rows: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """First-layer Q, K, V (n, 3D) of each pair of tokens and the positions where they stand.
+    def _first_qkv(self, rows: list[tuple[Tensor, Tensor]], together: bool) -> list[Tensor]:
+        """First-layer Q, K, V (n, 3D) of each pair of tokens and the positions where they stand, in one product or in several.
 
-        A GPU takes all in one product. A CPU takes each by itself, because the bits of a product may follow its height.
+        The bits of a CPU's product may follow its height; ordinary screens take each by itself.
         """
         wide = [(token.to(torch.int64), position.to(torch.int64)) for token, position in rows]
-        if self.device.type != "cuda":
+        if not together:
             return [self.model.qkv(0, self.model.embed_tokens(token, position)) for token, position in wide]
         token, position = (sent(torch.cat(column), self.device) for column in zip(*wide, strict=True))
         qkv = self.model.qkv(0, self.model.embed_tokens(token, position))

@@ -135,10 +135,12 @@ class _Keys:
         )  # (H, M, E)
         self.out = kept.attended.unflatten(1, (encoder.heads, -1)).transpose(0, 1)  # (H, B, E)
         self.adjoint = adjoint_SBD.unflatten(2, (encoder.heads, -1)).transpose(1, 2).contiguous()  # (S, H, B, E)
+        heads, n, size = k.shape
         states = len(adjoint_SBD)
-        self.d_query, self.d_key, self.d_value = torch.zeros(3, states, *k.shape, device=k.device)
-        self.adjoint_sum = torch.zeros(states, *self.new_keys.shape, device=k.device)
-        self.base_sum = torch.zeros(*self.new_keys.shape[:2], states, device=k.device)
+        self.d_query, self.d_key = torch.zeros(2, states, *k.shape, device=k.device)
+        # Side by side over the states, so that one product serves all: the adjoint [S E], and behind it its base [S].
+        self.d_value = torch.zeros(heads, n, states * size, device=k.device)
+        self.sums = torch.zeros(heads, self.new_keys.shape[1], states * (size + 1), device=k.device)
 
     def answer(self, first: int, last: int, moved: Tensor, removed: Tensor | None, deeper: bool) -> None:
         """Add what the queries first..last-1 answer to every moved and leaving row; deeper: and their derivatives.
@@ -147,6 +149,7 @@ class _Keys:
         """
         q, log_sum = self.q[:, first:last], self.kept.log_sum[:, first:last, None]
         adjoint = self.adjoint[:, :, first:last]
+        states, _, queries, size = adjoint.shape
         base = (adjoint * self.out[:, first:last]).sum(-1)  # (S, H, B)
         old = torch.baddbmm(-log_sum, q, self.keys.transpose(1, 2)).exp_()  # (H, B, N): attention weights
         new = torch.baddbmm(-log_sum, q, self.new_keys.transpose(1, 2)).clamp_(max=MOST_LOGIT).exp_()  # (H, B, M)
@@ -157,17 +160,24 @@ class _Keys:
         row = ((self.slot >= first) & (self.slot < last)).nonzero()[:, 0]
         one_over[:, self.slot[row] - first, row] = 0.0  # a row is no answer to itself
         new.mul_(one_over)
-        self.base_sum.baddbmm_(new.transpose(1, 2), base.permute(1, 2, 0))
-        for s in range(len(moved)):
-            a = adjoint[s]
-            self.adjoint_sum[s].baddbmm_(new.transpose(1, 2), a)
-            change = torch.baddbmm(base[s, :, :, None], a, self.values.transpose(1, 2), beta=-1.0).mul_(old)
+        wide = torch.cat([adjoint.permute(1, 2, 0, 3).flatten(2), base.permute(1, 2, 0)], 2)  # (H, B, S E + S)
+        self.sums.baddbmm_(new.transpose(1, 2), wide)
+        if deeper:
+            self.d_value.baddbmm_(old.transpose(1, 2), wide[..., : states * size])
+        flat = adjoint.transpose(0, 1).flatten(1, 2)  # (H, S B, E)
+        changes = torch.baddbmm(
+            base.transpose(0, 1).flatten(1)[..., None], flat, self.values.transpose(1, 2), beta=-1.0
+        )
+        changes = changes.unflatten(1, (states, queries)).mul_(old[:, None])  # (H, S, B, N)
+        if deeper:
+            self.d_query[:, :, first:last] = (
+                (changes.flatten(1, 2) @ self.keys).unflatten(1, (states, queries)).transpose(0, 1)
+            )
+        for s, change in enumerate(changes.unbind(1)):
             for rows, replaced in self.pieces:
                 moved[s, rows] -= (change[..., replaced] * one_over[..., rows]).sum((0, 1))
             if deeper:
-                self.d_query[s, :, first:last] = change @ self.keys
                 self.d_key[s].baddbmm_(change.transpose(1, 2), q)
-                self.d_value[s].baddbmm_(old.transpose(1, 2), a)
             if removed is not None:
                 own = torch.arange(first, last, device=q.device)
                 change[:, own - first, own] = 0.0
@@ -175,14 +185,22 @@ class _Keys:
 
     def moved(self) -> Tensor:
         """The rest of the answers to moved rows, [S, M], after the last block."""
-        return (self.adjoint_sum * self.new_values).sum((1, 3)) - self.base_sum.sum(0).T
+        size = self.new_values.shape[-1]
+        states = len(self.adjoint)
+        answers = self.sums[..., : states * size].unflatten(2, (states, size))  # (H, M, S, E)
+        return (answers * self.new_values[:, :, None]).sum((0, 3)).T - self.sums[..., states * size :].sum(0).T
 
     def gradient(self) -> Tensor:
         """The derivative [S, N, D] by the layer's input rows, as far as it goes through attention."""
-        parts = (self.d_query * self.scale, self.d_key, self.d_value)
+        d_value = self.d_value.unflatten(2, (len(self.d_key), -1)).permute(2, 0, 1, 3)  # (S, H, N, E)
+        parts = (self.d_query * self.scale, self.d_key, d_value)
         through = torch.cat([x.transpose(1, 2).flatten(2) for x in parts], 2)  # (S, N, 3D)
-        found = [torch.autograd.grad(self.projected, self.rows, g, retain_graph=True)[0] for g in through]
-        return torch.stack(found)
+        return torch.stack([_derivative(self.projected, (self.rows,), g)[0] for g in through])
+
+
+def _derivative(out: Tensor, by: tuple[Tensor, ...], along: Tensor) -> tuple[Tensor, ...]:
+    """The derivative of (out * along).sum(), whose graph stays. As `grad_outputs`, `along` would make torch load sympy."""
+    return torch.autograd.grad((out * along).sum(), by, retain_graph=True)
 
 
 def _back_to_attention(encoder: Encoder, layer: int, kept: Kept, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,8 +211,7 @@ def _back_to_attention(encoder: Encoder, layer: int, kept: Kept, gradient: Tenso
             rows, attended = (x[a:b].clone().requires_grad_() for x in (kept.rows, kept.attended))
             out = encoder.model.finish(layer, rows.clone(), attended)
             for s in range(len(gradient)):
-                found = torch.autograd.grad(out, (attended, rows), gradient[s, a:b], retain_graph=s + 1 < len(gradient))
-                adjoint[s, a:b], passed[s, a:b] = found
+                adjoint[s, a:b], passed[s, a:b] = _derivative(out, (attended, rows), gradient[s, a:b])
     return adjoint, passed
 
 
@@ -224,11 +241,14 @@ def _attend(encoder: Encoder, layer: int, rows: Tensor, slots: Tensor, n: int, a
     """Attention of the first `asked` rows over the cell's keys, each finding itself at its slot: [*, D] and log sums [H, *]."""
     q, k, v = _heads(encoder.model.qkv(layer, rows), encoder.heads)
     q = q[:, :asked] * q.shape[-1] ** -0.5
-    keys, values = _padded(k[:, :n]), _padded(v[:, :n])
+    keys, values = k[:, :n], v[:, :n]
+    if lacks := bool((slots == n).any()):  # a row of zeros more costs time, as no row begins on a boundary then
+        keys, values = _padded(keys), _padded(values)
     out, log_sum = torch.empty_like(q), torch.empty(q.shape[:2], device=q.device)
     for a, b in _spans(asked, _block(encoder, n + 1)):
-        logits = q[:, a:b] @ keys.transpose(1, 2)  # (H, B, N + 1)
-        logits[..., n] = -torch.inf
+        logits = q[:, a:b] @ keys.transpose(1, 2)  # (H, B, N or N + 1)
+        if lacks:
+            logits[..., n] = -torch.inf
         at = slots[None, a:b, None].expand(len(logits), -1, -1)
         logits.scatter_(2, at, (q[:, a:b] * k[:, a:b]).sum(-1, keepdim=True))
         top = logits.amax(-1, keepdim=True)

@@ -118,14 +118,19 @@ def _group_shifts(
     originals, partners = _originals(some, runs, frame)
     owner = np.array([i for i, _ in runs])
     lists = join([part for _, part in runs], some.offsets[:-1][owner], some.lengths[owner], partners)
-    before = _run_originals(encoder, ids, originals, measure, tokens, frame)
-    compare = _comparison(ids, originals, before, encoder, measure)
     by_row = measure.level == "cls" and not measure.genes
+    apart = apart and encoder.device.type == "cpu"
+    run, parts, cells_first = encoder.map, batches(ids, lists, tokens, apart=apart), None
+    shares = measure.layers > (1 if by_row else 0)
+    if apart and shares and lists.length.sum() <= tokens:
+        ready, cells_first = encoder.ahead(parts)
+        run, parts = encoder.map_ahead, iter(ready)
+    before = _run_originals(encoder, ids, originals, measure, tokens, frame, cells_first)
+    compare = _comparison(ids, originals, before, encoder, measure)
     pairs = len(runs) > len(edits)
     found: list[Found] = []
     try:
-        parts = batches(ids, lists, tokens, apart=apart and encoder.device.type == "cpu")
-        for block in encoder.map(parts, compare, layers=measure.layers, first_rows=by_row):
+        for block in run(parts, compare, layers=measure.layers, first_rows=by_row):
             found.append(block)
             done(0 if pairs else len(block[0].similarity))
     except RuntimeError:
@@ -251,13 +256,27 @@ def _originals(some: Cells, runs: list[tuple[int, CellEdits]], frame: Frame) -> 
 
 
 def _run_originals(
-    encoder: Encoder, ids: torch.Tensor, originals: ListArrays, measure: Measure, tokens: int, frame: Frame
+    encoder: Encoder,
+    ids: torch.Tensor,
+    originals: ListArrays,
+    measure: Measure,
+    tokens: int,
+    frame: Frame,
+    first: Mapping[int, torch.Tensor] | None,
 ) -> tuple[BaseCells | None, torch.Tensor | None]:
-    """The originals with every row, where genes or their mean are compared, and their <cls> rows [C, D], where those are."""
+    """The originals with every row, where genes or their mean are compared, and their <cls> rows [C, D], where those are.
+
+    first: of cells by where they begin in `ids`, what their first layer attends to; None where nobody looked for it.
+    """
     cls = measure.level == "cls"
     by_row = cls and not measure.genes
-    parts = batches(ids, originals, tokens)
-    hidden = list(encoder.map(parts, lambda block, rows: rows, layers=measure.layers, first_rows=by_row))
+    parts = batches(ids, originals, tokens, apart=first is not None)
+    run = encoder.map
+    if first is not None:
+        known = first
+        parts = (replace(part, attended=known.get(_cell_start(part.arrays))) for part in parts)
+        run = encoder.map_ahead
+    hidden = list(run(parts, lambda block, rows: rows, layers=measure.layers, first_rows=by_row))
     before = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
     if by_row:
         return None, before
@@ -271,3 +290,9 @@ def _run_originals(
         states=None if measure.states is None or cls else torch.from_numpy(measure.states),
     )
     return base, before[sent(start, before.device)] if cls else None
+
+
+def _cell_start(original: ListArrays) -> int:
+    """Where the cell of one original begins in the packed ids; -1 where the original is shorter than it."""
+    whole = (original.length == original.base_length).all()
+    return int(original.base[0]) if whole else -1
