@@ -6,6 +6,7 @@ Nothing here loads code from a checkpoint: pickles are read with torch's tensors
 import json
 import math
 import pickle
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,7 +170,10 @@ def _load_tensors(path: Path) -> dict[str, Any]:
                 raise
             content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path} holds more than tensors ({first_line(error)}): save it as safetensors") from error
+        # torch's own message advises to load the file without the restriction, which runs what it names.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"names {named[1]}, which is never run here" if named else "its pickle is none of a state_dict"
+        raise InputError(f"{path} holds more than tensors ({what}): save the state_dict as safetensors") from error
     except MemoryError:
         raise  # no fault of the file
     except Exception as error:  # a damaged file can raise almost anything

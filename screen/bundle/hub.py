@@ -111,11 +111,25 @@ def _snapshot(place: Path | str, repository: str, revision: str | None, wanted: 
     except HFValidationError as error:
         raise InputError(f"{shown} names no model of a hub ({first_line(error)}): give {FORM}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        if constants.HF_HUB_OFFLINE:
-            why = "HF_HUB_OFFLINE is set and the cache lacks it: unset it"
-        else:
-            why = f"{constants.ENDPOINT} cannot be asked ({first_line(error.__cause__ or error)[:120]}): connect"
-        raise InputError(f"{shown}: {why}, or copy the folder from elsewhere and give its path") from error
+        raise _unanswered(shown, error) from error
+
+
+def _unanswered(shown: str, error: Exception) -> InputError:
+    """What to say where neither the hub nor the cache gives a file."""
+    # Late: it is an extra, and takes a second.
+    from huggingface_hub import constants
+
+    for cause in (error, error.__cause__):
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in (401, 403):
+            return InputError(
+                f"{shown} is not given to you ({status}): ask its owner, `hf auth login`, or copy the folder and give its path"
+            )
+    if constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set and the cache lacks it: unset it"
+    else:
+        why = f"{constants.ENDPOINT} cannot be asked ({first_line(error.__cause__ or error)[:120]}): connect"
+    return InputError(f"{shown}: {why}, or copy the folder from elsewhere and give its path")
 
 
 def _record(place: Path | str, repository: str, root: Path, files: list[Path]) -> dict[str, Any]:

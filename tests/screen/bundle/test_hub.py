@@ -1,6 +1,7 @@
 """Models by name, from a hub on the loopback that speaks the calls of the public one: commits, trees, files, refusals."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rankshift.screen.bundle.bundle import Bundle
 from support import GOLDEN
@@ -31,6 +34,7 @@ class Hub:
     names: dict[str, str] = field(default_factory=lambda: {"main": COMMIT, "v0": OLDER})
     asked: list[str] = field(default_factory=list)
     spoilt: bool = False  # large files arrive with other bytes than their checksum says
+    closed: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)  # {repository: status and headers}
     address: str = ""
 
     def commit(self, name: str) -> str | None:
@@ -57,6 +61,8 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.asked.append(path)
             parts = path.strip("/").split("/")
             api, parts = parts[:2] == ["api", "models"], parts[2:] if parts[:2] == ["api", "models"] else parts
+            if "/".join(parts[:2]) in hub.closed:
+                return self.send(hub.closed["/".join(parts[:2])][0], b"{}", hub.closed["/".join(parts[:2])][1], body)
             if "/".join(parts[:2]) != REPOSITORY:
                 return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
             verb = parts[2] if len(parts) > 2 else "revision"
@@ -115,14 +121,21 @@ def server() -> Iterator[Hub]:
 
 def bundle(hub: Hub | None, folder: Path, *arguments: str, offline: bool = False) -> tuple[int, str]:
     """Exit code and last line of `rankshift bundle` in a process whose hub and cache are these."""
+    done = python(hub, folder, ["-m", "rankshift", "bundle", *arguments], offline=offline)
+    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def python(
+    hub: Hub | None, folder: Path, arguments: list[str], *, offline: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """A Python process in the folder whose hub and cache are these."""
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("HF_")}
     env |= {"HF_HOME": str(folder / "hf"), "HF_ENDPOINT": hub.address if hub else "http://127.0.0.1:9"}
     env |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | (
         {"HF_HUB_OFFLINE": "1"} if offline else {}
     )
-    command = [sys.executable, "-m", "rankshift", "bundle", *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
-    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 MODEL = f"hf://{REPOSITORY}/small"
@@ -203,3 +216,76 @@ def test_weights_that_are_not_what_the_hub_says_are_refused(server, tmp_path):
     assert "the hub says" in line
     assert "remove it and fetch again" in line
     assert not (tmp_path / "b").exists()
+
+
+GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
+EACH = """
+import json, sys
+from pathlib import Path
+from rankshift.screen.bundle.bundle import make_bundle
+from rankshift.screen.errors import InputError
+for model, vocabulary, out in json.loads(sys.argv[1]):
+    try:
+        print(make_bundle(model, vocabulary, Path(out)).path)
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_open_is_a_line(server, tmp_path):
+    """Known but not agreed to (403), not known at all (401), and refusals without a reason; one process tries them all."""
+    consent = "asks for consent: give it on its page, then `hf auth login`"
+    denied = "ask its owner, `hf auth login`, or copy the folder and give its path"
+    told = {
+        "lab/gated": (403, GATED, f"hf://lab/gated/small {consent}"),
+        "lab/stranger": (401, GATED, f"hf://lab/stranger/small {consent}"),
+        "lab/denied": (403, {}, f"hf://lab/denied/small is not given to you (403): {denied}"),
+        "lab/unknown": (401, {}, f"hf://lab/unknown/small is not given to you (401): {denied}"),
+    }
+    server.closed = {name: (status, headers) for name, (status, headers, _) in told.items()}
+    wanted = [[f"hf://{name}/small", str(V1 / "vocabulary.json"), "b"] for name in told]
+    done = python(server, tmp_path, ["-c", EACH, json.dumps(wanted)])
+    assert done.stdout.splitlines() == [words for _, _, words in told.values()], done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_pickled_weights_are_read_as_tensors_and_nothing_else(server, tmp_path, bundles):
+    """Only pytorch_model.bin, as of older models: the same encoder; one that names code is refused and not run."""
+    server.large, mark = ("pytorch_model.bin",), tmp_path / "mark"
+    files = {name: data for name, data in server.commits[COMMIT].items() if not name.endswith(".safetensors")}
+    plain, evil = io.BytesIO(), io.BytesIO()
+    torch.save(load_file(V1 / "model" / "model.safetensors"), plain)
+    torch.save({"weight": Marks(str(mark))}, evil)
+    server.commits = {
+        COMMIT: {**files, "small/pytorch_model.bin": plain.getvalue()},
+        OLDER: {**files, "small/pytorch_model.bin": evil.getvalue()},
+        "e" * 40: files,
+    }
+    places = (MODEL, f"hf://{REPOSITORY}@{OLDER}/small", f"hf://{REPOSITORY}@{'e' * 40}/small")
+    outs = ("good", "evil", "none")
+    wanted = [[place, str(V1 / "vocabulary.json"), out] for place, out in zip(places, outs, strict=True)]
+    done = python(server, tmp_path, ["-c", EACH, json.dumps(wanted)])
+    good, code, nothing = done.stdout.splitlines()
+    assert good == "good", done.stderr
+    made, known = Bundle.open(tmp_path / "good").encoder_weights(), Bundle.open(bundles["v1"]).encoder_weights()
+    assert made.keys() == known.keys()
+    assert all(torch.equal(made[name], known[name]) for name in known)
+    record = json.loads((tmp_path / "good" / "bundle.json").read_text())["hub"]["model"]["sha256"]
+    assert record["small/pytorch_model.bin"] == hashlib.sha256(plain.getvalue()).hexdigest()
+    assert "pytorch_model.bin holds more than tensors (names getattr, which is never run here): save the state" in code
+    assert "has neither model.safetensors nor pytorch_model.bin" in nothing
+    assert not mark.exists()
+    assert not (tmp_path / "evil").exists()
+    assert not (tmp_path / "none").exists()
+
+
+class Marks:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path(self.path),)
