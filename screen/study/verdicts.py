@@ -152,8 +152,8 @@ class _Rows:
         if not found.enough[gene]:
             with_arms = " in both arms" if len(self.arms) > 1 else ""
             return Verdict.NOT_ESTIMABLE, (
-                f"{donors} donors have {judging.min_cells} cells with the gene or more{with_arms}: "
-                f"the smallest p they can give is {floor:.2g}"
+                f"donors with {judging.min_cells} cells with the gene or more{with_arms}: {donors}, "
+                f"which give no p below {floor:.2g}"
             )
         if not found.controls.count:
             return Verdict.NOT_ESTIMABLE, f"there are not {2 * FEWEST} other genes to match it with"

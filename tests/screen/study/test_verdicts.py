@@ -61,7 +61,7 @@ def test_every_planted_gene_gets_its_verdict():
     assert table.verdict["ENSG7"] == Verdict.TECHNICAL
     assert "red cells" in table.why["ENSG7"]
     assert table.verdict["ENSGX"] == Verdict.NOT_RUN
-    assert "4 donors have 5 cells" in table.why["ENSG5"]
+    assert "donors with 5 cells with the gene or more in both arms: 4, which give no p below 0.12" in table.why["ENSG5"]
     assert table.moves_to_goal["ENSG0"] == "delete"
     assert table.moves_to_goal["ENSG1"] == "overexpress"
     assert pd.isna(table.moves_to_goal["ENSG2"])
@@ -137,6 +137,29 @@ def test_too_few_donors_for_so_many_genes_is_not_estimable_and_says_what_is_need
     assert set(table.verdict) == {Verdict.NOT_ESTIMABLE}
     assert table.why.str.contains("the smallest p of 8 donors is 0.0078, among 300 genes 0.00017 is needed").all()
     assert table.detectable.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("genes", "donors", "cells", "said"),
+    [
+        (0, 8, 40, None),
+        (30, 1, 40, "1, which give no p below 1"),
+        (10, 8, 40, "there are not 20 other genes to match it with"),
+        (30, 8, 4, "0, which give no p below 1"),
+        (30, 8, 0, "no screened cell has the gene"),
+        (30, 0, 0, "no screened cell has the gene"),
+    ],
+)
+def test_what_is_too_little_is_said_of_every_gene_and_nothing_warns(genes, donors, cells, said, recwarn):
+    shift = {arm: v[:genes, :donors] for arm, v in drawn().items()}
+    counts = {arm: np.full((genes, donors), cells) for arm in shift}
+    found = verdicts(SYMBOLS[:genes], SYMBOLS[:genes], shift, counts, np.zeros(donors, int), not_run=[("X", "ABSENT")])
+    table = found.table.to_pandas()
+    assert len(table) == genes + 1
+    assert table.why[:-1].str.contains(said or "", regex=False).all()
+    assert set(table.verdict[:-1]) <= {Verdict.NOT_RUN if cells == 0 else Verdict.NOT_ESTIMABLE}
+    assert table.verdict.iloc[-1] == Verdict.NOT_RUN
+    assert len(recwarn) == 0
 
 
 def test_one_arm_is_judged_by_itself():
