@@ -22,8 +22,14 @@ sys.path.append(
 )  # no package holds drawn_tables.py, which tests share
 from drawn_tables import Regime, Table, draw, played
 
-CASES = ((0.10, 0.03, 100), (0.02, 0.01, 100), (0.30, 0.10, 100), (0.0, 0.0, 100))  # share, part of the variance, top
-KNOWN, SEEDS, RATE = 0.9, 3, 0.05
+CASES = (
+    (0.10, 0.03, True),
+    (0.02, 0.01, True),
+    (0.30, 0.10, True),
+    (0.0, 0.0, True),
+    (0.10, 0.03, False),
+)  # share, part of the variance, with a prediction
+KNOWN, SEEDS, RATE, TOP = 0.9, 3, 0.05, 100
 
 
 def with_effects(table: Table, share: float, part: float, seed: int) -> tuple[Table, np.ndarray]:
@@ -53,25 +59,31 @@ def rows() -> Iterator[str]:
     """Of the printed table."""
     regime = Regime(trend=0.27, known=KNOWN)
     full = regime.cells * (regime.per_cell + 1)
-    for share, part, top in CASES:
+    for share, part, known in CASES:
         found = []
         for seed in range(SEEDS):
             table, true = with_effects(draw(regime, seed), share, part, seed)
-            of = table.population
+            of = table.population if known else table.population.with_prediction(None)
             everything = np.ones(of.genes, bool)
             whole = any_effect(of, table.values, np.flatnonzero(pilot(of, seed, 6)), everything)[1]
-            _, verdict = played(of, table.values, Wanted(top=top, seed=seed))
-            found.append((*counted(whole, true), verdict.passes / full, *counted(verdict.fdr, true)))
-        a, b, c, passes, d, e, f = np.mean(found, axis=0)
-        yield f"| {share:.0%}, {part:.0%} | {a:.0f}, {b:.3f}, {c:.2f} | {top} | {passes:.3f} | {d:.0f}, {e:.3f}, {f:.2f} |"
+            row = [*counted(whole, true)]
+            for rate in (None, RATE):
+                _, verdict = played(of, table.values, Wanted(top=TOP, seed=seed, fdr=rate))
+                row += [verdict.passes / full, *counted(verdict.fdr, true)]
+            found.append([*row, verdict.uncalled])
+        a, b, c, *both, says = np.mean(found, axis=0)
+        ways = (f"{p:.3f} | {d:.0f}, {e:.3f}, {f:.2f}" for p, d, e, f in (both[:4], both[4:]))
+        of_effect = f"{share:.0%}, {part:.0%}{'' if known else ', no prediction'}"
+        yield f"| {of_effect} | {a:.0f}, {b:.3f}, {c:.2f} | {' | '.join(ways)} | {says:.1f} |"
 
 
 def main() -> None:
     """Print the table."""
     print(
-        "| genes with an effect, part of the variance | full: called, FDP, power | top | passes | called, FDP, power |"
+        "| genes with an effect, part of the variance | full: called, FDP, power | --top 100: passes | called, FDP, power "
+        "| and --fdr 0.05: passes | called, FDP, power | says it misses |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for line in rows():
         print(line, flush=True)
 

@@ -212,6 +212,7 @@ def run(
     seed: int | None = None,
     min_cells: int | None = None,
     strata: str | None = None,
+    fdr: float | None = None,
     budget: int | None = None,
     continue_full: bool = False,
     resume: bool = False,

@@ -97,6 +97,10 @@ def screen(
     strata: Annotated[
         str | None, typer.Option(help="Adaptive: obs column (donor) whose values share every block of cells.")
     ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(help="Adaptive: finish, too, all genes that may have any effect at this false discovery rate."),
+    ] = None,
     budget: Annotated[int | None, typer.Option(help="Adaptive: encoder passes at most.")] = None,
     continue_full: Annotated[
         bool, typer.Option("--continue-full", help="With --resume: measure all that an adaptive run has not.")

@@ -72,6 +72,7 @@ def screen(
     seed: int | None = None,
     min_cells: int | None = None,
     strata: str | None = None,
+    fdr: float | None = None,
     budget: int | None = None,
     continue_full: bool = False,
     workers: int | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from rankshift.screen.adaptive.any_effect import any_effect
 from rankshift.screen.adaptive.mixture import TINY, Belief, threshold
 from rankshift.screen.adaptive.model import belief
+from rankshift.screen.adaptive.passing import chance_to_pass
 from rankshift.screen.adaptive.population import Population
 from rankshift.screen.adaptive.strata import BLOCKS, audited, blocks, pilot
 from rankshift.screen.adaptive.trend import Trend, fit
@@ -29,7 +30,8 @@ class Wanted:
     """What is asked: the `top` genes, of highest or (highest=False) lowest mean, and how surely they are to be found.
 
     absolute: those whose mean is largest in size. confidence: the share of the top genes that is expected to be found. seed: of
-    pilot, audit and blocks.
+    pilot, audit and blocks. fdr: finish, too, the genes that could be called at this false discovery rate (`any_effect`); of
+    these the same share.
     """
 
     top: int
@@ -37,6 +39,7 @@ class Wanted:
     absolute: bool = False
     confidence: float = 0.98
     seed: int = 0
+    fdr: float | None = None
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -45,6 +48,8 @@ class Wanted:
             raise InputError(f"--confidence is {self.confidence:g}, it lies between 0.5 and 0.999: 0.98 is the default")
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}: give a number of at least 0")
+        if self.fdr is not None and not 0 < self.fdr <= 0.5:
+            raise InputError(f"--fdr is {self.fdr:g}, it lies above 0 and goes up to 0.5: 0.05 is usual")
 
     def chance(self, now: Belief) -> np.ndarray:
         """float64 [G]: the probability that a gene is among the wanted ones, the highest; `now` is of turned values."""
@@ -100,6 +105,7 @@ class Verdict:
     explained: float
     seen: np.ndarray
     passes: int
+    uncalled: float
     top: np.ndarray
 
 
@@ -159,26 +165,42 @@ class _Race:
         """Of every gene's mean, with errors as the audit found them."""
         return belief(self.of, self.seen, self.values, fitted, trend).widened(self.scale)
 
-    def candidates(self, now: Belief) -> tuple[np.ndarray, float]:
-        """bool [G]: genes that stay in question after a block's share of the miss; and what is lost with the others."""
-        allowed = (1 - self.wanted.confidence) * self.wanted.top / len(BLOCKS)
-        chance = np.where(self.active, self.wanted.chance(now), 0.0)
-        order = np.argsort(chance, kind="stable")
+    def callable(self, now: Belief, fitted: np.ndarray) -> np.ndarray:
+        """float64 [G]: the probability that a gene is called at the rate that was asked for, 0 where none was."""
+        rate = self.wanted.fdr
+        if rate is None:
+            return np.zeros(self.of.genes)
+        plain = fit(self.of.with_prediction(None), fitted, self.values[fitted])
+        return chance_to_pass(self.of, now, self.values, fitted, plain, rate)
+
+    def candidates(self, now: Belief, fitted: np.ndarray) -> tuple[np.ndarray, float]:
+        """bool [G]: genes that stay in question after a block's share of the miss; and what of the top goes with the others."""
+        share = (1 - self.wanted.confidence) / len(BLOCKS)
+        chance, called = self.wanted.chance(now), self.callable(now, fitted)
+        kept = self.kept(chance, share * self.wanted.top, self.wanted.top)
+        if self.wanted.fdr is not None:
+            kept |= self.kept(called, share * max(float(called.sum()), 1.0), 0)
+        return kept, float(chance[self.active & ~kept].sum())
+
+    def kept(self, chance: np.ndarray, allowed: float, least: int) -> np.ndarray:
+        """bool [G]: the active genes without those of least chance, which have `allowed` together; `least` stay at least."""
+        order = np.argsort(np.where(self.active, chance, 0.0), kind="stable")
         order = order[self.active[order]]
-        lost = np.cumsum(chance[order])
-        drop = max(min(int(np.searchsorted(lost, allowed)), len(order) - self.wanted.top), 0)
+        drop = max(min(int(np.searchsorted(np.cumsum(chance[order]), allowed)), len(order) - least), 0)
         kept = self.active.copy()
         kept[order[:drop]] = False
-        return kept, float(lost[drop - 1]) if drop else 0.0
+        return kept
 
-    def pays(self, kept: np.ndarray, now: Belief, cost: int) -> bool:
+    def pays(self, kept: np.ndarray, now: Belief, fitted: np.ndarray) -> bool:
         """Would as many rows again for the pilot save more than they cost?
 
         What can be saved are rows of candidates beyond the wanted number. Blocks of cells save some of them in any case.
         """
         rows = self.of.count - self.of.sums(np.flatnonzero(self.seen))
-        best = np.argsort(-self.wanted.strength(now), kind="stable")[: self.wanted.top]
-        return float(rows[kept].sum() - rows[best].sum()) > PAYS * cost
+        best = np.zeros(self.of.genes, bool)
+        best[np.argsort(-self.wanted.strength(now), kind="stable")[: self.wanted.top]] = True
+        best |= self.callable(now, fitted) > 0.5  # they are finished in any case
+        return float(rows[kept].sum() - rows[best].sum()) > PAYS * len(fitted)
 
 
 def rounds(of: Population, wanted: Wanted, budget: int | None = None, known: Known | None = None) -> Rounds:
@@ -215,9 +237,9 @@ def rounds(of: Population, wanted: Wanted, budget: int | None = None, known: Kno
         fitted = np.flatnonzero(race.seen)
         trend = fit(of, fitted, race.values[fitted])
         now = race.believed(fitted, trend)
-        kept, _ = race.candidates(now)
+        kept, _ = race.candidates(now, fitted)
         strata *= 2
-        if strata > MOST_STRATA or not race.pays(kept, now, len(fitted)):
+        if strata > MOST_STRATA or not race.pays(kept, now, fitted):
             break
         if not (yield from race.measure("pilot", pilot(of, wanted.seed, strata))):
             break
@@ -229,7 +251,7 @@ def rounds(of: Population, wanted: Wanted, budget: int | None = None, known: Kno
     for number in range(len(BLOCKS)):
         if not going:
             break
-        kept, lost = race.candidates(race.believed(fitted, trend))
+        kept, lost = race.candidates(race.believed(fitted, trend), fitted)
         race.active, race.missed = kept, race.missed + lost
         going = yield from race.measure("block", kept[of.gene] & (block[of.cell] <= number))
     if known is not None:
@@ -267,6 +289,7 @@ def _verdict(race: _Race, now: Belief, fitted: np.ndarray, trend: Trend, *, comp
         explained=trend.explained,
         seen=race.seen,
         passes=race.spent,
+        uncalled=float(race.callable(now, fitted)[~finished].sum()),
         top=order[: min(wanted.top, int(finished.sum()))],
     )
 

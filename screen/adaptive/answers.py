@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 from rankshift.screen.adaptive.allocation import Verdict
 from rankshift.screen.adaptive.rows_of_run import RowsOfRun, asked_of
 from rankshift.screen.runs.layout import ANSWERS, PERTURBATIONS, VERDICT
+from rankshift.screen.runs.manifest import AdaptiveAsked
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.writing import writing
 
@@ -47,7 +48,7 @@ def write_answers(run: Run, rows: RowsOfRun, verdict: Verdict, top: int) -> None
             "cells": pa.array(cells, pa.int64(), mask=state == "untested"),
             "measured": pa.array(measured, pa.int64()),
         }
-    ).replace_schema_metadata({VERDICT: said(rows, verdict, top, absolute=asked_of(run).absolute)})
+    ).replace_schema_metadata({VERDICT: said(rows, verdict, asked_of(run))})
     with writing(run.path, run.path / ANSWERS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     run.share(ANSWERS)
@@ -68,16 +69,22 @@ def ties(verdict: Verdict, absolute: bool) -> np.ndarray:
     return (np.abs(values - last) <= reach).any(0)
 
 
-def said(rows: RowsOfRun, verdict: Verdict, top: int, *, absolute: bool = False) -> str:
+def said(rows: RowsOfRun, verdict: Verdict, asked: AdaptiveAsked) -> str:
     """The verdict as a person would say it."""
     share = verdict.passes / (rows.lists + rows.population.cells)
     words = [
         f"{int(verdict.finished.sum()):,} genes finished",
-        f"expected to miss {verdict.missed:.1f} of the top {top}",
+        f"expected to miss {verdict.missed:.1f} of the top {asked.top}",
         f"{share:.1%} of the passes of the full screen",
     ]
-    if (tied := int(ties(verdict, absolute).sum()) - 1) > 0:
+    if (tied := int(ties(verdict, asked.absolute).sum()) - 1) > 0:
         words.insert(2, f"{tied:,} more cannot be told from the last of the list")
+    if asked.fdr is not None:
+        called = int((np.nan_to_num(verdict.fdr, nan=1.0) < asked.fdr).sum())
+        words.append(
+            f"{called:,} have an effect at a false discovery rate of {asked.fdr:.0%}, "
+            f"expected to miss {verdict.uncalled:.1f} that the full screen would call"
+        )
     if np.isfinite(verdict.explained):
         words.append(f"the prediction explains {verdict.explained:.2f} of what rank and cell leave open")
     return ("" if verdict.complete else "stopped by the budget: ") + "; ".join(words)

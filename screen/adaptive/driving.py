@@ -54,6 +54,7 @@ def compute_adaptive(screener: Screener, hands: Hands, out: str, say: Say, budge
         absolute=asked.absolute,
         confidence=asked.confidence,
         seed=asked.seed,
+        fdr=asked.fdr,
     )
     if budget is not None and not asked.earlier:
         _afford(screener, wanted, budget)
@@ -63,7 +64,7 @@ def compute_adaptive(screener: Screener, hands: Hands, out: str, say: Say, budge
     rows = rows_of_run(screener)
     verdict = _race(screener, rows, wanted, hands, say, budget)
     write_answers(run, rows, verdict, asked.top)
-    say(f"{said(rows, verdict, asked.top, absolute=asked.absolute)} ({perf_counter() - began:.1f} s)")
+    say(f"{said(rows, verdict, asked)} ({perf_counter() - began:.1f} s)")
     ask = "SELECT place, symbols, mean FROM answers WHERE place IS NOT NULL ORDER BY place"
     say(f'next: rankshift query {shlex.quote(redacted(out))} "{ask}"')
     return Run.open(run.place)

@@ -87,7 +87,7 @@ class Adaptive:
     shift is the highest, the strongest similarity the lowest; `absolute`: shifts of either direction by their size.
     confidence: the share of them that is expected to be found; 0.98 costs little more than 0.95. seed: of all that is drawn.
     min_cells: genes in fewer cells are not measured, because `stats` tests none of them. strata: obs column (donor) whose
-    values give every block of cells their share.
+    values give every block of cells their share. fdr: finish, too, the genes that could be called at this false discovery rate.
     """
 
     top: int
@@ -98,6 +98,7 @@ class Adaptive:
     seed: int = 0
     min_cells: int = 10
     strata: str | None = None
+    fdr: float | None = None
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -108,6 +109,8 @@ class Adaptive:
             raise InputError(f"--seed is {self.seed}: give a number of at least 0")
         if self.min_cells < 1:
             raise InputError(f"--min-cells is {self.min_cells}: give at least 1")
+        if self.fdr is not None and not 0 < self.fdr <= 0.5:
+            raise InputError(f"--fdr is {self.fdr:g}, it lies above 0 and goes up to 0.5: 0.05 is usual")
         if self.absolute and self.bottom:
             raise InputError("--absolute ranks both ends, --bottom one of them: leave out one of them")
 

@@ -138,6 +138,7 @@ def adaptive_of(options: Options, adaptive: Adaptive | None) -> AdaptiveAsked | 
         seed=adaptive.seed,
         min_cells=adaptive.min_cells,
         strata=adaptive.strata,
+        fdr=adaptive.fdr,
     )
 
 

@@ -96,7 +96,7 @@ class AdaptiveAsked:
     """What an adaptive screen was asked: the `top` perturbations in at least `min_cells` cells, by the mean of `column`.
 
     highest: or the lowest; absolute: of largest size, whichever direction. confidence: share of them to be found. strata: obs
-    column whose values give every block their share.
+    column whose values give every block their share. fdr: genes that could be called at this rate are finished, too.
     earlier: rounds that were planned before this `top` was asked for. continued: all other rows were asked for afterwards.
     """
 
@@ -108,6 +108,7 @@ class AdaptiveAsked:
     min_cells: int
     strata: str | None = None
     absolute: bool = False
+    fdr: float | None = None
     earlier: int = 0
     continued: bool = False
 

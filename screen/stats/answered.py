@@ -91,7 +91,8 @@ def facts(run: Run) -> dict[str, Any]:
         "Run": str(run.path),
         "Cells": f"{screened.cells.count:,}",
         "Quantity": asked.column,
-        "Asked": f"top {asked.top} in {asked.min_cells} cells or more, confidence {asked.confidence}, seed {asked.seed}",
+        "Asked": f"top {asked.top} in {asked.min_cells} cells or more, confidence {asked.confidence}, seed {asked.seed}"
+        + ("" if asked.fdr is None else f", and effects at a false discovery rate of {asked.fdr:g}"),
         "Rows measured": f"{sum(marker['rows'] for marker in run.committed.values()):,} of {manifest.lists or 0:,}",
         "Weights": screened.bundle.weights_sha256[:12],
         "Numbers": screened.dtype,

@@ -534,6 +534,23 @@ def test_seeds_and_strata_are_kept_and_change_what_is_drawn(inputs, done, tmp_pa
     assert low["mean"].max() < high["mean"].min()
 
 
+def test_with_a_rate_more_genes_are_finished_and_it_says_what_may_be_missing(inputs, done, tmp_path, capfd):
+    out = tmp_path / "run"
+    assert run_command(command(inputs, out, *OPTIONS, "--fdr", "0.1", "--workers", "0")) == 0
+    said = capfd.readouterr().err
+    finished = [Run.open(run).sql("SELECT * FROM answers WHERE state = 'finished'").to_pandas() for run in (done, out)]
+    assert len(finished[1]) >= len(finished[0])
+    called = int((finished[1].fdr < 0.1).sum())
+    assert f"{called:,} have an effect at a false discovery rate of 10%, expected to miss " in said
+    assert Run.open(out).manifest.adaptive.fdr == 0.1
+    assert "fdr = 0.1" in (out / "screen.toml").read_text()
+    rows = Run.open(out).sql(ROWS)
+    shutil.rmtree(out / "rounds/03")
+    (out / "answers.parquet").unlink()
+    assert run_command(["resume", str(out), "--workers", "0"]) == 0
+    assert Run.open(out).sql(ROWS).equals(rows)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -546,6 +563,10 @@ def test_seeds_and_strata_are_kept_and_change_what_is_drawn(inputs, done, tmp_pa
         (["--top", "5", "--min-cells", "3", "--strata", "batch"], "--strata 'batch' is not a column"),
         (["--top", "5", "--confidence", "0"], "--confidence is 0, it lies between 0.5 and 0.999"),
         (["--top", "0"], "--top is 0: ask for at least 1 gene"),
+        (["--top", "5", "--fdr", "0"], "--fdr is 0, it lies above 0 and goes up to 0.5"),
+        (["--top", "5", "--fdr", "0.51"], "--fdr is 0.51, it lies above 0"),
+        (["--top", "5", "--fdr", "nan"], "--fdr is nan, it lies above 0"),
+        (["--fdr", "0.05"], "--fdr belongs to adaptive screens: add --top"),
         (["--top", "5", "--min-cells", "0"], "--min-cells is 0"),
         (["--top", "5", "--seed", "-1"], "--seed is -1"),
         (
@@ -574,6 +595,7 @@ def test_a_resumed_run_is_the_one_that_was_asked(inputs, done, capfd):
     for options, match in (
         (("--seed", "3"), "prepared with --seed 0, asked is 3"),
         (("--confidence", "0.9"), "--confidence 0.98"),
+        (("--fdr", "0.05"), "prepared with --fdr null, asked is 0.05"),
     ):
         assert run_command(command(inputs, done, *OPTIONS, *options, "--workers", "0", "--resume")) == 2
         assert match in capfd.readouterr().err
