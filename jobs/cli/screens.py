@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankshift.jobs.cli.app import BundleOption, ConfigOption, LayerOption, OutOption, app, say
+from rankshift.screen.errors import InputError
 from rankshift.screen.perturb.kinds import KINDS, taking
 
 if TYPE_CHECKING:
@@ -256,6 +257,16 @@ def report(
     ] = None,
 ) -> None:
     """A run to look at: one HTML file that loads nothing (docs/report.md)."""
+    if (run / "study.json").is_file():
+        # Late: --help and a wrong option must not wait for what computes.
+        from rankshift.jobs.cohort.folder import Folder
+        from rankshift.jobs.cohort.page.write import write_page
+
+        if by or min_cells or bootstrap is not None or seed is not None or bundle or cells or no_embed or sets:
+            raise InputError(f"{run} is a study, which has judged already: give --out alone")
+        write_page(Folder.open(run), out)
+        say(f"{out}: the page of the study")
+        return
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.screen.report import write_report
     from rankshift.screen.runs.run import Run
@@ -286,7 +297,6 @@ def export(
     """A run as one file for other programs (docs/export.md), or in the files of the published code."""
     # Late: --help and a wrong option must not wait for what computes.
     from rankshift.jobs.verbs.export import export as run_export
-    from rankshift.screen.errors import InputError
     from rankshift.screen.report.exported import FORMATS, export_file
     from rankshift.screen.runs.run import Run
 

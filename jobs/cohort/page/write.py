@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankshift.jobs.cohort.folder import Folder, read_gate
+from rankshift.screen.errors import InputError
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.files.json_file import read_object
 from rankshift.screen.report.page import ASSETS, embedded
@@ -29,12 +30,16 @@ SHOWN = (  # columns of the table of verdicts, and their titles
 )  # fmt: skip
 
 
-def write_page(folder: Folder) -> None:
-    """Write report.html of the study."""
+def write_page(folder: Folder, out: Path | None = None) -> None:
+    """Write the page of a study, by default as its report.html. Raises InputError where it has not come to its gate."""
     # start-up time: a study that is asked in SQL needs no templates
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
+    if out is not None and out.suffix not in (".html", ".htm"):
+        raise InputError(f"--out {out} is no .html: give a name that ends in .html")
+    if not folder.gate.exists():
+        raise InputError(f"{folder.path} has not come to its gate: continue the study with --resume")
     study, gate = folder.study, read_gate(folder)
     fold = dict(zip(*(pq.read_table(folder.cells)[name].to_pylist() for name in ("donor", "fold")), strict=True))
     data = _data(folder) if folder.verdicts.exists() else None
@@ -56,7 +61,7 @@ def write_page(folder: Folder) -> None:
         style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "study.js").read_text(encoding="utf-8")),
     )
-    with replacing(folder.report) as temporary:
+    with replacing(out or folder.report) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 

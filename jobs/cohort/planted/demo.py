@@ -6,7 +6,7 @@ The truth is known here: which genes hold the start state and which the goal sta
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
@@ -66,11 +66,17 @@ Say = Callable[[str], None]
 
 
 def demo_study(
-    out: Path | str = Path("demo-study"), *, workers: int = 2, cells: int = COHORT.cells, say: Say = print
+    out: Path | str = Path("demo-study"),
+    *,
+    workers: int = 2,
+    cohort: Network = COHORT,
+    asked: Study = STUDY,
+    training: Pretraining = TRAINING,
+    say: Say = print,
 ) -> Folder:
-    """Draw the cohort, pretrain an encoder on it, and study it; what is there is not made again. cells: of the cohort."""
-    out, began, cohort = Path(out), perf_counter(), replace(COHORT, cells=cells)
-    _claim(out, {"cohort": asdict(cohort), "training": asdict(TRAINING), "study": STUDY.record})
+    """Draw the cohort, pretrain an encoder on it, and study it; what is there is not made again."""
+    out, began = Path(out), perf_counter()
+    _claim(out, {"cohort": asdict(cohort), "training": asdict(training), "study": asked.record})
     counts, vocabulary, table, bundle = (
         out / name for name in ("counts.h5ad", "vocabulary.parquet", "cells.parquet", "bundle")
     )
@@ -85,10 +91,10 @@ def demo_study(
     step(
         "pretraining",
         bundle,
-        lambda: pretrain(table, vocabulary, bundle, TRAINING, resume=True, say=step.tell, launch=launch),
+        lambda: pretrain(table, vocabulary, bundle, training, resume=True, say=step.tell, launch=launch),
     )
-    folder = run_study(table, bundle, out / "study", STUDY, workers=workers, resume=True, say=say)
-    if folder.verdicts.exists():
+    folder = run_study(table, bundle, out / "study", asked, workers=workers, resume=True, say=say)
+    if folder.verdicts.exists() and cohort.drives:
         say("Beside what is known of the network:")
         _write_truth(cohort, out / "truth.csv")
         validate(folder.path, out / "truth.csv", page=out / "validation.html", say=step.tell)

@@ -50,3 +50,13 @@ def test_the_command_asks_a_study_as_it_asks_a_run(done, tmp_path, capfd):
     assert "lies inside the study" in capfd.readouterr().err
     assert run_command(["query", str(done.path), "--views"]) == 0
     assert "CREATE OR REPLACE VIEW shifts AS SELECT 0 AS fold" in capfd.readouterr().out
+
+
+def test_a_report_of_a_study_is_its_page(done, tmp_path, capfd):
+    out = tmp_path / "page.html"
+    assert run_command(["report", str(done.path), "--out", str(out)]) == 0
+    assert out.read_text() == done.report.read_text()
+    assert run_command(["report", str(done.path), "--out", str(out), "--by", "donor"]) == 2
+    assert "is a study, which has judged already" in capfd.readouterr().err
+    assert run_command(["report", str(done.path), "--out", str(tmp_path / "page.pdf")]) == 2
+    assert "is no .html" in capfd.readouterr().err
