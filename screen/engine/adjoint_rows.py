@@ -19,7 +19,7 @@ from torch import Tensor
 from rankshift.screen.encoder.encoder import BLOCK_TOKENS, Encoder
 
 # Attention weights of a block of queries over all keys, in elements: they stay in a CPU's cache, and fill a GPU.
-BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 MOST_RUNS = 8  # of neighbouring rows that are handled as slices
 LEAST_LEFT = 1e-6  # weight of all other keys when one leaves; below it float32 knows nothing of them
 MOST_LOGIT = 80.0  # of a new key over all old ones together; exp of it is finite, and its share is 1 to every digit
