@@ -25,7 +25,7 @@ from rankshift.jobs.cli import (  # noqa: F401 (registers the verbs)
 )
 from rankshift.jobs.cli.app import app, say
 from rankshift.jobs.cli.stopping import bear_impatience, end_when_asked, terminated
-from rankshift.jobs.pool.connection import exit_now_if_lost
+from rankshift.jobs.pool.connection import exit_where_ray_was
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 from rankshift.screen.extras import said
 
@@ -55,7 +55,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminated)
     sys.excepthook = _unexpected
     code = run_command(sys.argv[1:])
-    exit_now_if_lost(code)
+    exit_where_ray_was(code)
     end_when_asked(code)
     sys.exit(code)
 

@@ -1,5 +1,6 @@
 """`rankshift pool`: start the pool, show it, end it."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,8 @@ from rankshift.jobs.pool.code_version import code_version
 from rankshift.jobs.pool.connection import POOL, answered
 from rankshift.jobs.show.escapes import printable
 from rankshift.screen.errors import InputError
+
+WIDE = 200  # columns where the output is no terminal, so that a worker is a line
 
 Say = Callable[[str], None]
 
@@ -67,7 +70,7 @@ def show_pool() -> None:
     """Print workers and leases as tables."""
     with _pool() as pool:
         state = answered(pool.state.remote(), "the pool")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     same = "this code" if state["code"] == code_version() else f"other code ({state['code'][:12]}): restart it"
     console.print(f"{len(state['workers'])} workers, {same}; a silent driver keeps its workers {state['ttl']:.0f} s")
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -76,7 +79,9 @@ def show_pool() -> None:
     for name, worker in state["workers"].items():
         models = " ".join(sha[:8] for sha in worker.get("models", ()))
         what = worker["fault"] or (worker["state"] if "process" in worker else "does not answer")
-        row = (name, worker.get("node", "?"), worker.get("device", "?"), what, worker["holder"] or "", models)
+        holder = worker["holder"] or ""
+        lease = holder if isinstance(holder, str) else holder[0]  # one that answers says what its lease wants, too
+        row = (name, worker.get("node", "?"), worker.get("device", "?"), what, lease, models)
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     console.print(table)
     for name, lease in state["leases"].items():

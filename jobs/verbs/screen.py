@@ -23,7 +23,7 @@ from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.families.operators import DTYPES
-from rankshift.screen.files.object_store import everywhere, fetched
+from rankshift.screen.files.object_store import everywhere, fetched, url_of
 from rankshift.screen.progress import progress
 from rankshift.screen.runs.markers import notes
 from rankshift.screen.runs.run import Run
@@ -218,7 +218,7 @@ def _compute(
             f"over {floor.n} lists, beside a spread of {floor.spread:.1e}"
         )
     ask = "SELECT symbols, avg(similarity) AS s FROM shifts GROUP BY ALL ORDER BY s LIMIT 10"
-    say(f'next: rankshift query {shlex.quote(redacted(out))} "{ask}"')
+    say(f'next: rankshift query {shlex.quote(redacted(url_of(out) or out))} "{ask}"')
     return run
 
 

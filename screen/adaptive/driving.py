@@ -19,6 +19,7 @@ from rankshift.screen.engine.options import config_of_more
 from rankshift.screen.engine.screener import Screener
 from rankshift.screen.engine.selection import check_share
 from rankshift.screen.errors import InputError, redacted
+from rankshift.screen.files.object_store import url_of
 from rankshift.screen.runs.layout import ANSWERS, CONFIG
 from rankshift.screen.runs.manifest import AdaptiveAsked
 from rankshift.screen.runs.run import Run
@@ -66,7 +67,7 @@ def compute_adaptive(screener: Screener, hands: Hands, out: str, say: Say, budge
     write_answers(run, rows, verdict, asked.top)
     say(f"{said(rows, verdict, asked)} ({perf_counter() - began:.1f} s)")
     ask = "SELECT place, symbols, mean FROM answers WHERE place IS NOT NULL ORDER BY place"
-    say(f'next: rankshift query {shlex.quote(redacted(out))} "{ask}"')
+    say(f'next: rankshift query {shlex.quote(redacted(url_of(out) or out))} "{ask}"')
     return Run.open(run.place)
 
 

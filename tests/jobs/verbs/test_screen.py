@@ -48,7 +48,9 @@ def test_the_command_takes_urls_for_cells_bundle_and_run(bundles, bucket, capfd,
     where = ["--bundle", f"{bucket}/bundle", "--out", f"{bucket}/run", "--perturb", "delete", "--workers", "0"]
     assert run_command(["screen", f"{bucket}/data/cells.parquet", *where]) == 0
     assert run_command(["query", f"{bucket}/run", "SELECT count(*) AS n FROM shifts", "--format", "csv"]) == 0
-    assert "551" in capfd.readouterr().out
+    said = capfd.readouterr()
+    assert "551" in said.out
+    assert f"next: rankshift query {bucket}/run " in said.err
     assert run_command(["screen", f"{bucket}/data/cells.parquet", *where]) == 2
     assert "exists: continue it with --resume" in capfd.readouterr().err
 
