@@ -1,5 +1,6 @@
 """What a run was and found, in sentences a biologist reads. Every number in them is one of the run's."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from rankshift.screen.runs.manifest import Manifest
 from rankshift.screen.stats import measures
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 from rankshift.screen.stats.evidence import of_few
+from rankshift.screen.study.technical import technical_class
 
 NAMED = 5  # genes in a sentence
 AGREES = 0.5  # rank correlation of halves below which another sample of cells would give another list
@@ -64,6 +66,7 @@ def answer(findings: Findings) -> Iterator[str]:
         ]
         yield f"{hits:,} of {tested:,} tested {noun} shift the cells with respect to {findings.goal}: {', '.join(parts)}."
     yield from _interactions(findings)
+    yield from _technical(findings)
     yield from _limits(findings)
 
 
@@ -105,6 +108,18 @@ def _interactions(findings: Findings) -> Iterator[str]:
         f"{len(some):,} of {int(tested.sum()):,} tested pairs do something else than the sum of their genes alone, at a false "
         f"discovery rate of 5 %{which}."
     )
+
+
+def _technical(findings: Findings) -> Iterator[str]:
+    """Of the hits of a screen of single genes: those of classes that often say how cells were handled."""
+    if findings.run.manifest.perturb.how != "each":
+        return
+    hits = np.flatnonzero(findings.hit).tolist()
+    symbols = findings.strings("symbols")
+    classes = Counter(found for i in hits if (found := technical_class(symbols[i])) is not None)
+    if classes:
+        counted = " and ".join(f"{count:,} {name}" for name, count in classes.most_common())
+        yield f"Of the hits {counted} genes often tell how cells were handled, not what state they are in."
 
 
 def _limits(findings: Findings) -> Iterator[str]:

@@ -101,13 +101,10 @@ class Validation:
         for row in self.table.to_pylist():
             ahead = ""
             if row["best_baseline"]:
-                ahead = (
-                    f"; the best baseline, {row['auroc_ahead']:+.3f} to the screen's lead "
-                    f"({row['auroc_ahead_low']:+.3f} to {row['auroc_ahead_high']:+.3f})"
-                )
+                ahead = f"; the best baseline, {_measured(row, 'auroc_ahead', '+.3f')} to the screen's lead"
             yield (
-                f"{row['direction']:8s} {row['method']:20s} AUROC {row['auroc']:.3f} ({row['auroc_low']:.3f} to "
-                f"{row['auroc_high']:.3f}), AUPRC {row['auprc']:.3f} ({row['auprc_low']:.3f} to {row['auprc_high']:.3f}){ahead}"
+                f"{row['direction']:8s} {row['method']:20s} AUROC {_measured(row, 'auroc')}, AUPRC {_measured(row, 'auprc')}"
+                f"{ahead}"
             )
         for direction, found in self.at_verdict.items():
             said = ", ".join(
@@ -120,6 +117,12 @@ class Validation:
                 )
             )
             yield f"{direction:8s} at the verdict: {said}"
+
+
+def _measured(row: dict[str, Any], name: str, form: str = ".3f") -> str:
+    """A value with its interval, where resamples have given one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:{form}}" + ("" if low is None else f" ({low:{form}} to {high:{form}})")
 
 
 def validate(

@@ -107,6 +107,20 @@ def test_the_table_is_that_of_the_statistics(drawn, tmp_path):
 
 
 @pytest.mark.slow
+def test_hits_of_technical_classes_are_counted(drawn, tmp_path):
+    hits = [row["gene_ids"] for row in statistics(drawn, "goal").table().to_pylist() if row["hit"]]
+    copy = shutil.copytree(drawn.path, tmp_path / "run")
+    names = pq.read_table(copy / "perturbations.parquet")
+    called = dict(zip(hits, ["RPL13", "MT-ND1", "RPS3"], strict=False))
+    symbols = [called.get(gene, f"GENE{i}") for i, gene in enumerate(names["gene_ids"].to_pylist())]
+    place = names.column_names.index("symbols")
+    pq.write_table(names.set_column(place, "symbols", [symbols]), copy / "perturbations.parquet")
+    said = "Of the hits 2 ribosomal and 1 mitochondrial genes often tell how cells were handled"
+    assert said in report_of(Run.open(copy), tmp_path, judging=StatOptions()).text
+    assert "how cells were handled" not in report_of(drawn, tmp_path, judging=StatOptions()).text
+
+
+@pytest.mark.slow
 def test_hits_stand_first_and_the_planted_genes_are_among_them(drawn, tmp_path):
     page = report_of(drawn, tmp_path, judging=StatOptions())
     hits = page.data["table"]["hit"]

@@ -181,3 +181,12 @@ def test_nothing_left_to_compare_is_refused():
     truth = truth_of(table(), list(GENES), list(GENES))
     with pytest.raises(InputError, match="0 of the 5 genes that can be compared are hits"):
         validate(EFFECT, CALLED, truth, trained_on=[0, 1, 3, 6, 8, 10])
+
+
+def test_without_resamples_the_words_have_no_intervals(found):
+    truth = truth_of(table(), [f"ENSG{i}" for i in range(12)], list(GENES))
+    bare = validate(EFFECT, CALLED, truth, baselines={"detection": TIED}, trained_on=[10], bootstrap=0)
+    (line,) = [line for line in bare.lines() if line.startswith("either") and " screen " in line]
+    assert "AUROC 0.680, AUPRC 0.775" in line
+    (line,) = [line for line in found.lines() if line.startswith("either") and " screen " in line]
+    assert "AUROC 0.680 (" in line
