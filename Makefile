@@ -14,7 +14,7 @@ REACHES = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_IND
 INDEX = $(if $(REACHES),--extra-index-url $(CPU_INDEX))
 endif
 
-.PHONY: demo quick test lint docs notebook fuzz faults wheel bench gpu clean
+.PHONY: demo quick test lint docs notebook fuzz faults wheel lowest bench gpu clean
 demo: $(DEMO)
 	$(BIN)/rankshift demo
 
@@ -55,6 +55,10 @@ notebook: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python .ci/wheel.py
+
+# The lowest versions that pyproject.toml declares, under a part of the tests.
+lowest: $(READY)
+	$(BIN)/python .ci/lowest.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench

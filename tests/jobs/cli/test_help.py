@@ -57,7 +57,7 @@ def test_a_shell_completes_verbs(capfd, monkeypatch):
 def test_help_names_the_default_that_is_taken(verb, options, capfd):
     assert run_command(["help", verb]) == 0
     page = " ".join(capfd.readouterr().out.split())
-    shown = dict(re.findall(r" --([a-z-]+) <\w+> (.*?)(?= --[a-z-]+[ ,]|$)", page))
+    shown = dict(re.findall(r" --([a-z-]+) (?:<\w+>|[A-Z]+) (.*?)(?= --[a-z-]+[ ,]|$)", page))
     checked = 0
     for field in fields(options):
         said = re.search(r"[Dd]efault: ([^\s\]]*[^\s\].])", shown.get(field.name.replace("_", "-"), ""))
