@@ -110,7 +110,7 @@ def check_data(file: h5py.File, path: Path) -> None:
             if isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
                 raise InputError(f"{path}: {where} is stored in another file: copy the data into this one")
             if isinstance(node, h5py.Dataset):
-                check_expansion(f"{path}: {where}", node.nbytes, node.id.get_storage_size())
+                check_expansion(f"{path}: {where}", node.nbytes, node.id.get_storage_size)
             if isinstance(node, h5py.Group) and (address := h5py.h5o.get_info(node.id).addr) not in seen:
                 seen.add(address)  # a group may hold itself
                 groups.append(node)

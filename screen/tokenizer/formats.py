@@ -65,7 +65,7 @@ def _read_zarr(folder: Path) -> tuple[anndata.AnnData, list[str]]:
         group = groups.pop()
         groups += [inner for _, inner in group.groups()]
         for name, array in group.arrays():
-            check_expansion(f"{folder}: {group.path}/{name}", array.nbytes, array.nbytes_stored())
+            check_expansion(f"{folder}: {group.path}/{name}", array.nbytes, array.nbytes_stored)
     return read_zarr(whole), []
 
 
