@@ -79,9 +79,7 @@ def show_pool() -> None:
     for name, worker in state["workers"].items():
         models = " ".join(sha[:8] for sha in worker.get("models", ()))
         what = worker["fault"] or (worker["state"] if "process" in worker else "does not answer")
-        holder = worker["holder"] or ""
-        lease = holder if isinstance(holder, str) else holder[0]  # one that answers says what its lease wants, too
-        row = (name, worker.get("node", "?"), worker.get("device", "?"), what, lease, models)
+        row = (name, worker.get("node", "?"), worker.get("device", "?"), what, worker["holder"] or "", models)
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     console.print(table)
     for name, lease in state["leases"].items():

@@ -159,7 +159,7 @@ class Pool:
         """Everything there is to see: workers with what they last said, leases, and the code version."""
         said = await asyncio.gather(*(self._status(worker) for worker in self._workers))
         workers = {
-            worker: {**asdict(self._ledger.slots[worker]), "fault": self._faults.get(worker), **status}
+            worker: {**status, **asdict(self._ledger.slots[worker]), "fault": self._faults.get(worker)}
             for worker, status in zip(self._workers, said, strict=True)
         }
         now = time.monotonic()
