@@ -20,7 +20,7 @@ from rankshift.jobs.finetuning.evaluation import report as evaluation
 from rankshift.jobs.finetuning.evaluation.predictions import predict
 from rankshift.jobs.finetuning.fit import learn, stage
 from rankshift.jobs.finetuning.labels.splits import Fold
-from rankshift.jobs.finetuning.models import Classifier, label_slices, reading, save_plain
+from rankshift.jobs.finetuning.models import Classifier, label_slices, reading
 from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, Prepared, prepare
 from rankshift.jobs.finetuning.tuning import TRIALS, check_trials
@@ -29,6 +29,7 @@ from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.families.family import trained_family
 from rankshift.jobs.training.gang import Collective, Rank, Report, group
 from rankshift.jobs.training.job import Launch
+from rankshift.jobs.training.plain_model import save_plain
 from rankshift.jobs.training.trainer import METRICS
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.encoder.device import default_device

@@ -8,13 +8,11 @@ Shapes: B cells of a batch, N places of the longest, D hidden size, S outputs of
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from rankshift.jobs.finetuning.labels.labels import Task
 from rankshift.jobs.training.families.family import TrainedFamily, family_of_config, trained_family
@@ -123,17 +121,6 @@ def reading(family: TrainedFamily, head: Head, pool: str | None) -> str:
     if pool is None:
         return f"{kind}(input_ids).logits at the gene's row; of a gene, the mean probability over its rows"
     return f"{kind}(input_ids).logits, mean over the rows of genes (not <cls>, <eos>, <pad>)"
-
-
-def save_plain(model: Classifier, folder: Path) -> None:
-    """Write config.json and model.safetensors into the folder, which is there, without the bar that transformers shows."""
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one small file needs no bar
-    try:
-        model.cpu().save_pretrained(folder)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
 
 
 def label_slices(head: Head) -> dict[str, dict]:

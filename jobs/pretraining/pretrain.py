@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from rankshift.jobs.pretraining.continuation import check_vocabulary, continued, known_model
 from rankshift.jobs.pretraining.objective import MaskedBatches, held_out_loss, masked_loss, new_model, split
@@ -25,6 +24,7 @@ from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.checkpoint import STATE
 from rankshift.jobs.training.gang import Rank, Report, group
 from rankshift.jobs.training.job import Launch, TrainingJob
+from rankshift.jobs.training.plain_model import save_plain
 from rankshift.jobs.training.trainer import METRICS, check_identity
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
@@ -207,16 +207,10 @@ def _write(model: PreTrainedModel, job: PretrainJob, start: Bundle | None) -> No
     """
     out = job.out
     vocabulary, aliases = (job.vocabulary, {}) if start is None else (start.path / VOCABULARY, start.aliases)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one small file needs no bar
-    try:
-        with scratch(out) as checkpoint:
-            model.save_pretrained(checkpoint)
-            known = checkpoint / "aliases.json"
-            known.write_text(json.dumps(aliases))
-            make_bundle(checkpoint, vocabulary, out, aliases=known if aliases else None)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    with scratch(out) as checkpoint:
+        save_plain(model, checkpoint)
+        known = checkpoint / "aliases.json"
+        known.write_text(json.dumps(aliases))
+        make_bundle(checkpoint, vocabulary, out, aliases=known if aliases else None)
     (job.unfinished / METRICS).rename(out / METRICS)
     shutil.rmtree(job.unfinished)
