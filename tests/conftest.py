@@ -57,6 +57,17 @@ def golden() -> Path:
     return GOLDEN
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For models so small that threads would do nothing but wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", params=["v1", "v2"])
 def generation(request: pytest.FixtureRequest) -> str:
     return request.param

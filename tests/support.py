@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankshift.screen.genes.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"  # values of the published code
@@ -49,6 +52,25 @@ def labelled(folder: Path, **columns: Any) -> Path:
         held = held.append_column(name, values)
     pq.write_table(held, folder / "cells.parquet")
     return folder / "cells.parquet"
+
+
+def random_bundle(folder: Path, table: "Vocabulary", dropout: float = 0.0) -> Path:
+    """folder/bundle, a masked model of two layers and 16 positions with random weights; beside it what it was made from."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from rankshift.screen.bundle.bundle import make_bundle
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=table.size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=16, hidden_act="relu", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        initializer_range=0.2,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(folder / "model")
+    table.write(folder / "vocabulary.parquet")
+    make_bundle(folder / "model", folder / "vocabulary.parquet", folder / "bundle")
+    return folder / "bundle"
 
 
 def until(true: Callable[[], bool], seconds: float = 600.0) -> None:

@@ -1,20 +1,16 @@
 """A small cohort with a planted difference between its states, and an encoder with random weights that learns it in seconds."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
-from transformers import BertConfig, BertForMaskedLM
 
 from rankshift.jobs.cohort.folder import Folder
 from rankshift.jobs.cohort.study import study
-from rankshift.screen.bundle.bundle import make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
-from support import STUDY
+from support import STUDY, random_bundle
 
 GENES, DONORS, CELLS = 30, 6, 24  # cells of a donor and state
 
@@ -46,26 +42,15 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     names = ["<pad>", "<mask>", *(f"ENSG{i:011d}" for i in range(GENES))]
     table = make_vocabulary({name: token for token, name in enumerate(names)})
-    table.write(folder / "vocabulary.parquet")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=table.size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=16, hidden_act="relu", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        initializer_range=0.2,
-    )  # fmt: skip
-    BertForMaskedLM(config).save_pretrained(folder / "model")
-    make_bundle(folder / "model", folder / "vocabulary.parquet", folder / "bundle")
+    random_bundle(folder, table)
     drawn_cells(table).write(folder / "cells.parquet", table)
     drawn_cells(table, told=False).write(folder / "untold.parquet", table)
     return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def small_models(one_thread: None) -> None:
+    """All that is trained here is small."""
 
 
 @pytest.fixture(scope="session")

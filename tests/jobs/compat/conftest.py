@@ -1,12 +1,10 @@
 """Labelled cells for the classes that train, and one thread for their small models."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.genes.vocabulary import read_vocabulary
@@ -18,11 +16,8 @@ GENES = 10  # of each disease, which its cells hold among others
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def small_models(one_thread: None) -> None:
+    """All that is trained here is small."""
 
 
 @pytest.fixture(scope="session")

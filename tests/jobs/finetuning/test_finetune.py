@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import (
-    BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -27,13 +25,16 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, prepare
 from rankshift.jobs.training.gang import Rank
 from rankshift.screen import run as screen
-from rankshift.screen.bundle.bundle import Bundle, make_bundle
+from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
+from support import random_bundle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 GENES, CELLS = 24, 60
 QUIET = {"say": lambda line: None}
@@ -64,31 +65,14 @@ def kinds_of_cells(table: Vocabulary) -> Cells:
     return Cells(ids=np.concatenate(lists).astype(np.int32), offsets=offsets, obs=obs, frame=Frame.of_record(framed))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     """(cells, bundle) of either generation; the encoder has random weights, of a masked model."""
     out = {}
     for generation, framed in (("v1", False), ("v2", True)):
         folder, table = tmp_path_factory.mktemp(generation), vocabulary(framed)
-        table.write(folder / "vocabulary.parquet")
-        torch.manual_seed(0)
-        config = BertConfig(
-            vocab_size=table.size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=16, hidden_act="relu", hidden_dropout_prob=0.02, attention_probs_dropout_prob=0.02,
-            initializer_range=0.2,
-        )  # fmt: skip
-        BertForMaskedLM(config).save_pretrained(folder / "model")
-        make_bundle(folder / "model", folder / "vocabulary.parquet", folder / "bundle")
         kinds_of_cells(table).write(folder / "cells.parquet", table)
-        out[generation] = folder / "cells.parquet", folder / "bundle"
+        out[generation] = folder / "cells.parquet", random_bundle(folder, table, dropout=0.02)
     return out
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,20 +23,14 @@ from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError, Stopped
 from rankshift.screen.genes.vocabulary import make_vocabulary
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GENES = [f"ENSG{i:011d}" for i in range(24)]
 FIRST = Pretraining(
     layers=1, width=16, heads=1, inner=16, epochs=30, batch_tokens=64, learning_rate=2e-2, held_out=0.1, dropout=0.0,
     initializer=0.1,
 )  # fmt: skip
 NEXT = Pretraining(epochs=2, batch_tokens=64, learning_rate=1e-3, held_out=0.1, log_every=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

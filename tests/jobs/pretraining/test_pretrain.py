@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,6 +35,8 @@ from rankshift.screen.genes.vocabulary import Vocabulary, make_vocabulary
 from rankshift.screen.tokenizer.tokenize import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROGRAMMES, GENES = 4, 12  # of genes that are expressed together, and genes of each
 TINY = Pretraining(
     layers=2, width=32, heads=2, inner=64, epochs=25, batch_tokens=128, learning_rate=5e-3, warmup=0.1, held_out=0.1,
@@ -67,15 +68,6 @@ def programme_cells(table: Vocabulary, cells: int = 200) -> Cells:
         table,
         [first + GENES * (i % PROGRAMMES) + rng.permutation(GENES)[: rng.integers(5, 10)] for i in range(cells)],
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are so small that threads would do nothing but wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
