@@ -58,7 +58,12 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}
 # Rooms or files that need an extra as soon as they are loaded; tests/jobs/cli/test_extras.py does without them.
 NEEDS_EXTRA = {
     "ray": RAY,
-    "transformers": ["jobs.training.families.bert", "jobs.finetuning", "jobs.pretraining"],
+    "transformers": [
+        "jobs.training.families.bert",
+        "jobs.training.families.plain_model",
+        "jobs.finetuning",
+        "jobs.pretraining",
+    ],
     "matplotlib": ["jobs.finetuning.evaluation.plots"],
     "numba": ["screen.tokenizer.rank_value_loop"],
     "triton": ["kernels"],

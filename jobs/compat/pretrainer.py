@@ -18,8 +18,8 @@ from rankshift.jobs.finetuning.models import Classifier as Model
 from rankshift.jobs.pretraining.continuation import continued, known_model
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.pretrain import pretrain
+from rankshift.jobs.training.families.plain_model import save_plain
 from rankshift.jobs.training.metrics import read as read_metrics
-from rankshift.jobs.training.plain_model import save_plain
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.errors import InputError

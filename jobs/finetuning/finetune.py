@@ -27,9 +27,9 @@ from rankshift.jobs.finetuning.tuning import TRIALS, check_trials
 from rankshift.jobs.pool.cluster import connected
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.families.family import trained_family
+from rankshift.jobs.training.families.plain_model import save_plain
 from rankshift.jobs.training.gang import Collective, Rank, Report, group
 from rankshift.jobs.training.job import Launch
-from rankshift.jobs.training.plain_model import save_plain
 from rankshift.jobs.training.trainer import METRICS
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.encoder.device import default_device

@@ -22,9 +22,9 @@ from rankshift.jobs.pretraining.unigram import summary, unigram_entropy, unigram
 from rankshift.jobs.training import Trainer
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.checkpoint import STATE
+from rankshift.jobs.training.families.plain_model import save_plain
 from rankshift.jobs.training.gang import Rank, Report, group
 from rankshift.jobs.training.job import Launch, TrainingJob
-from rankshift.jobs.training.plain_model import save_plain
 from rankshift.jobs.training.trainer import METRICS, check_identity
 from rankshift.screen.bundle.bundle import Bundle, make_bundle
 from rankshift.screen.cells.cells import Cells

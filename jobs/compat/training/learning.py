@@ -22,8 +22,8 @@ from rankshift.jobs.finetuning.options import Finetuning
 from rankshift.jobs.finetuning.preparation import FinetuneJob, Prepared
 from rankshift.jobs.training.alone import alone
 from rankshift.jobs.training.families.family import trained_family
+from rankshift.jobs.training.families.plain_model import save_plain
 from rankshift.jobs.training.gang import Rank, group
-from rankshift.jobs.training.plain_model import save_plain
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.bundle.checkpoint import read_tensors
 from rankshift.screen.cells.cells import Cells
