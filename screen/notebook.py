@@ -133,7 +133,7 @@ class Run(runs.Run):
 
         See `annotate.annotate`.
         """
-        from rankshift.screen.runs.annotate import annotate  # start-up time: most runs need no pandas
+        from rankshift.screen.report.annotate import annotate  # start-up time: most runs need no pandas
 
         annotate(self, adata, perturbations, measures, key)
 

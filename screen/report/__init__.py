@@ -1,4 +1,7 @@
-"""A run to look at: figures for notebooks, and one self-contained HTML page made of them. `write_report(run, out)`."""
+"""A run to look at, or to hand on: figures for notebooks, one self-contained HTML page made of them, files for other programs.
+
+`write_report(run, out)` makes the page.
+"""
 
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.page import write_report
