@@ -108,6 +108,10 @@ class Waiting:
                 found[grant] = self._steps[grant]
         return found
 
+    def gone(self, grant: Grant) -> bool:
+        """They stay."""
+        return False
+
     def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """Nobody else wants it."""
 

@@ -52,6 +52,9 @@ class Crew(Protocol):
     def progress(self, grants: Iterable[Grant]) -> dict[Grant, int]:
         """Steps of workers since they opened their job, of those that have answered by now. It never waits for one."""
 
+    def gone(self, grant: Grant) -> bool:
+        """Has the host of a worker vanished?"""
+
     def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
 
@@ -193,7 +196,7 @@ class FanOut:
         self._next_look = began + max(LOOK, SHARE * spent)
 
     def _give_up(self, now: float) -> None:
-        """Pieces of workers that hang go to others; where such a worker came from, it is restarted."""
+        """Pieces of workers that hang, or whose host has vanished, go to others; where they came from, they are restarted."""
         for grant, since in list(self._unheard.items()):
             limit = self._hung * (OPENING if self._opening(grant) else 1)
             if now - since > limit:
@@ -201,6 +204,9 @@ class FanOut:
                 if grant in self._held:
                     self._say(f"{grant.worker} has not answered for {limit:.0f} s: its work is given to others")
                     self._lost(grant)
+        for grant in [grant for grant in self._held if self._crew.gone(grant)]:
+            self._say(f"the host of {grant.worker} does not answer: its work is given to others")
+            self._lost(grant)
 
     def _opening(self, grant: Grant) -> bool:
         return None in self._held.get(grant, {}).values()

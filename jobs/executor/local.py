@@ -182,6 +182,10 @@ class ThreadCrew:
         """See `Crew.progress`."""
         return {grant: self._threads.progress(grant.worker) for grant in grants}
 
+    def gone(self, grant: Grant) -> bool:
+        """See `Crew.gone`. Threads are where the loop is."""
+        return False
+
     def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """See `Crew.release`."""
         self._threads.release(self._name, grant, suspect)

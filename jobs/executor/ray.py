@@ -19,6 +19,7 @@ from rankshift.jobs.training.gang import Rank, Report, WorkerGone
 from rankshift.screen.errors import Interrupted, Stopped
 
 GRACE = 120.0  # seconds that the others of a gang have to notice that a worker is gone, and to save
+HOST = ", its host does not answer"
 
 
 class OnRay(Executor):
@@ -74,7 +75,7 @@ class RayCrew:
         self._recall: ray.ObjectRef | None = None  # the question how many workers to give back
         self._due, self._leaving = 0, set[Grant]()  # how many are to be chosen, and those chosen
         self._quiet = 0.0  # a pool that is being restarted is not asked before
-        self.ask, self.granted = lease.ask, lease.granted
+        self.ask, self.granted, self.gone = lease.ask, lease.granted, lease.gone
 
     def open(self, grant: Grant, key: str, job: Job) -> "ray.ObjectRef":
         """The job travels with a reference to its weights, where a worker has published them."""
@@ -155,8 +156,8 @@ class RayCrew:
 def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, Any]:
     """Run a training on the gang of a lease; returns the result of rank 0. The weights stay warm on the workers.
 
-    train: a function of a module, because the workers import it. A worker that dies ends the training with WorkerGone, after
-    the others had time to save. Stopped is raised when the training stopped because it was asked to.
+    train: a function of a module, because the workers import it. A worker that dies, or whose host vanishes, ends the training
+    with WorkerGone, after the others had time to save. Stopped is raised when the training stopped because it was asked to.
     """
     function = f"{train.__module__}:{train.__qualname__}"
     grants = lease.wait()
@@ -168,12 +169,10 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
     results: dict[int, dict] = {}
     failures: dict[int, Exception] = {}
     stopped: list[Stopped] = []
-    asked, steps = False, 0
+    asked, steps, over = False, 0, 0.0
     while calls:
         lease.check()
-        ready, _ = ray.wait(list(calls), num_returns=1, timeout=GRACE if failures else POLL)
-        if failures and not ready:
-            break
+        ready, _ = ray.wait(list(calls), num_returns=1, timeout=POLL)
         for call in ready:
             number = calls.pop(call)
             try:
@@ -185,11 +184,21 @@ def train_on(lease: Lease, train: Train, job: Any, report: Report) -> dict[str, 
                     failures[number] = error
             except RayActorError as error:
                 failures[number] = error
+        for call, number in list(calls.items()):
+            if lease.gone(grants[number]):
+                failures[number] = _gone(grants[number], number, HOST)
+                del calls[call]
+        if failures:
+            if not over:
+                _stop(grants)  # those who still wait for the others before the first step
+            over = over or time.monotonic() + GRACE
+            if time.monotonic() > over:
+                break
+            continue
         steps = _pass_on(grants[0], report, steps)
         if report.stopped() and not asked:
             asked = True
-            for grant in grants:
-                grant.handle.stop.remote(grant.epoch)
+            _stop(grants)
     if failures:
         _raise(failures, grants)
     if stopped:
@@ -204,8 +213,15 @@ def _ranks(lease: Lease, grants: list[Grant]) -> list[Rank]:
     """Ranks in the workers' order. They meet on rank 0's node, by the loopback if all are on it."""
     if len(grants) == 1:
         return [Rank()]
+
+    def check() -> None:
+        lease.check()
+        for number, grant in enumerate(grants):
+            if lease.gone(grant):
+                raise _gone(grant, number, HOST)
+
     calls = [grant.handle.rendezvous.remote() for grant in grants]
-    places = [answered(call, g.worker, check=lease.check) for call, g in zip(calls, grants, strict=True)]
+    places = [answered(call, g.worker, check=check) for call, g in zip(calls, grants, strict=True)]
     host = "127.0.0.1" if len({node for node, _ in places}) == 1 else places[0][0]
     rendezvous = f"tcp://{host}:{places[0][1]}"
     return [Rank(number=number, world=len(grants), rendezvous=rendezvous) for number in range(len(grants))]
@@ -222,15 +238,26 @@ def _pass_on(first: Grant, report: Report, known: int) -> int:
     return max(steps, known)
 
 
+def _stop(grants: list[Grant]) -> None:
+    """Ask all of a gang to save and stop."""
+    for grant in grants:
+        grant.handle.stop.remote(grant.epoch)
+
+
+def _gone(grant: Grant, rank: int, why: str = "") -> WorkerGone:
+    return WorkerGone(f"the worker of rank {rank} ({grant.worker}) is gone{why}: continue the training with --resume")
+
+
 def _raise(failures: dict[int, Exception], grants: list[Grant]) -> None:
-    """Raise what explains the others: a worker that died, else what the lowest rank raised."""
+    """Raise what explains the others: a worker that died or vanished, else what the lowest rank raised."""
     for rank, error in sorted(failures.items()):
-        if isinstance(error, RayActorError):
+        if isinstance(error, RayActorError | WorkerGone):
             for other in failures.values():
                 if isinstance(other, RayTaskError) and isinstance(other.cause, WorkerGone):
                     raise other.cause from error
-            who = f"the worker of rank {rank} ({grants[rank].worker}) is gone"
-            raise WorkerGone(f"{who}: continue the training with --resume") from error
+            if isinstance(error, WorkerGone):
+                raise error
+            raise _gone(grants[rank], rank) from error
     first = failures[min(failures)]
     if isinstance(first, StaleLease):
         raise Interrupted("the pool took the workers back from the training: continue it with --resume") from first

@@ -121,7 +121,7 @@ def _train(rank: Rank, prepared: Prepared, report: Report) -> tuple[dict[str, An
     """All stages, one after the other: the folds of the cross-validation, then the model that is kept."""
     device = torch.device(default_device())
     logits: dict[str, np.ndarray] = {}
-    with group(rank, device) as collective:
+    with group(rank, device, report.stopped) as collective:
         for fold in prepared.splits.folds:
             logits[fold.name] = _fold_logits(prepared, fold, device, collective, report)
         final = prepared.splits.final

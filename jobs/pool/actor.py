@@ -55,8 +55,9 @@ class WorkerActor(Worker):
 
     @ray.method(concurrency_group="control")
     def status(self) -> dict[str, Any]:
-        """See `Worker.status`; besides, its node and what it has published."""
-        return {**super().status(), "node": ray.util.get_node_ip_address(), "published": dict(self._published)}
+        """See `Worker.status`; besides, its node, where Ray's process listens there, and what it has published."""
+        node, port = ray.util.get_node_ip_address(), ray._private.worker._global_node.node_manager_port
+        return {**super().status(), "node": node, "host": (node, port), "published": dict(self._published)}
 
     # ---- compute
 

@@ -24,6 +24,7 @@ from rankshift.screen.files.one_line import one_line
 
 TTL = 15.0  # seconds a silent driver keeps its workers: long enough for a pause, short beside a shard's ten seconds
 ANSWER = 30.0  # seconds a pool that is to end may take to say which workers it has
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the node of the head alone
 OBJECTS = 80 << 20  # bytes of a private object store: nothing large goes through it
 _own: ContextVar[Any] = ContextVar("own_pool", default=None)
 
@@ -165,6 +166,8 @@ def make_pool(name: str, count: int, ttl: float = TTL, **more: Any) -> Any:
     options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "max_restarts": -1, "max_task_retries": -1}
     if name == POOL:
         options["lifetime"] = "detached"
+    if HEAD in resources:  # without the head all is lost anyway: no other node shall take the pool along
+        options["resources"] = {HEAD: 0.001}
     actor = ray.remote(num_cpus=0, max_concurrency=1000)(Pool)
     return actor.options(**options).remote(name, count, share, threads, ttl, code_version(), **more)
 

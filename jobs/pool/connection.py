@@ -4,6 +4,7 @@ By itself Ray waits a minute for a head that is gone, tells of it in lines of it
 loops over calls waits for Ray without a limit: `answered` has one.
 """
 
+import asyncio
 import atexit
 import logging
 import os
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ LOOK = 1.0  # seconds between looks at what else may end a wait for an answer
 STOPPED = "the pool was stopped, what was committed stays: rankshift pool start, then continue with --resume"
 LOST = 8.0  # seconds without a head or a process of Ray here before the cluster is given up
 GONE = "does not answer any more: start it, then continue with --resume"
+Place = tuple[str, int]  # address and port of Ray's process on a host
 lost = threading.Event()  # the cluster of this process does not answer any more
 log = logging.getLogger(__name__)
 
@@ -192,3 +194,55 @@ def silent() -> str | None:
         except OSError:
             return "Ray's process on this machine"
     return None
+
+
+class Hosts:
+    """Where workers are, and who answers there: Ray itself takes a minute to give up a host that vanished.
+
+    Ray's process on a host listens at a port; whether somebody can be reached there is for two kernels to say, so that a worker
+    which is busy or stopped is not taken for gone. A host that never answered is not judged: there may be a wall before it.
+    lost: seconds over which nobody answered, after which a host is gone.
+    """
+
+    def __init__(self, lost: float = LOST) -> None:
+        self._lost = lost
+        self._places: set[Place] = set()
+        self._silent: dict[Place, tuple[float, float]] = {}  # of those that have answered before: first and last knock
+        self._heard: set[Place] = set()
+
+    def watch(self, places: Iterable[Place | None]) -> None:
+        """From now on knock at these, too, for the first time at once; None is nowhere."""
+        new = {place for place in places if place is not None} - self._places
+        if new:
+            self._heard.update(asyncio.run(_answering(list(new))))
+            self._places |= new
+
+    def knock(self) -> None:
+        """Knock at all places at once; it takes two seconds at most."""
+        places, began = list(self._places), time.monotonic()
+        answering = asyncio.run(_answering(places))
+        self._heard.update(answering)
+        for place in answering:
+            self._silent.pop(place, None)
+        for place in self._heard.difference(answering):
+            first, _ = self._silent.get(place, (began, began))
+            self._silent[place] = first, time.monotonic()
+
+    def gone(self, place: Place | None) -> bool:
+        """Did somebody answer there once, and nobody over a while in which we knocked?"""
+        knocks = None if place is None else self._silent.get(place)
+        return knocks is not None and knocks[1] - knocks[0] > self._lost
+
+
+async def _answering(places: Collection[Place]) -> list[Place]:
+    found = await asyncio.gather(*(_answers(place) for place in places))
+    return [place for place, there in zip(places, found, strict=True) if there]
+
+
+async def _answers(place: Place) -> bool:
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(*place), KNOCK)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    return True

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from rankshift.jobs.pool.code_version import code_version
-from rankshift.jobs.pool.connection import GONE, LOST, STOPPED, answered, lost, silent
+from rankshift.jobs.pool.connection import GONE, LOST, STOPPED, Hosts, answered, lost, silent
 from rankshift.jobs.pool.worker import Grant, HeldBack, StaleLease, WorkerDied
 from rankshift.screen.errors import InputError, Interrupted, Stopped, TrainingFailed
 
@@ -52,6 +52,7 @@ class Lease:
         self._asked: ray.ObjectRef | None = None
         self._waited, self._served = 0, False
         self._fault: str | None = None
+        self._hosts = Hosts()
         self.ttl = self._open()
         self._heart = threading.Thread(target=self._heartbeat, daemon=True)
         self._heart.start()
@@ -95,7 +96,9 @@ class Lease:
                 self._say("waiting for workers: `rankshift pool status` says who has them")
             return []
         self._served = True
-        return [Grant(*one) for one in found]
+        grants = [Grant(*one) for one in found]
+        self._hosts.watch(grant.host for grant in grants)
+        return grants
 
     def wait(self) -> list[Grant]:
         """Wait until workers are granted: all of a gang, at least one otherwise."""
@@ -108,6 +111,10 @@ class Lease:
         """Raise Interrupted where the pool was stopped or the cluster does not answer any more, as the heartbeat has found."""
         if self._fault is not None:
             raise Interrupted(self._fault)
+
+    def gone(self, grant: Grant) -> bool:
+        """Has the host of a worker vanished, as far as the heartbeat has found?"""
+        return self._hosts.gone(grant.host)
 
     def release(self, grant: Grant, *, suspect: bool = False) -> None:
         """Give a worker back; a suspect one (it died, or may hang) is lent again only after it has answered."""
@@ -144,6 +151,7 @@ class Lease:
                 except ActorDiedError:
                     self._fault = STOPPED
                     return
+            self._hosts.knock()
             what = silent()
             if what is None:
                 heard = time.monotonic()

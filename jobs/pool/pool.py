@@ -49,6 +49,7 @@ class Pool:
         self._ledger = Ledger(ttl)
         self._published: dict[str, tuple[str, list[ray.ObjectRef]]] = {}  # sha256 -> worker, its weights
         self._faults: dict[str, str] = {}
+        self._hosts: dict[str, tuple[str, int]] = {}  # of workers: where Ray's process listens
         self._changed = asyncio.Event()
         self._workers = {}
         detached = {"lifetime": "detached"} if name == POOL else {}
@@ -101,8 +102,8 @@ class Pool:
                 await asyncio.wait_for(self._changed.wait(), until - now)
         return 0
 
-    async def acquire(self, lease: str) -> list[tuple[str, Any, int]] | None:
-        """Workers newly granted, as (name, handle, epoch), after waiting a little; a gang gets all of them or none yet.
+    async def acquire(self, lease: str) -> list[tuple[str, Any, int, tuple[str, int]]] | None:
+        """Workers newly granted, as (name, handle, epoch, host), after waiting a little; a gang gets all of them or none yet.
 
         None: the lease was taken back. Interrupted: no worker lives.
         """
@@ -124,7 +125,7 @@ class Pool:
                 whole = len(asking.held) == asking.want
                 granted = [(w, self._ledger.slots[w].epoch) for w in sorted(asking.held)] if whole else []
             if granted or now > until:
-                return [(worker, self._workers[worker], epoch) for worker, epoch in granted]
+                return [(worker, self._workers[worker], epoch, self._hosts[worker]) for worker, epoch in granted]
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), until - now)
@@ -235,6 +236,7 @@ class Pool:
                     self._wake()
                 await asyncio.sleep(min(0.25 * deaths, 5))
         self._faults.pop(worker, None)
+        self._hosts[worker] = status["host"]
         for sha256, weights in status["published"].items():
             self._published[sha256] = worker, weights
         return status

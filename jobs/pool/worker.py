@@ -46,11 +46,15 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A worker that a lease holds. Its calls carry the epoch. handle: what calls it, the business of whoever granted it."""
+    """A worker that a lease holds. Its calls carry the epoch. handle: what calls it, the business of whoever granted it.
+
+    host: address and port of Ray's process there; None for a thread of this process.
+    """
 
     worker: str
     handle: Any = field(compare=False)
     epoch: int
+    host: tuple[str, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

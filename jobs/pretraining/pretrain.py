@@ -176,7 +176,7 @@ def _train(rank: Rank, job: PretrainJob, data: _Data, report: Report) -> tuple[d
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         model = data.model().to(device)
-    with group(rank, device) as collective:
+    with group(rank, device, report.stopped) as collective:
         trainer = Trainer(
             model=model,
             loss=masked_loss,

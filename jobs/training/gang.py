@@ -6,7 +6,7 @@ worker of a gang lease. The torch.distributed group lives only as long as the tr
 
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -107,17 +107,18 @@ class Collective:
 
 
 @contextmanager
-def group(rank: Rank, device: torch.device) -> Iterator[Collective]:
+def group(rank: Rank, device: torch.device, stopped: Callable[[], bool] = lambda: False) -> Iterator[Collective]:
     """The process group of a training, NCCL on GPUs and gloo on CPUs; nothing for a gang of one.
 
     Models wrapped for it must be gone when the block ends: a reducer that outlives its group hangs the process. When the
     block raises Broken, those who are left check who lives and raise WorkerGone, which names the ranks that do not answer.
+    stopped: asked until all ranks have met; Stopped is raised on all of them where one is told to stop before.
     """
     if rank.world == 1:
         yield Collective(rank)
         return
     before = open_sockets()
-    rendezvous = Rendezvous(str(rank.rendezvous), rank.number, rank.world, PATIENCE)
+    rendezvous = Rendezvous(str(rank.rendezvous), rank.number, rank.world, PATIENCE, stopped)
     store = rendezvous.store
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",

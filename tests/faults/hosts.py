@@ -107,15 +107,18 @@ class Hosts:
         """What a command has written."""
         return (self.folder / name).read_text(errors="replace")
 
-    def ray(self, host: int) -> subprocess.Popen:
-        """Start Ray on a host, the head on the first."""
-        role = ["--head", f"--port={PORT}"] if host == 1 else [f"--address={self.address(1)}:{PORT}"]
+    def ray(self, *some: int) -> None:
+        """Start Ray on hosts, the head on the first."""
         more = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
-        begun = self.start(
-            host, f"ray{host}.log", [*RAY, "start", *role, f"--node-ip-address={self.address(host)}", *more]
-        )
-        until(lambda: "will now block" in self.said(f"ray{host}.log"))
-        return begun
+        for host in some:
+            role = (
+                ["--head", f"--port={PORT}", "--include-dashboard=false"]
+                if host == 1
+                else [f"--address={self.address(1)}:{PORT}"]
+            )
+            words = [*RAY, "start", *role, f"--node-ip-address={self.address(host)}", *more]
+            self.start(host, f"ray{host}.log", words)
+        until(lambda: all("will now block" in self.said(f"ray{host}.log") for host in some))
 
     def _environment(self) -> dict[str, str]:
         names = ("PATH", "PYTHONPATH", "LANG", "LC_ALL")
@@ -127,6 +130,10 @@ class Hosts:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
             "RAY_USAGE_STATS_ENABLED": "0",
+            # The head gives a node up after three questions without an answer, as docs/cluster.md advises.
+            "RAY_health_check_period_ms": "2000",
+            "RAY_health_check_timeout_ms": "2000",
+            "RAY_health_check_failure_threshold": "3",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "RAY_ADDRESS": f"{self.address(1)}:{PORT}",
             "GLOO_SOCKET_IFNAME": "eth0",  # all hosts have one name here, which leads nowhere

@@ -57,6 +57,21 @@ def test_a_worker_that_hangs_is_told_and_its_pieces_go_to_others():
     assert said == ["worker-0 has not answered for 0 s: its work is given to others"]
 
 
+class Vanishing(Hanging):
+    """A crew whose first worker was on a host that is gone."""
+
+    def gone(self, grant: Grant) -> bool:
+        return grant.worker == "worker-0"
+
+
+@pytest.mark.slow
+def test_pieces_of_a_worker_whose_host_vanished_go_to_others_at_once():
+    crew, work, said = Vanishing(3, 0.01), Numbers(40), []
+    FanOut(crew, work, say=said.append, hung=3600).drive()
+    assert work.kept == set(range(40))
+    assert said == ["the host of worker-0 does not answer: its work is given to others"]
+
+
 class HangingAtOnce(Hanging):
     """A crew of one worker, which stops while it opens the job; another one takes its place when it was given up."""
 

@@ -17,8 +17,8 @@ from tests.faults.hosts import STORE, Hosts, hosts
 pytestmark = pytest.mark.slow
 
 CELLS = GOLDEN / "v1" / "cells.parquet"
-SHARDS = {"perturb": "delete", "embedding": "cell", "shard_tokens": 60}
-SCREEN = ("--perturb", "delete", "--embedding", "cell", "--shard-tokens", 60)
+SHORT, LONG = 240, 60  # tokens of a shard: the smaller, the longer a screen takes
+SCREEN = ("--perturb", "delete", "--embedding", "cell")
 TUNING = ("--task", "cell", "--label", "cell_type", "--test", 0.34, "--epochs", 100_000, "--dropout", 0.0)
 
 FILL = """
@@ -47,8 +47,7 @@ def three(bundles) -> Iterator[Hosts]:
         store = [sys.executable, "-m", "moto.server", "-H", made.address(1), "-p", STORE]
         made.start(1, "store.log", store)
         made.ray(1)
-        for host in (2, 3):
-            made.ray(host)
+        made.ray(2, 3)
         until(lambda: "Running on" in made.said("store.log"))
         code, said = made.run(1, [sys.executable, "-c", FILL, CELLS, bundles["v1"]])
         assert code == 0, said
@@ -59,14 +58,16 @@ def three(bundles) -> Iterator[Hosts]:
 
 @pytest.fixture(scope="module")
 def quiet(bundles, tmp_path_factory):
-    """The rows of the screen by one process."""
-    return run(CELLS, bundles["v1"], tmp_path_factory.mktemp("quiet") / "run", **SHARDS).sql(ROWS)
+    """The rows of the screens by one process."""
+    out = tmp_path_factory.mktemp("quiet")
+    what = {"perturb": "delete", "embedding": "cell"}
+    return {n: run(CELLS, bundles["v1"], out / str(n), **what, shard_tokens=n).sql(ROWS) for n in (SHORT, LONG)}
 
 
-def begin(three: Hosts, name: str):
+def begin(three: Hosts, name: str, tokens: int = SHORT):
     """A screen on the cluster, three of whose shards are committed."""
     where = ("s3://lab/cells.parquet", "--bundle", "s3://lab/bundle", "--out", f"s3://lab/{name}")
-    driver = three.start(1, f"{name}.log", "screen", *where, *SCREEN)
+    driver = three.start(1, f"{name}.log", "screen", *where, *SCREEN, "--shard-tokens", tokens)
     code, said = three.run(1, [sys.executable, "-c", COMMITTED, name, 3])
     assert code == 0, said
     return driver
@@ -92,17 +93,17 @@ def test_a_host_that_loses_its_network_takes_no_row_along_and_works_again_when_i
 ):
     """A screen and a training without end side by side; the host is one of those that train."""
     training = ("finetune", CELLS, "--bundle", bundles["v1"], "--out", tmp_path / "tuned", *TUNING, "--workers", 2)
-    tuning, screen = three.start(1, "tuning.log", *training), begin(three, "one")
+    tuning = three.start(1, "tuning.log", *training)
     unfinished, gang = tmp_path / "tuned.training" / "final", list[int]()
-    until(lambda: bool(gang.extend(hosts_of_the_gang(three)) or gang))
     until(lambda: any(read_metrics(file) for file in unfinished.glob("metrics/*.csv")))  # steps are done
-    lost = max(gang)
+    until(lambda: bool(gang.extend(hosts_of_the_gang(three)) or gang))
+    lost, screen = max(gang), begin(three, "one")
     three.cut(lost)
     assert tuning.wait(PATIENCE) == 3, three.said("tuning.log")
     assert re.search("rankshift: .* gone.* --resume", three.said("tuning.log"))
     assert screen.wait(PATIENCE) == 0, three.said("one.log")
     assert "Traceback" not in three.said("tuning.log") + three.said("one.log")
-    assert rows(three, "one").equals(quiet)
+    assert rows(three, "one").equals(quiet[SHORT])
 
     three.mend(lost)
     until(lambda: not three.runs(lost, "raylet"))  # Ray's way: a node that was given up ends when it hears of it
@@ -124,17 +125,17 @@ def test_a_raylet_that_is_killed_takes_no_row_along(three, quiet):
     three.kill(2, "raylet")
     assert screen.wait(PATIENCE) == 0, three.said("two.log")
     assert "Traceback" not in three.said("two.log")
-    assert rows(three, "two").equals(quiet)
+    assert rows(three, "two").equals(quiet[SHORT])
 
 
 def test_a_head_that_is_killed_ends_the_command_in_a_line_and_a_new_cluster_goes_on(three, quiet):
-    screen = begin(three, "three")
+    screen = begin(three, "three", LONG)
     three.kill(1, "gcs_server")
     assert screen.wait(PATIENCE) == 3, three.said("three.log")
     said = [line for line in three.said("three.log").splitlines() if line.startswith("rankshift: ")]
     assert len(said) == 1
     assert "--resume" in said[0]
     where = ("s3://lab/cells.parquet", "--bundle", "s3://lab/bundle", "--out", "s3://lab/three")
-    code, output = three.run(1, "screen", *where, *SCREEN, "--resume", "--workers", 0)
+    code, output = three.run(1, "screen", *where, *SCREEN, "--shard-tokens", LONG, "--resume", "--workers", 0)
     assert code == 0, output
-    assert rows(three, "three").equals(quiet)
+    assert rows(three, "three").equals(quiet[LONG])

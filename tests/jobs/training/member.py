@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.pretrain import PretrainJob, train
@@ -21,11 +22,12 @@ from rankshift.jobs.training.gang import Rank
 
 class Script:
     """A report that asks for a stop, kills its process, or cuts the `cable` of its host, when it has been asked often enough;
-    it is asked every step.
+    it is asked every step. What it is asked before the ranks have met does not count.
     """
 
     def __init__(
         self,
+        world: int,
         stop_at: int | None = None,
         die_at: int | None = None,
         cut_at: int | None = None,
@@ -35,12 +37,14 @@ class Script:
         if patience is not None:
             gang.PATIENCE = timedelta(seconds=patience)
         self.stop_at, self.die_at, self.cut_at, self.cable = stop_at, die_at, cut_at, cable
-        self.asked = self.cells = 0
+        self.world, self.asked, self.cells = world, 0, 0
 
     def __call__(self, n: int, note: str = "") -> None:
         self.cells += n
 
     def stopped(self) -> bool:
+        if self.world > 1 and not dist.is_initialized():
+            return False
         self.asked += 1
         if self.asked == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -51,7 +55,7 @@ class Script:
 
 def obey(command: dict) -> dict:
     job = PretrainJob(**{k: Path(v) for k, v in command["paths"].items()}, options=Pretraining(**command["options"]))
-    report = Script(**command["script"])
+    report = Script(command["rank"]["world"], **command["script"])
     try:
         result = train(Rank(**command["rank"]), job, report)
         losses = {name: value for name, value in result.items() if name not in ("bundle", "weights")}
