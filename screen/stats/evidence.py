@@ -106,7 +106,8 @@ class Evidence:
         """float64 [G]: mean rank of the gene in the cells where it was perturbed. Needs `places`."""
         assert self.places is not None
         rank = self.places.rank
-        return self.seen.mean(np.where(rank > 0, rank, np.nan).astype(np.float32))
+        with np.errstate(invalid="ignore"):
+            return self.seen.sums(lambda some: rank[some]) / self.seen.sums(lambda some: rank[some] > 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

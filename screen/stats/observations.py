@@ -3,7 +3,7 @@
 Rows come streamed from the committed parts through DuckDB, so a run of 20 million rows costs its three columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -19,6 +19,7 @@ from rankshift.screen.runs.layout import CELLS, PERTURBATIONS, SIMILARITY, part_
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.sql import limited
 from rankshift.screen.runs.views import literal, quoted
+from rankshift.screen.stats.arithmetic.grouped import chunks, grouped_counts, grouped_sums, places_by_group
 
 BATCH = 1 << 20  # rows of a streamed batch
 
@@ -54,12 +55,20 @@ class Observations:
         Sums are float64 in row order, as the published means are.
         """
         known = ~np.isnan(values)
-        if known.all():
-            return np.bincount(self.gene, weights=values, minlength=len(self.count)) / self.count
-        gene = self.gene[known]
-        n = np.bincount(gene, minlength=len(self.count))
+        count = self.count
+        if not known.all():
+            count = self.sums(lambda some: known[some]).astype(np.int64)
+        total = self.sums(lambda some: np.where(known[some], values[some], 0.0))
         with np.errstate(invalid="ignore"):
-            return np.bincount(gene, weights=values[known], minlength=len(self.count)) / n
+            return total / count
+
+    def sums(self, weights: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """float64 [G]: sums over the rows of each perturbation. weights: those of a slice of the N rows."""
+        return grouped_sums(self.gene, weights, len(self.count))
+
+    def squares(self, values: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """float64 [G]: summed squares of `values` [N] around the centre [G] of their perturbation."""
+        return self.sums(lambda some: (values[some] - centre[self.gene[some]]) ** 2)
 
     @staticmethod
     def read(run: Run, columns: Sequence[str]) -> "Observations":
@@ -90,8 +99,7 @@ class Observations:
         known = np.ones(rows, bool)
         for column in values.values():
             known &= ~np.isnan(column)
-        dropped = int(rows - known.sum())
-        if dropped:
+        if dropped := int(rows - known.sum()):
             perturbation, cell = perturbation[known], cell[known]
             values = {name: column[known] for name, column in values.items()}
         return Observations.sort(table, perturbation, cell, values, cells=_cells(run), dropped=dropped)
@@ -107,7 +115,7 @@ class Observations:
         dropped: int = 0,
     ) -> "Observations":
         """From rows in any order; `table` names the perturbations. Takes the dictionary of values over."""
-        if len(cell) and (np.diff(cell) < 0).any():  # parts come cell by cell; this is for those that do not
+        if not _rising(cell):  # parts come cell by cell; this is for those that do not
             by_cell = np.argsort(cell, kind="stable")
             perturbation, cell = perturbation[by_cell], cell[by_cell]
             values = {name: column[by_cell] for name, column in values.items()}
@@ -115,22 +123,22 @@ class Observations:
             connection.register("named", table)
             table = connection.sql("SELECT * FROM named ORDER BY tokens, perturbation").to_arrow_table()
         number = table["perturbation"].to_numpy()
-        there = np.bincount(perturbation, minlength=int(number.max(initial=0)) + 1)[number] > 0
+        every = grouped_counts(perturbation, int(number.max(initial=0)) + 1)
+        there = every[number] > 0
         table = table.filter(pa.array(there))
         number = number[there]
-        place = np.full(int(number.max(initial=0)) + 1, -1, np.int32)
-        place[number] = np.arange(len(number), dtype=np.int32)
-        gene = place[perturbation]
-        # 16-bit keys are sorted by counting, which is what keeps 20 million rows at a second
-        order = np.argsort(gene.astype(np.uint16) if len(number) <= 1 << 16 else gene, kind="stable")
+        gene = np.full(int(number.max(initial=0)) + 1, -1, np.int32)
+        gene[number] = np.arange(len(number), dtype=np.int32)
+        count = every[number]
+        place = places_by_group(gene[perturbation], count)
+        del perturbation
         for name in list(values):
-            values[name] = values[name][order]
-        count = np.bincount(gene, minlength=len(number))
+            values[name] = _placed(values.pop(name), place)
         return Observations(
             perturbations=table,
             offsets=offsets_of(count),
-            gene=gene[order],
-            cell=cell[order],
+            gene=np.repeat(np.arange(len(count), dtype=np.int32), count),
+            cell=_placed(cell, place),
             values=values,
             cells=cells,
             dropped=dropped,
@@ -148,6 +156,17 @@ class Observations:
         if pc.all(pc.equal(pc.list_value_length(lists), 1)).as_py():
             return lists.combine_chunks().flatten().to_pylist()
         return [str(t[0]) if len(t) == 1 else str(tuple(t)) for t in lists.to_pylist()]
+
+
+def _rising(cell: np.ndarray) -> bool:
+    return all((np.diff(cell[max(some.start - 1, 0) : some.stop]) >= 0).all() for some in chunks(len(cell)))
+
+
+def _placed(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    out = np.empty_like(values)
+    for some in chunks(len(values)):
+        out[place[some]] = values[some]
+    return out
 
 
 def _cells(run: Run) -> int:

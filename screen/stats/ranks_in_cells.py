@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import csr_matrix
 
-from rankshift.screen.cells.ragged import places_of
+from rankshift.screen.cells.ragged import offsets_of, places_of
 from rankshift.screen.runs import layout
 from rankshift.screen.runs.run import Run
+from rankshift.screen.stats.arithmetic.grouped import chunks, grouped_counts, places_by_group
 from rankshift.screen.stats.observations import Observations
 
 CELLS = 512  # cells read and adjusted at a time
@@ -115,10 +115,12 @@ def adjust(cell: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, 
 
 def by_cell(seen: Observations) -> tuple[np.ndarray, np.ndarray]:
     """Rows sorted by cell, then gene: int32 [N], int64 of more than 2**31; and where each cell begins in them, [C + 1]."""
-    number = np.arange(len(seen), dtype=np.int32 if len(seen) <= 1 << 31 else np.int64)
-    rows = csr_matrix((number, seen.cell, seen.offsets), shape=(len(seen.count), seen.cells))
-    columns = rows.tocsc()  # counts cells instead of comparing them
-    return columns.data, columns.indptr
+    count = grouped_counts(seen.cell, seen.cells)
+    place = places_by_group(seen.cell, count)
+    rows = np.empty_like(place)
+    for some in chunks(len(seen)):
+        rows[place[some]] = np.arange(some.start, some.stop)
+    return rows, offsets_of(count)
 
 
 def lists_of(run: Run) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -4,12 +4,17 @@ Legend: N values, G groups (genes), R values of a sample. Two-sided normal appro
 whether ties are corrected for. NaN is refused by the caller, not here.
 """
 
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
-CHUNK = 4_000_000  # values looked up at a time: what is made on the way stays below 100 MB
+from rankshift.screen.stats.arithmetic.grouped import CHUNK, chunks, grouped_counts
+
+AT_ONCE = 16_000_000  # values sorted at a time, 0.7 GB with what is made of them
+SAMPLE = 1 << 16  # values that say where to cut the others into ranges of about AT_ONCE
 LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -76,18 +81,38 @@ def against_rest(group: np.ndarray, values: np.ndarray, groups: int) -> RankSum:
     sort serves them all: W = sum of midranks, U = W - n(n+1)/2, and with T = sum of t^3 - t over the tied blocks
     var = n (N-n)/12 (N + 1 - T / (N(N-1)))   (Lehmann, Nonparametrics, 1975, section 1.4)
     """
-    total = len(values)
-    keys = (ordered_bits(values).astype(np.uint64) << np.uint64(32)) | np.asarray(group).astype(np.uint64)
-    keys.sort()
-    starts, counts = _runs(keys >> np.uint64(32))
-    rank = np.repeat(starts + (counts + 1) / 2, counts)
-    tied = counts[counts > 1].astype(np.float64)
-    sums = np.bincount((keys & LOW).astype(np.int64), weights=rank, minlength=groups)
-    n = np.bincount(group, minlength=groups).astype(np.float64)
+    total, below = len(values), 0
+    sums, ties = np.zeros(groups), 0.0  # multiples of a half below 2^53: exact, whatever is added first
+    for some_group, some in _by_value(np.asarray(group), np.asarray(values, np.float32)):
+        keys = (ordered_bits(some).astype(np.uint64) << np.uint64(32)) | some_group.astype(np.uint64)
+        keys.sort()
+        starts, counts = _runs(keys >> np.uint64(32))
+        rank = np.repeat(starts + below + (counts + 1) / 2, counts)
+        tied = counts[counts > 1].astype(np.float64)
+        keys &= LOW
+        sums += np.bincount(keys.view(np.int64), weights=rank, minlength=groups)
+        ties += float((tied**3 - tied).sum())
+        below += len(some)
+    n = grouped_counts(group, groups).astype(np.float64)
     pairs = n * (total - n)
-    ties = float((tied**3 - tied).sum())
     variance = pairs / 12 * (total + 1 - ties / max(total * (total - 1), 1))
     return _result(sums - n * (n + 1) / 2, pairs, variance)
+
+
+def _by_value(group: np.ndarray, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Groups and values, from the lowest values to the highest: AT_ONCE at a time, more where more are equal."""
+    if len(values) <= AT_ONCE:
+        yield group, values
+        return
+    sample = np.sort(values[:: -(-len(values) // SAMPLE)])
+    inner = np.unique(sample[:: len(sample) * AT_ONCE // len(values) + 1][1:])
+    for low, high in zip([-np.inf, *inner], [*inner, np.inf], strict=True):
+        found = []
+        for some in chunks(len(values)):
+            part = values[some]
+            kept = np.flatnonzero((part >= low) & ((part < high) | (high == np.inf)))
+            found.append((group[some][kept], part[kept]))
+        yield np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
 
 
 def against_sample(offsets: np.ndarray, values: np.ndarray, sample: np.ndarray) -> RankSum:
@@ -144,25 +169,32 @@ def between(
     return _result(sums - n * (n + 1) / 2, pairs, pairs / 12 * (total + 1 - correction))
 
 
-def within_strata(stratum: np.ndarray, group: np.ndarray, values: np.ndarray, groups: int) -> RankSum:
+def within_strata(
+    stratum: np.ndarray, group: np.ndarray, values: np.ndarray, groups: int, *, order: np.ndarray | None = None
+) -> RankSum:
     """Each group against the other values of the same stratum (cell), summed over strata (van Elteren, 1960).
 
-    stratum, group int [N], values float32 [N]; stratum must not fall. In a stratum of m values a midrank r scores
+    stratum, group int [N], values float32 [N]; order int [M]: which of them take part, by default all. stratum must not fall
+    along it. In a stratum of m values a midrank r scores
     (r - (m+1)/2) / (m+1), of variance ((m^3 - m) - sum(t^3 - t)) / (12 m) / (m+1)^2 when the group is no different there.
     A stratum of one value says nothing. superiority: mean of r / (m+1). For one value of a group per stratum.
     """
     score, spread, compared = np.zeros(groups), np.zeros(groups), np.zeros(groups)
     shift = np.uint64(max(int(groups - 1).bit_length(), 1))
-    last = int(stratum[-1]) + 1 if len(stratum) else 0
-    few = CHUNK * last // max(len(stratum), 1) + 1
+    count = len(stratum) if order is None else len(order)
+    row: Callable[[int], int] = (lambda i: i) if order is None else order.__getitem__
+    last = int(stratum[row(count - 1)]) + 1 if count else 0
+    few = CHUNK * last // max(count, 1) + 1
     strata = min(1 << max(0, 32 - int(shift)), few)  # numbered in the bits that value and group leave free
+    b = 0
     for begin in range(0, last, strata):
-        a, b = np.searchsorted(stratum, [begin, begin + strata])
+        a, b = b, bisect_left(range(count), begin + strata, lo=b, key=lambda i: stratum[row(i)])
         if a == b:
             continue
-        keys = (np.asarray(stratum[a:b]) - begin).astype(np.uint64) << (shift + np.uint64(32))
-        keys |= ordered_bits(values[a:b]).astype(np.uint64) << shift
-        keys |= np.asarray(group[a:b]).astype(np.uint64)
+        some = slice(a, b) if order is None else order[a:b]
+        keys = (np.asarray(stratum[some]) - begin).astype(np.uint64) << (shift + np.uint64(32))
+        keys |= ordered_bits(values[some]).astype(np.uint64) << shift
+        keys |= np.asarray(group[some]).astype(np.uint64)
         keys.sort()
         of_stratum = (keys >> (shift + np.uint64(32))).astype(np.int64)
         size = np.bincount(of_stratum).astype(np.float64)

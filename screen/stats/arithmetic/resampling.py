@@ -10,6 +10,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
+from rankshift.screen.stats.arithmetic.grouped import CHUNK
+
 BLOCK = 32  # resamples per product: their weights stay in the cache
 THREADS = 2
 LEVEL = 0.95
@@ -19,23 +21,14 @@ TOP = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Units:
-    """Values of G genes in U units (cells, or groups with one mean each): entries of a sparse table, NaN-free.
-
-    values float32, counts: its entries with every value 1.
-    """
+    """Values float32 of G genes in U units (cells, or groups with one mean each): entries of a sparse table, NaN-free."""
 
     values: csr_matrix
-    counts: csr_matrix
 
     @staticmethod
     def of_rows(values: np.ndarray, unit: np.ndarray, offsets: np.ndarray, units: int) -> "Units":
         """From rows gene after gene: values float32 [N], unit int32 [N], gene g at offsets[g] to offsets[g + 1]."""
-        shape = (len(offsets) - 1, units)
-        ones = np.ones(len(values), np.float32)
-        return Units(
-            values=csr_matrix((values, unit, offsets), shape=shape),
-            counts=csr_matrix((ones, unit, offsets), shape=shape),
-        )
+        return Units(values=csr_matrix((values, unit, offsets), shape=(len(offsets) - 1, units)))
 
     @staticmethod
     def of_groups(means: np.ndarray) -> "Units":
@@ -46,23 +39,26 @@ class Units:
 
     def sums(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weighted sums and weights of every gene, float32 [G, B]; weights float32 [U, B]."""
-        rows = self.values.shape[0]
-        edges = np.linspace(0, rows, THREADS + 1).astype(int)
+        table = self.values
+        rows = table.shape[0]
+        parts = max(THREADS, -(-table.nnz // CHUNK))
+        edges = np.linspace(0, rows, parts + 1).astype(int)
         out = [np.empty((rows, weights.shape[1]), np.float32) for _ in range(2)]
 
         def part(i: int) -> None:
             a, b = edges[i], edges[i + 1]
-            for target, table in zip(out, (self.values, self.counts), strict=True):
-                some = slice(table.indptr[a], table.indptr[b])
+            some = slice(table.indptr[a], table.indptr[b])
+            ones = np.ones(some.stop - some.start, np.float32)
+            for target, data in zip(out, (table.data[some], ones), strict=True):
                 block = csr_matrix(
-                    (table.data[some], table.indices[some], table.indptr[a : b + 1] - table.indptr[a]),
+                    (data, table.indices[some], table.indptr[a : b + 1] - table.indptr[a]),
                     shape=(b - a, table.shape[1]),
                 )
                 for j in range(0, weights.shape[1], BLOCK):
                     target[a:b, j : j + BLOCK] = block @ np.ascontiguousarray(weights[:, j : j + BLOCK])
 
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(part, range(THREADS)))
+            list(pool.map(part, range(parts)))
         return out[0], out[1]
 
 

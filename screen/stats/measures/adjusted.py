@@ -3,6 +3,7 @@
 import numpy as np
 
 from rankshift.screen.stats.arithmetic.false_discovery import fdr
+from rankshift.screen.stats.arithmetic.grouped import chunks
 from rankshift.screen.stats.arithmetic.rank_sum import RankSum, two_sided, within_strata
 from rankshift.screen.stats.evidence import Evidence, OneRun, TwoRuns
 from rankshift.screen.stats.measure import Column, Heading, Measure
@@ -15,8 +16,13 @@ def of_run(one: OneRun) -> Columns:
     if (places := one.places) is None:
         return {}
     order, _ = by_cell(one.seen)
-    order = order[~np.isnan(places.adjusted[order])]
-    within = within_strata(one.seen.cell[order], one.seen.gene[order], places.adjusted[order], len(one.tested))
+    kept = 0
+    for some in chunks(len(order)):  # in its own place, which is a column of memory less
+        part = order[some][~np.isnan(places.adjusted[order[some]])]
+        order[kept : kept + len(part)] = part
+        kept += len(part)
+    order = order[:kept]
+    within = within_strata(one.seen.cell, one.seen.gene, places.adjusted, len(one.tested), order=order)
     out = _columns(one, within, one.seen.mean(places.adjusted))
     if not np.isnan(places.removed[0]):
         one.summary["variance_removed"] = {"cell": places.removed[0], "cell_and_rank": places.removed[1]}

@@ -22,8 +22,7 @@ def of_contrast(two: TwoRuns) -> Columns:
 
 
 def _sd(one: OneRun) -> np.ndarray:
-    gene, count = one.seen.gene, one.seen.count
-    squares = np.bincount(gene, weights=(one.values - one.effect[gene]) ** 2, minlength=len(count))
+    count, squares = one.seen.count, one.seen.squares(one.values, one.effect)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 1, np.sqrt(squares / (count - 1)), np.nan)
 

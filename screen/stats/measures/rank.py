@@ -20,8 +20,7 @@ def ties(one: OneRun) -> Columns:
     """
     if one.options.by is not None:
         return {}
-    tested, gene, count = one.tested, one.seen.gene, one.seen.count
-    squares = np.bincount(gene, weights=(one.values - one.effect[gene]) ** 2, minlength=len(count))
+    tested, count, squares = one.tested, one.seen.count, one.seen.squares(one.values, one.effect)
     error = np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1))
     floor = (one.run.manifest.noise_floor or {}).get(one.column)
     near = np.maximum(error, 0.0 if floor is None else floor.p99)[tested]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from rankshift.screen.adaptive.mixture import posterior
+from rankshift.screen.stats.arithmetic.grouped import chunks
 from rankshift.screen.stats.evidence import OneRun
 from rankshift.screen.stats.measure import Column, Heading, Measure
 from rankshift.screen.stats.options import Columns
@@ -21,9 +22,12 @@ def of_run(one: OneRun) -> Columns:
     if one.options.by is not None or tested.sum() < FEWEST:
         return {}
     count = one.seen.count
-    kept = tested[gene]
-    around = one.values[kept] - one.effect[gene[kept]]
-    pooled = float(around @ around) / max(int(kept.sum()) - int(tested.sum()), 1)
+    around, used = np.empty(int(count[tested].sum())), 0
+    for some in chunks(len(gene)):
+        mine = gene[some][tested[gene[some]]]
+        around[used : used + len(mine)] = one.values[some][tested[gene[some]]] - one.effect[mine]
+        used += len(mine)
+    pooled = float(around @ around) / max(used - int(tested.sum()), 1)
     found, _ = posterior(one.effect[tested], np.maximum(pooled, np.finfo(np.float32).tiny) / count[tested])
     name = f"{one.quantity}_shrunken"
     out = {n: np.full(len(count), np.nan) for n in (name, f"{name}_low", f"{name}_high")}

@@ -105,6 +105,31 @@ def test_groups_are_compared_in_blocks(monkeypatch):
     np.testing.assert_array_equal(between(group, values, other_group, other, 60, ties=True).z, whole.z)
 
 
+def test_values_are_ranked_in_ranges(monkeypatch):
+    """Ranges of a few values, among which a third are equal, give what one sort gives."""
+    rng = np.random.default_rng(2)
+    group = rng.integers(0, 40, 5000)
+    values = np.where(rng.random(5000) < 0.3, 0.5, rng.normal(size=5000)).astype(np.float32)
+    values[:2] = np.inf, -np.inf
+    whole = against_rest(group, values, 40)
+    for name, size in (("AT_ONCE", 170), ("SAMPLE", 300)):
+        monkeypatch.setattr(f"rankshift.screen.stats.arithmetic.rank_sum.{name}", size)
+    monkeypatch.setattr("rankshift.screen.stats.arithmetic.grouped.CHUNK", 333)
+    parts = against_rest(group, values, 40)
+    np.testing.assert_array_equal(parts.superiority, whole.superiority)
+    np.testing.assert_array_equal(parts.error, whole.error)
+
+
+def test_those_who_take_part_are_named_by_their_order():
+    rng = np.random.default_rng(3)
+    stratum, group = rng.integers(0, 30, 2000), rng.integers(0, 50, 2000)
+    values = rng.normal(size=2000).astype(np.float32)
+    order = np.argsort(stratum, kind="stable")[::2]
+    order = order[np.argsort(stratum[order], kind="stable")]
+    named = within_strata(stratum, group, values, 50, order=order)
+    np.testing.assert_array_equal(named.z, within_strata(stratum[order], group[order], values[order], 50).z)
+
+
 def test_many_cells_are_counted_in_blocks():
     rng = np.random.default_rng(0)
     stratum = np.sort(rng.integers(0, 5000, 20_000))

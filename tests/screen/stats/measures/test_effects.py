@@ -192,8 +192,7 @@ def test_bootstrap_resamples_cells_for_all_genes_at_once():
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(4)
     truth = rng.normal(size=2000)
-    units = Units(values=csr_matrix((truth[:, None] + rng.normal(size=(2000, 80))).astype(np.float32)),
-                  counts=csr_matrix(np.ones((2000, 80), np.float32)))  # fmt: skip
+    units = Units(values=csr_matrix((truth[:, None] + rng.normal(size=(2000, 80))).astype(np.float32)))
     interval = bootstrap(units, np.ones(2000, bool), 200, 0, highest_first=True)
     held = ((interval.low < truth) & (truth < interval.high)).mean()
     assert 0.91 < held < 0.97
