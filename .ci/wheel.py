@@ -21,6 +21,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "v1"
 FLOORS = ("kernels", "screen", "jobs")
+MOST = 60  # packages that the wheel may bring without extras, itself left out
+EXTRA = {"ray", "transformers", "scikit-learn", "plotly", "numba", "matplotlib"}  # large ones, which stay in extras
 
 IMPORT_ALL = """
 import importlib, sys
@@ -126,6 +128,9 @@ def required(wheel: Path) -> list[Distribution]:
             seen.add((name, part))
             left += [(Requirement(line), part) for line in found[name].requires or ()]
     print(f"{len(found)} packages are required by the wheel: {', '.join(sorted(found))}")
+    large = EXTRA & found.keys()
+    if large or len(found) > MOST:
+        sys.exit(f"a bare install brings {len(found)} packages, {MOST} are the most, and {sorted(large)} of an extra")
     return list(found.values())
 
 

@@ -12,8 +12,8 @@ from rankshift.screen.errors import InputError
 # Extra -> the modules of it that are imported. Where several bring a module, the first is named.
 EXTRAS = {
     "cluster": ("ray",),
-    "train": ("transformers", "matplotlib"),
-    "plots": ("matplotlib", "umap"),
+    "train": ("transformers", "sklearn", "matplotlib"),
+    "plots": ("matplotlib", "plotly", "sklearn", "umap"),
     "fast": ("numba",),
     "lora": ("peft",),
     "tune": ("ray", "optuna"),

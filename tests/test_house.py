@@ -58,6 +58,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}
 # Rooms or files that need an extra as soon as they are loaded; tests/jobs/cli/test_extras.py does without them.
 NEEDS_EXTRA = {
     "ray": RAY,
+    "scikit-learn": ["jobs.finetuning", "jobs.compat"],
     "transformers": [
         "jobs.training.families.bert",
         "jobs.training.families.plain_model",

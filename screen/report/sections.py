@@ -1,17 +1,15 @@
 """The sections of the page in their order: headings, sentences, and the figures for a laptop and a phone."""
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import plotly.graph_objects as go
-
 from rankshift.screen.errors import InputError
 from rankshift.screen.report import sentences
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.plots import network, noise_floor, state_map, volcano
+from rankshift.screen.report.plots.drawing import Drawing
 
 WIDE, NARROW = 1040, 330  # pixels of a figure on a laptop and on a phone, which names are placed for
 
@@ -124,14 +122,14 @@ def _left_out(findings: Findings, total: int) -> list[str]:
     ]
 
 
-def both(draw: Callable[[int], go.Figure]) -> dict[str, dict]:
+def both(draw: Callable[[int], Drawing]) -> dict[str, dict]:
     """A figure for a laptop and for a phone."""
     return {"wide": bare(draw(WIDE)), "narrow": bare(draw(NARROW))}
 
 
-def bare(figure: go.Figure) -> dict:
+def bare(figure: Drawing) -> dict:
     """A figure as JSON without what the page adds itself: the template, the width, and hover texts of table rows."""
-    made = json.loads(figure.to_json())
+    made = figure.json()
     for key in ("template", "width"):
         made["layout"].pop(key, None)
     for trace in made["data"]:

@@ -158,8 +158,8 @@ def _components(
 
 def _principal(vectors: "np.ndarray") -> tuple[np.ndarray, tuple[str, str]]:
     """float32 [n, 2] and titles of the first two principal components; of few or equal cells they are a row of points."""
-    # start-up time: --help and a run with a map of its own need no scikit-learn
-    from sklearn.decomposition import PCA
+    # start-up time: --help and a run with a map of its own need no scipy
+    from rankshift.screen.stats.arithmetic.principal import principal
 
     spread = vectors.max(axis=0) - vectors.min(axis=0)
     if min(vectors.shape) < 3 or not abs(spread).max():
@@ -167,9 +167,6 @@ def _principal(vectors: "np.ndarray") -> tuple[np.ndarray, tuple[str, str]]:
             "cell",
             "",
         )
-    pca = PCA(n_components=2, svd_solver="arpack", random_state=0)
-    place = pca.fit_transform(vectors).astype(np.float32)
-    first, second = (
-        f"PC{i + 1} ({share:.0%} of the variance)" for i, share in enumerate(pca.explained_variance_ratio_)
-    )
-    return place, (first, second)
+    place, _, held = principal(vectors)
+    first, second = (f"PC{i + 1} ({share:.0%} of the variance)" for i, share in enumerate(held))
+    return place.astype(np.float32), (first, second)

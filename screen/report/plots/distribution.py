@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.report.findings import goal_of, judged_column
 from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.drawing import Drawing
 from rankshift.screen.runs.run import Run
 from rankshift.screen.runs.views import quoted
 
@@ -34,7 +34,7 @@ class Values:
     total: int
 
 
-def plot_gene(run: Run, gene: str, *, by: str | None = None, width: int | None = None, height: int = 420) -> go.Figure:
+def plot_gene(run: Run, gene: str, *, by: str | None = None, width: int | None = None, height: int = 420) -> Drawing:
     """The effect of perturbing `gene` (symbol or Ensembl id, of several joined by +) in every cell, apart for values of `by`.
 
     Raises InputError when the run has no such perturbation, or no such column.
@@ -110,24 +110,28 @@ def draw(
     *,
     width: int | None = None,
     height: int = 420,
-) -> go.Figure:
+) -> Drawing:
     """A violin with a box and the single cells per label, first the others in grey."""
     made = theme.figure(height, width, margin={"l": 64, "r": 16, "t": 16, "b": 44}, showlegend=False)
-    made.update_yaxes(title=effect_title(run), zeroline=True)
-    made.update_xaxes(type="category")
-    shape = {"box_visible": True, "meanline_visible": True, "spanmode": "hard", "scalemode": "width", "width": 0.7}
-    made.add_trace(
-        go.Violin(
-            x=["other genes"] * len(others), y=others, name="other genes", points=False, line_color=theme.OTHER,
+    made.axis("yaxis", title=effect_title(run), zeroline=True)
+    made.axis("xaxis", type="category")
+    shape = {
+        "box": {"visible": True},
+        "meanline": {"visible": True},
+        "spanmode": "hard",
+        "scalemode": "width",
+        "width": 0.7,
+    }
+    made.trace(
+        "violin",
+            x=["other genes"] * len(others), y=others, name="other genes", points=False, line={"color": theme.OTHER},
             hoverinfo="y", **shape,
-        )
     )  # fmt: skip
-    made.add_trace(
-        go.Violin(
+    made.trace(
+        "violin",
             x=[theme.plain(text) for text in label], y=values.effect, name=theme.plain(values.symbols), points="all",
-            jitter=0.5, pointpos=0, marker={"size": 5, "opacity": 0.55}, line_color=theme.TOWARDS,
+            jitter=0.5, pointpos=0, marker={"size": 5, "opacity": 0.55}, line={"color": theme.TOWARDS},
             hovertemplate="%{y:.3g}<extra></extra>", hoveron="points", **shape,
-        )
     )  # fmt: skip
     return made
 

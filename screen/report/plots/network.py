@@ -6,11 +6,11 @@ embedding turned than under the typical perturbation of the run. Needs gene shif
 
 import networkx
 import numpy as np
-import plotly.graph_objects as go
 import pyarrow as pa
 
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.drawing import Drawing
 from rankshift.screen.report.plots.label_placement import places, text_size
 from rankshift.screen.report.plots.volcano import shortened
 
@@ -48,7 +48,7 @@ def edges(findings: Findings, hits: int = HITS, affected: int = AFFECTED) -> pa.
 
 def plot_effects_network(
     findings: Findings, *, hits: int = HITS, width: int | None = None, height: int = 560
-) -> go.Figure:
+) -> Drawing:
     """The `hits` strongest perturbations and the genes they move most, drawn by forces; thick edges for a large excess."""
     if findings.run.manifest.gene_shifts is None:
         return theme.empty(200, "no gene shifts: screen again with --gene-shifts to see which genes move")
@@ -67,11 +67,10 @@ def plot_effects_network(
     largest = float(np.max(table["excess"].to_numpy()))
     for row in table.to_pylist():
         (x0, y0), (x1, y1) = place[row["symbols"]], place[row["affected_symbol"]]
-        made.add_trace(
-            go.Scatter(
+        made.trace(
+            "scatter",
                 x=[x0, x1], y=[y0, y1], mode="lines", hoverinfo="skip", showlegend=False,
                 line={"color": theme.EDGE, "width": 0.4 + 2.2 * row["excess"] / largest},
-            )
         )  # fmt: skip
     _nodes(made, "perturbed", perturbed, place, theme.TOWARDS, "diamond", 15, table)
     _nodes(made, "moved", [n for n in graph if n not in perturbed], place, theme.AWAY, "circle", 9, table)
@@ -80,7 +79,7 @@ def plot_effects_network(
 
 
 def _nodes(
-    made: go.Figure, name: str, nodes: list[str], place: dict, colour: str, symbol: str, size: int, table: pa.Table
+    made: Drawing, name: str, nodes: list[str], place: dict, colour: str, symbol: str, size: int, table: pa.Table
 ) -> None:
     said = []
     rows = table.to_pylist()
@@ -89,16 +88,15 @@ def _nodes(
         moved = [f"{theme.plain(r['symbols'])} {r['excess']:.2g}" for r in rows if r["affected_symbol"] == node]
         lines = [f"moves {', '.join(moves)}"] * bool(moves) + [f"moved by {', '.join(moved)}"] * bool(moved)
         said.append(f"<b>{theme.plain(node)}</b><br>" + "<br>".join(lines))
-    made.add_trace(
-        go.Scatter(
+    made.trace(
+        "scatter",
             x=[place[n][0] for n in nodes], y=[place[n][1] for n in nodes], mode="markers", name=name,
             marker={"color": colour, "symbol": symbol, "size": size}, customdata=said,
             hovertemplate="%{customdata}<extra></extra>",
-        )
     )  # fmt: skip
 
 
-def _write_names(made: go.Figure, nodes: list[str], place: dict, size: tuple[int, int]) -> None:
+def _write_names(made: Drawing, nodes: list[str], place: dict, size: tuple[int, int]) -> None:
     wide, high = size[0] - MARGIN["l"] - MARGIN["r"], size[1] - MARGIN["t"] - MARGIN["b"]
     points = [((place[n][0] + 1.15) / 2.3 * wide, (place[n][1] + 1.12) / 2.24 * high) for n in nodes]
     names = [shortened(n) for n in nodes]
@@ -110,7 +108,7 @@ def _write_names(made: go.Figure, nodes: list[str], place: dict, size: tuple[int
     )
     for node, name, offset in zip(nodes, names, offsets, strict=True):
         if offset is not None:
-            made.add_annotation(
+            made.note(
                 text=theme.plain(name), x=place[node][0], y=place[node][1], ax=offset[0], ay=-offset[1], arrowhead=0,
                 arrowwidth=0.6, standoff=5, font={"size": theme.SIZE - 1}, name="gene",
             )  # fmt: skip

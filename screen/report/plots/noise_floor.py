@@ -1,17 +1,17 @@
 """Hits beside the noise floor: how many times larger than the arithmetic's own error each strong effect is."""
 
 import numpy as np
-import plotly.graph_objects as go
 
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.drawing import Drawing
 from rankshift.screen.report.plots.volcano import shortened
 
 ROWS = 20
 LINES = (("median", "dot"), ("p99", "dash"), ("max", "solid"))
 
 
-def plot_noise_floor(findings: Findings, *, width: int | None = None, height: int | None = None) -> go.Figure:
+def plot_noise_floor(findings: Findings, *, width: int | None = None, height: int | None = None) -> Drawing:
     """Size of the strongest effects with their 95 % intervals, on a log axis, and the floor's median, p99 and maximum."""
     size, (low, high) = np.abs(findings.effect), findings.interval
     rows = np.flatnonzero(size > 0)[:ROWS].tolist()
@@ -29,8 +29,8 @@ def plot_noise_floor(findings: Findings, *, width: int | None = None, height: in
     least = min(float(v) for v in (*size[rows], findings.floor.median) if v > 0) / 3
     small = np.maximum(np.where(across, least, small), least)
     hit = findings.hit[rows]
-    made.add_trace(
-        go.Scatter(
+    made.trace(
+        "scatter",
             x=size[rows],
             y=list(range(len(rows))),
             mode="markers",
@@ -45,17 +45,21 @@ def plot_noise_floor(findings: Findings, *, width: int | None = None, height: in
             },
             customdata=[[name, _times(size[i], findings.floor.p99)] for name, i in zip(names, rows, strict=True)],
             hovertemplate="<b>%{customdata[0]}</b><br>size %{x:.3g}<br>%{customdata[1]}<extra></extra>",
-        )
     )  # fmt: skip
-    made.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5], showgrid=False, zeroline=False
+    made.axis(
+        "yaxis",
+        tickvals=list(range(len(rows))),
+        ticktext=names,
+        range=[len(rows) - 0.5, -0.5],
+        showgrid=False,
+        zeroline=False,
     )
-    made.update_xaxes(type="log", title="size of the effect", nticks=5, tickangle=0)
+    made.axis("xaxis", type="log", title="size of the effect", nticks=5, tickangle=0)
     for level, (name, dash) in enumerate(LINES):
         value = getattr(findings.floor, name)
         if value > 0:
-            made.add_vline(value, line={"color": theme.AWAY, "width": 1.5, "dash": dash})
-            made.add_annotation(
+            made.upright(value, line={"color": theme.AWAY, "width": 1.5, "dash": dash})
+            made.note(
                 text=f"{name} noise", x=np.log10(value), y=1, yref="paper", yanchor="bottom", yshift=2 + 13 * level,
                 showarrow=False, font={"size": 11, "color": theme.AWAY},
             )  # fmt: skip

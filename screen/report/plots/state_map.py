@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from rankshift.screen.errors import InputError
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.drawing import Drawing
 from rankshift.screen.report.plots.label_placement import places, text_size
 from rankshift.screen.report.plots.state_embedding import Embedded, embed_states
 from rankshift.screen.report.plots.volcano import shortened
 from rankshift.screen.runs.layout import cos_before_column, shift_column
 from rankshift.screen.runs.views import quoted
+from rankshift.screen.stats.arithmetic.principal import principal
 
 ARROWS = 8
 CELLS = 2000  # drawn from stored cosines
@@ -78,7 +79,7 @@ def state_map(
     return _from_cosines(findings, rows, why)
 
 
-def plot_states(made: StateMap, *, width: int | None = None, height: int = 520) -> go.Figure:
+def plot_states(made: StateMap, *, width: int | None = None, height: int = 520) -> Drawing:
     """Cells by state, state vectors as stars, and arrows of the mean displacement, magnified as the note says."""
     heads = {name: made.origin + made.magnified * arrow for name, arrow in made.arrows.items()}
     every = np.concatenate(
@@ -93,22 +94,20 @@ def plot_states(made: StateMap, *, width: int | None = None, height: int = 520) 
         yaxis={"range": ranges[1], "title": theme.plain(made.axes[1]), "zeroline": False},
     )  # fmt: skip
     for i, (name, points) in enumerate(made.cells.items()):
-        figure.add_trace(
-            go.Scatter(
+        figure.trace(
+            "scatter",
                 x=points[:, 0], y=points[:, 1], mode="markers", name=f"{theme.plain(name)} ({len(points):,} cells)",
                 marker={"size": 6, "opacity": 0.45, "color": theme.GROUPS[i % len(theme.GROUPS)]}, hoverinfo="name",
-            )
         )  # fmt: skip
     if made.vectors:
         colour = {name: theme.GROUPS[i % len(theme.GROUPS)] for i, name in enumerate(made.cells)}
         stars: dict[str, Any] = {"symbol": "star", "size": 15, "line": {"width": 1, "color": "#ffffff"}}
         points = np.array(list(made.vectors.values()))
-        figure.add_trace(
-            go.Scatter(
+        figure.trace(
+            "scatter",
                 x=points[:, 0], y=points[:, 1], mode="markers", name="state vector",
                 marker=stars | {"color": [colour.get(name, theme.OTHER) for name in made.vectors]},
                 text=[theme.plain(name) for name in made.vectors], hovertemplate="state %{text}<extra></extra>",
-            )
         )  # fmt: skip
     _draw_arrows(figure, made, heads, ranges, (width or 1040, height))
     return figure
@@ -123,21 +122,20 @@ def numbers_of(findings: Findings, rows: Sequence[int]) -> list[int]:
 
 
 def _from_embeddings(findings: Findings, rows: Sequence[int], found: Embedded) -> StateMap:
-    from sklearn.decomposition import PCA  # start-up time: most maps need no scikit-learn
-
     every = np.concatenate(list(found.states.values())).astype(np.float64)
     states = {n: np.asarray(v, np.float64) for n, v in findings.run.manifest.states.items()}
     if len(every) < 3 or every.shape[1] < 2:
         raise InputError("the run has fewer than three cells, which make no map")
-    pca = PCA(n_components=2, svd_solver="full").fit(every)
-    shares = [f"PC{i + 1} ({share:.0%} of the variance)" for i, share in enumerate(pca.explained_variance_ratio_)]
+    _, directions, held = principal(every)
+    shares = [f"PC{i + 1} ({share:.0%} of the variance)" for i, share in enumerate(held)]
     symbols = findings.strings("symbols")
     arrows = {
-        symbols[row]: found.moved[n][0].astype(np.float64) @ pca.components_.T
+        symbols[row]: found.moved[n][0].astype(np.float64) @ directions.T
         for row, n in zip(rows, numbers_of(findings, rows), strict=True)
         if n in found.moved
     }
-    cells = {name: pca.transform(v.astype(np.float64)) for name, v in found.states.items()}
+    middle = every.mean(0)
+    cells = {name: (v.astype(np.float64) - middle) @ directions.T for name, v in found.states.items()}
     used = [count for _, count in found.moved.values()]
     notes = ["Principal components of cell embeddings, computed from the bundle in float32 when this report was made."]
     if used:
@@ -146,7 +144,7 @@ def _from_embeddings(findings: Findings, rows: Sequence[int], found: Embedded) -
         )
     return StateMap(
         cells=cells,
-        vectors={name: pca.transform(v[None])[0] for name, v in states.items()},
+        vectors={name: (v - middle) @ directions.T for name, v in states.items()},
         origin=next(iter(cells.values())).mean(0),
         arrows=arrows,
         axes=(shares[0], shares[1]),
@@ -192,7 +190,7 @@ def _from_cosines(findings: Findings, rows: Sequence[int], why: str) -> StateMap
 
 
 def _draw_arrows(
-    figure: go.Figure,
+    figure: Drawing,
     made: StateMap,
     heads: dict[str, np.ndarray],
     ranges: list[list[float]],
@@ -214,13 +212,13 @@ def _draw_arrows(
         first=away,
     )
     for head in heads.values():
-        figure.add_annotation(
+        figure.note(
             x=head[0], y=head[1], ax=made.origin[0], ay=made.origin[1], axref="x", ayref="y", xref="x", yref="y",
             arrowhead=2, arrowwidth=1.8, arrowcolor=theme.TOWARDS, text="", showarrow=True,
         )  # fmt: skip
     for (name, point, state), offset in zip(ends, offsets, strict=True):
         if offset is not None:
-            figure.add_annotation(
+            figure.note(
                 text=f"<i>{theme.plain(name)}</i>" if state else f"<b>{theme.plain(name)}</b>", x=point[0], y=point[1],
                 xshift=offset[0], yshift=offset[1], showarrow=False, font={"size": theme.SIZE - 1}, name="gene",
             )  # fmt: skip

@@ -7,7 +7,7 @@ on both, so only text, axes and background change. Direction is told by the shap
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
+from rankshift.screen.report.plots.drawing import Drawing
 
 TOWARDS, AWAY = "#e8590c", "#2b8ad6"  # contrast to white and to the dark ground at least 3:1
 OTHER = "#93a1b0"
@@ -51,10 +51,11 @@ def template(colours: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def figure(height: int, width: int | None = None, **layout: Any) -> go.Figure:
+def figure(height: int, width: int | None = None, **layout: Any) -> Drawing:
     """An empty figure of ours; without `width` it takes what there is."""
-    made = go.Figure()
-    made.update_layout(template=template(LIGHT), height=height, width=width, dragmode="zoom", **layout)
+    made = Drawing(layout={"template": template(LIGHT), "height": height, "width": width, "dragmode": "zoom"} | layout)
+    for axis in ("xaxis", "yaxis"):
+        made.axis(axis, **layout.get(axis, {}))
     return made
 
 
@@ -63,8 +64,8 @@ def plain(text: object) -> str:
     return escape(str(text), quote=False)
 
 
-def empty(height: int, why: str) -> go.Figure:
+def empty(height: int, why: str) -> Drawing:
     """A figure that says why there is nothing to draw."""
-    made = figure(height, xaxis_visible=False, yaxis_visible=False)
-    made.add_annotation(text=plain(why), showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    made = figure(height, xaxis={"visible": False}, yaxis={"visible": False})
+    made.note(text=plain(why), showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     return made

@@ -6,10 +6,10 @@ Where nothing could be tested, for too few cells, the height is the number of ce
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from rankshift.screen.report.findings import Findings
 from rankshift.screen.report.plots import theme
+from rankshift.screen.report.plots.drawing import Drawing
 from rankshift.screen.report.plots.label_placement import Box, places, text_size
 from rankshift.screen.stats.arithmetic.false_discovery import SIGNIFICANT
 
@@ -20,7 +20,7 @@ LEAST = 1e-300  # an FDR below the smallest number there is is drawn there
 SHOWN = ("symbols", "gene_ids", "cells", "effect", "low", "high", "fdr", "note")  # columns of customdata
 
 
-def plot_volcano(findings: Findings, *, width: int | None = None, height: int = 480, named: int = NAMED) -> go.Figure:
+def plot_volcano(findings: Findings, *, width: int | None = None, height: int = 480, named: int = NAMED) -> Drawing:
     """Effect against −log10 of the FDR that decides. `named` strongest rows get their names, placed for `width` pixels."""
     effect, heights = findings.effect, _heights(findings)
     drawn = np.isfinite(effect) & np.isfinite(heights)
@@ -31,30 +31,29 @@ def plot_volcano(findings: Findings, *, width: int | None = None, height: int = 
     if tested:  # without hits, too, the line they would have to pass is seen
         y_range[1] = max(y_range[1], -1.3 * np.log10(SIGNIFICANT))
     made = theme.figure(height, width, margin=MARGIN, xaxis={"range": x_range}, yaxis={"range": y_range})
-    made.update_xaxes(title=theme.plain(findings.axis), zeroline=True)
-    made.update_yaxes(title=f"−log<sub>10</sub> {_name(findings)}" if tested else "cells")
+    made.axis("xaxis", title=theme.plain(findings.axis), zeroline=True)
+    made.axis("yaxis", title=f"−log<sub>10</sub> {_name(findings)}" if tested else "cells")
     _marks(made, findings, tested)
     rows = customdata(findings)
     for name, those, colour, symbol, size in _classes(findings):
         some = np.flatnonzero(those & drawn)
         if not len(some):
             continue
-        made.add_trace(
-            go.Scatter(
-                x=effect[some],
-                y=heights[some],
-                mode="markers",
-                name=f"{name} ({len(some):,})",
-                marker={
-                    "color": colour,
-                    "symbol": symbol,
-                    "size": size,
-                    "opacity": 0.6 if colour == theme.OTHER else 0.9,
-                },
-                customdata=[rows[i] for i in some],
-                hovertemplate=_hover(findings),
-                meta={"rows": some.tolist()},
-            )
+        made.trace(
+            "scatter",
+            x=effect[some],
+            y=heights[some],
+            mode="markers",
+            name=f"{name} ({len(some):,})",
+            marker={
+                "color": colour,
+                "symbol": symbol,
+                "size": size,
+                "opacity": 0.6 if colour == theme.OTHER else 0.9,
+            },
+            customdata=[rows[i] for i in some],
+            hovertemplate=_hover(findings),
+            meta={"rows": some.tolist()},
         )
     strongest = np.flatnonzero(drawn)[:named].tolist()
     _write_names(made, findings, strongest, heights, (width or 1040, height), (x_range, y_range))
@@ -96,17 +95,17 @@ def _classes(findings: Findings) -> list[tuple[str, np.ndarray, str, str, int]]:
     ]
 
 
-def _marks(made: go.Figure, findings: Findings, tested: bool) -> None:
+def _marks(made: Drawing, findings: Findings, tested: bool) -> None:
     """The line of the FDR and the band of the noise floor."""
     quiet = {"color": theme.OTHER, "width": 1, "dash": "dot"}
     if tested:
-        made.add_hline(-np.log10(SIGNIFICANT), line=quiet)
-        made.add_annotation(
+        made.across(-np.log10(SIGNIFICANT), line=quiet)
+        made.note(
             text=f"FDR {100 * SIGNIFICANT:.0f} %", x=1, xref="paper", xanchor="right", y=-np.log10(SIGNIFICANT),
             yanchor="bottom", showarrow=False, font={"size": 11, "color": theme.OTHER},
         )  # fmt: skip
     if findings.floor is not None and (p99 := findings.floor.p99) > 0:
-        made.add_vrect(-p99, p99, fillcolor=theme.FLOOR, line_width=0, layer="below")
+        made.band(-p99, p99, theme.FLOOR)
 
 
 def customdata(findings: Findings) -> list[list[Any]]:
@@ -141,7 +140,7 @@ def _hover(findings: Findings) -> str:
 
 
 def _write_names(
-    made: go.Figure,
+    made: Drawing,
     findings: Findings,
     rows: list[int],
     heights: np.ndarray,
@@ -164,7 +163,7 @@ def _write_names(
     offsets = places(points, [text_size(n, theme.SIZE - 1) for n in names], frame, taken)
     for i, name, offset in zip(rows, names, offsets, strict=True):
         if offset is not None:
-            made.add_annotation(
+            made.note(
                 text=f"<b>{theme.plain(name)}</b>", x=float(findings.effect[i]), y=float(heights[i]), ax=offset[0],
                 ay=-offset[1], arrowwidth=1, arrowhead=0, standoff=4, font={"size": theme.SIZE - 1}, name="gene",
             )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankshift.screen.errors import InputError
+from rankshift.screen.stats.arithmetic.two_gaussians import two_gaussians
 
 CHUNK = 1_000_000  # values classed at a time
 SEED = 0  # the published fit has it
@@ -25,15 +26,12 @@ class Mixture:
     @staticmethod
     def fit(means: np.ndarray) -> "Mixture":
         """Fit the mean similarities of genes [G], two at least."""
-        from sklearn.mixture import GaussianMixture  # start-up time: one mode of five fits a mixture
-
         if len(means) < 2:
             raise InputError(
                 f"a mixture needs the means of at least 2 genes, there are {len(means)}: screen more genes"
             )
-        model = GaussianMixture(n_components=2, random_state=SEED).fit(np.asarray(means, np.float64)[:, None])
-        order = np.argsort(model.means_[:, 0])
-        mean, variance, weight = (a[order] for a in (model.means_[:, 0], model.covariances_[:, 0, 0], model.weights_))
+        fitted = two_gaussians(np.asarray(means, np.float64), SEED)
+        mean, variance, weight = (a[np.argsort(fitted[0])] for a in fitted)
         return Mixture(
             mean=(float(mean[0]), float(mean[1])),
             variance=(float(variance[0]), float(variance[1])),

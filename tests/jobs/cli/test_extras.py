@@ -16,7 +16,7 @@ from rankshift.screen.extras import EXTRAS, need, said
 from support import GOLDEN, ROOT
 
 V1 = GOLDEN / "v1"
-DISTRIBUTIONS = {"umap": "umap-learn"}  # where the import has another name
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}  # where the import has another name
 ABSENT = {module for modules in EXTRAS.values() for module in modules} | {"triton", "tokenizers", "datasets"}
 
 SESSION = """
