@@ -20,9 +20,9 @@ from rankshift.jobs.cohort.options import ARMS, Study
 from rankshift.jobs.cohort.page.write import write_page
 from rankshift.jobs.cohort.plan import Plan
 from rankshift.jobs.cohort.screens import screen, screened
-from rankshift.jobs.cohort.steps import Steps
 from rankshift.jobs.executor.registry import launcher
 from rankshift.jobs.pool.cluster import default_workers, one_pool
+from rankshift.jobs.show.steps import Steps
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.files.atomic import replacing
 from rankshift.screen.runs.run import Run

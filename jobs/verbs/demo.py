@@ -3,7 +3,6 @@
 It shows the tool at work. What its tiny encoder says about single genes is not evidence of anything.
 """
 
-import json
 import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +18,9 @@ from rankshift.jobs.pool.cluster import one_pool
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.pretrain import pretrain
 from rankshift.jobs.pretraining.unigram import summary
+from rankshift.jobs.show.claim import claim
 from rankshift.jobs.show.shift_plot import plot_shifts
+from rankshift.jobs.show.steps import Steps
 from rankshift.jobs.verbs.embed import embed
 from rankshift.jobs.verbs.query import query
 from rankshift.jobs.verbs.screen import run_screen
@@ -27,9 +28,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.states import read_states
 from rankshift.screen.engine.options import Options
-from rankshift.screen.errors import InputError, Stopped
-from rankshift.screen.files.atomic import replacing
-from rankshift.screen.files.json_file import read_json
+from rankshift.screen.errors import InputError
 from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.genes.vocabulary import Vocabulary
 from rankshift.screen.report import write_report
@@ -98,7 +97,7 @@ def demo(
         )
     out, began = Path(out), perf_counter()
     training = replace(TINY, epochs=epochs)
-    _claim(out, {"input_size": input_size, "max_cells": max_cells, "training": asdict(training)})
+    claim(out, {"input_size": input_size, "max_cells": max_cells, "training": asdict(training)})
     vocabulary, cells, bundle, states, plot, page = (
         out / name
         for name in ("vocabulary.parquet", "cells.parquet", "bundle", "states.json", "shifts.png", "report.html")
@@ -107,7 +106,7 @@ def demo(
     runs = [out / kind for kind in KINDS]
     screens = [(kind, run, bundle, states) for kind, run in zip(KINDS, runs, strict=True)]
     screens.append((KINDS[1], out / TUNED / KINDS[1], tuned, tuned_states))
-    step = _Steps(say, 11)
+    step = Steps(say, 11, again="the same command")
     say(f"271 human skeletal muscle myoblasts, {START} to {GOAL} hours into differentiation ({PAPER}; {SOURCE}).")
     say(CAVEAT)
 
@@ -150,14 +149,12 @@ def demo(
             options = Options(perturb=kind, states=vectors, state_key=KEY, start=START, goal=GOAL, max_cells=max_cells)
             step(
                 f"screen by {model}: {kind} every gene of {max_cells} cells of {START} h, measure the shift towards {GOAL} h",
-                run if _screened(run) else None,
-                check=lambda: None,
+                _screened(run),
                 make=partial(run_screen, cells, model, run, options, workers=workers, resume=True, say=step.tell),
             )
     step(
         "plot",
         plot,
-        check=lambda: None,
         make=lambda: plot_shifts(
             [Run.open(run) for run in runs], GOAL, plot, least_cells=LEAST_CELLS, note=f"{PAPER}. {CAVEAT}"
         ),
@@ -166,7 +163,6 @@ def demo(
     step(
         f"report of {last}",
         page,
-        check=lambda: None,
         make=lambda: write_report(
             Run.open(last), page, judging=StatOptions(min_cells=LEAST_CELLS), bundle=tuned, cells=cells, say=step.tell
         ),
@@ -180,53 +176,6 @@ def demo(
     )
     named = {"deleted": runs[0], "overexpressed": runs[1], "finetuned": last}
     say("  rankshift explore " + shlex.join(f"{name}={run}" for name, run in named.items()))
-
-
-class _Steps:
-    """Announces steps and their time, and leaves out those whose result is there."""
-
-    def __init__(self, say: Say, count: int) -> None:
-        self._say, self._count, self._number = say, count, 0
-
-    def tell(self, text: object) -> None:
-        """Say something about the step under way."""
-        for line in str(text).splitlines():
-            self._say(f"      {line}")
-
-    def __call__(
-        self, title: str, result: Path | None, *, check: Callable[[], object], make: Callable[[], object]
-    ) -> None:
-        """Do a step unless its `result` is there; `check` raises InputError when it is there but damaged."""
-        self._number += 1
-        began = perf_counter()
-        name = f"[{self._number}/{self._count}] {title}"
-        if result is not None and result.exists():
-            self._say(f"{name}: there already")
-            try:
-                check()
-            except InputError as error:
-                raise InputError(f"{error}. Here: remove {result} and start the demo again") from error
-            return
-        self._say(name)
-        try:
-            make()
-        except (Stopped, KeyboardInterrupt):
-            self.tell("stopped: the same command goes on from here")
-            raise
-        self.tell(f"{perf_counter() - began:.1f} s")
-
-
-def _claim(out: Path, settings: dict) -> None:
-    """Take the folder for a demo with these settings, or go on with the same one."""
-    note, settings = out / "demo.json", json.loads(json.dumps(settings))
-    if note.exists():
-        if read_json(note, f"give another --out, or remove {out}") != settings:
-            raise InputError(f"{out} holds a demo with other settings: give another --out, or remove it")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and holds no demo: give another --out")
-    with replacing(note) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2))
 
 
 def _pretrained(bundle: Path, tell: Say) -> None:

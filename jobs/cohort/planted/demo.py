@@ -3,7 +3,6 @@
 The truth is known here: which genes hold the start state and which the goal state. It shows the tool at work, not biology.
 """
 
-import json
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,15 +12,14 @@ from time import perf_counter
 from rankshift.jobs.cohort.folder import Folder
 from rankshift.jobs.cohort.options import Study
 from rankshift.jobs.cohort.planted.network import GOAL, MASTER, START, TARGET, Network
-from rankshift.jobs.cohort.steps import Steps
 from rankshift.jobs.cohort.study import run_study
 from rankshift.jobs.cohort.truth.validate import validate
 from rankshift.jobs.executor.registry import launcher
 from rankshift.jobs.pretraining.options import Pretraining
 from rankshift.jobs.pretraining.pretrain import pretrain
-from rankshift.screen.errors import InputError
+from rankshift.jobs.show.claim import claim
+from rankshift.jobs.show.steps import Steps
 from rankshift.screen.files.atomic import replacing
-from rankshift.screen.files.json_file import read_json
 from rankshift.screen.genes.token_space import VocabularyOnly
 from rankshift.screen.tokenizer.tokenize import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
@@ -76,7 +74,7 @@ def demo_study(
 ) -> Folder:
     """Draw the cohort, pretrain an encoder on it, and study it; what is there is not made again."""
     out, began = Path(out), perf_counter()
-    _claim(out, {"cohort": asdict(cohort), "training": asdict(training), "study": asked.record})
+    claim(out, {"cohort": asdict(cohort), "training": asdict(training), "study": asked.record})
     counts, vocabulary, table, bundle = (
         out / name for name in ("counts.h5ad", "vocabulary.parquet", "cells.parquet", "bundle")
     )
@@ -129,16 +127,3 @@ def _write_truth(cohort: Network, path: Path) -> None:
 def _write_counts(cohort: Network, path: Path) -> None:
     with replacing(path) as temporary:
         cohort.write(temporary)
-
-
-def _claim(out: Path, settings: dict) -> None:
-    """Take the folder for this demo, or go on with the same one."""
-    note, settings = out / "demo.json", json.loads(json.dumps(settings))
-    if note.exists():
-        if read_json(note, f"give another --out, or remove {out}") != settings:
-            raise InputError(f"{out} holds a demo with other settings: give another --out, or remove it")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and holds no demo: give another --out")
-    with replacing(note) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2))

@@ -154,7 +154,7 @@ def test_folders_it_must_not_touch(finished, tmp_path, capfd):
     shutil.copytree(finished, broken)
     (broken / "cells.parquet").write_bytes(b"PAR1")
     assert run_demo(broken) == 2
-    assert f"remove {broken}/cells.parquet and start the demo again" in capfd.readouterr().err
+    assert f"remove {broken}/cells.parquet and start again" in capfd.readouterr().err
 
 
 def test_source_and_licence_travel_with_the_cells():
