@@ -16,7 +16,8 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import Vocabulary, plain_id
 from rankshift.screen.tokenizer.rank_value import GeneColumns
 
-ID_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "index")  # where ids are looked for, `index` being the names of var
+# Where ids are looked for: feature_id is the census's, `index` the names of var.
+ID_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "index")
 SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 MOSTLY = 0.5  # more of a column are symbols of the vocabulary: then it holds symbols, without being asked
 _ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}")

@@ -64,8 +64,9 @@ def training_args(given: Mapping[str, Any], name: str, **default: Any) -> Traini
         value = given.get(key)
         return default.get(key, otherwise) if value is None else value
 
-    if take("fp16", False):
-        raise InputError(f"{name}['fp16'] needs a loss scaler, which is not here: set 'bf16' instead")
+    half = take("fp16", False)
+    if half:
+        deviates(f"{name}['fp16'] is computed in bfloat16: half the bytes as well, and no loss needs scaling")
     if take("optim", ADAMW[1]) not in ADAMW:
         raise InputError(f"{name}['optim'] is {given['optim']!r}: AdamW is the only optimizer here, leave it out")
     schedule = str(getattr(take("lr_scheduler_type", "linear"), "value", take("lr_scheduler_type", "linear")))
@@ -87,7 +88,7 @@ def training_args(given: Mapping[str, Any], name: str, **default: Any) -> Traini
         "weight_decay": _number(name, "weight_decay", take("weight_decay", 0.0)),
         "clip": clip or math.ldexp(1.0, 60),  # 0 turns clipping off there
         "accumulate": int(passes),
-        "dtype": "bfloat16" if take("bf16", False) else "float32",
+        "dtype": "bfloat16" if half or take("bf16", False) else "float32",
         "seed": int(seed),
     }
     return TrainingArgs(epochs=int(epochs) if epochs == int(epochs) else epochs, cells=int(cells), recipe=recipe)

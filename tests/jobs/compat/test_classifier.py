@@ -288,7 +288,6 @@ def test_calls_that_do_not_fit(data, tmp_path):
         ({"num_crossval_splits": 5}, {"attr_to_split": "individual"}, "num_crossval_splits is 5: set it to 1"),
         ({"freeze_layers": 4}, {}, "freeze_layers is 4, the model has 3 layers"),
         ({"training_args": {"learning_rat": 1}}, {}, r"training_args\['learning_rat'\] is not honoured here"),
-        ({"training_args": {"fp16": True}}, {}, r"training_args\['fp16'\] needs a loss scaler"),
     ):
         with pytest.raises(InputError, match=message) as refused:
             cell(**options).validate(*files, **call)
@@ -320,3 +319,10 @@ def test_training_arguments_in_our_words():
     for wrong in ({"seed": 1.5}, {"learning_rate": "fast"}, {"num_train_epochs": 0}, {"optim": "adafactor"}):
         with pytest.raises(InputError, match=r"training_args\["):
             training_args(wrong, "training_args")
+
+
+def test_fp16_is_computed_in_bfloat16_and_said():
+    with pytest.warns(Deviation, match="computed in bfloat16"):
+        taken = training_args({"fp16": True}, "training_args")
+    assert taken.recipe["dtype"] == "bfloat16"
+    assert training_args({}, "training_args").recipe["dtype"] == "float32"

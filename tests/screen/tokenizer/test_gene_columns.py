@@ -48,6 +48,12 @@ def test_symbols_are_taken_where_most_of_a_column_are_some(frame):
     assert found.token[:12].tolist() == [VOCABULARY.by_symbol[name] for name in SYMBOLS[:12]]
 
 
+def test_ids_of_the_census_come_before_its_symbols():
+    bare = pd.DataFrame({"feature_id": IDS, "feature_name": ["S"] * len(IDS)}, index=[str(i) for i in range(len(IDS))])
+    found = match(bare)
+    assert (found.label, found.mapped, found.by_symbol) == ("feature_id", len(IDS), 0)
+
+
 def test_ids_come_before_symbols():
     assert match(var(SYMBOLS, gene_ids=IDS[::-1])).label == "gene_ids"
 
