@@ -3,8 +3,9 @@
 The number of workers never enters here, which is what makes results bit-identical for any of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import chain
 
 import numpy as np
 import torch
@@ -164,6 +165,17 @@ def batches(ids: torch.Tensor, arrays: ListArrays, tokens: int, *, apart: bool =
             some = arrays.part(first + a, first + b)
             yield Batch(ids=ids, arrays=some, split=_split(some) if single else None)
         first += len(part)
+
+
+def behind(batches: Iterable[Batch], after: int, tokens: int | None) -> tuple[Iterator[Batch], int]:
+    """The batches without the first `after` of their blocks: those from the first that has more on, and how many it lacks."""
+    coming = iter(batches)
+    for batch in coming:
+        blocks = sum(1 for _ in spans(batch.arrays.length, tokens))
+        if after < blocks:
+            return chain([batch], coming), after
+        after -= blocks
+    return coming, 0
 
 
 def _split(arrays: ListArrays) -> SharedEdit | None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from rankshift.kernels.few_splits import few_splits
 from rankshift.kernels.first_layer import first_layer, sharing_pays
 from rankshift.kernels.perturbed_lists import sent
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.batches import Batch, ListArrays, SharedEdit, batches
+from rankshift.screen.encoder.batches import Batch, ListArrays, SharedEdit, batches, behind
 from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import Operators, Runs
@@ -97,9 +98,17 @@ class Encoder:
         return self.sizes.heads
 
     def map(
-        self, batches: Iterable[Batch], work: Callable[[Batch, Tensor], Any], *, layers: int, first_rows: bool = False
+        self,
+        batches: Iterable[Batch],
+        work: Callable[[Batch, Tensor], Any],
+        *,
+        layers: int,
+        first_rows: bool = False,
+        after: int = 0,
     ) -> Iterator[Any]:
         """`work(block, hidden)` for every block of the batches, in order; see `hidden` for its arguments.
+
+        after: so many blocks at the beginning are not computed and do not come. The bits of the others do not depend on it.
 
         A GPU runs a batch as one block. A CPU runs blocks of `BLOCK_TOKENS` rows, whose activations stay in cache, on threads
         that share nothing: no barrier inside an operator waits for a core that another program took, and the bits do not
@@ -107,9 +116,10 @@ class Encoder:
         """
         share = layers > (1 if first_rows else 0)
         if self._threads is None:
-            for batch in batches:
+            for batch in islice(batches, after, None):
                 yield work(batch, self.hidden(batch, self._shared(batch) if share else None, layers, first_rows))
             return
+        batches, after = behind(batches, after, BLOCK_TOKENS)
         coming = iter(batches)
         following = next(coming, None)
         ready = self._threads.submit(self._shared, following) if share and following is not None else None
@@ -121,7 +131,8 @@ class Encoder:
             def task(block: Batch, attended_TD: Tensor | None = attended_TD) -> Any:
                 return work(block, self.hidden(block, attended_TD, layers, first_rows))
 
-            yield from self._threads.map(task, batch.blocks(BLOCK_TOKENS))
+            yield from self._threads.map(task, islice(batch.blocks(BLOCK_TOKENS), after, None))
+            after = 0
 
     def each(self, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """`work` of every item, in order; on a CPU on the encoder's threads, which share nothing."""
@@ -144,14 +155,21 @@ class Encoder:
         return [batch for batch, _ in found], cells
 
     def map_ahead(
-        self, batches: Iterable[Batch], work: Callable[[Batch, Tensor], Any], *, layers: int, first_rows: bool = False
+        self,
+        batches: Iterable[Batch],
+        work: Callable[[Batch, Tensor], Any],
+        *,
+        layers: int,
+        first_rows: bool = False,
+        after: int = 0,
     ) -> Iterator[Any]:
         """As `map`, for batches that hold what they share (`ahead`): small ones of many cells keep all threads busy."""
 
         def task(block: Batch) -> Any:
             return work(block, self.hidden(block, block.attended, layers, first_rows))
 
-        return self.each(task, (block for batch in batches for block in batch.blocks(BLOCK_TOKENS)))
+        blocks = (block for batch in batches for block in batch.blocks(BLOCK_TOKENS))
+        return self.each(task, islice(blocks, after, None))
 
     def embed(
         self, ids: Tensor, lists: ListArrays, pooling: Pooling, *, layers: int, tokens: int

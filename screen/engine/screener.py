@@ -29,6 +29,7 @@ from rankshift.screen.engine.shifts import Done, Measure, shifts_of
 from rankshift.screen.files.object_store import fetched
 from rankshift.screen.perturb.asked import recorded
 from rankshift.screen.perturb.perturbation import Perturb, eligible
+from rankshift.screen.runs.begun import Begun, begun
 from rankshift.screen.runs.layout import CELLS, LISTS, PERTURBATIONS, PLAN
 from rankshift.screen.runs.manifest import NoiseFloor
 from rankshift.screen.runs.run import Run
@@ -101,17 +102,23 @@ class Screener:
         return out
 
     def shifts(
-        self, shard: Shard, encoder: Encoder, done: Done = lambda n: None, lists: Mapping[int, np.ndarray] | None = None
+        self,
+        shard: Shard,
+        encoder: Encoder,
+        done: Done = lambda n: None,
+        lists: Mapping[int, np.ndarray] | None = None,
+        kept: Begun | None = None,
     ) -> Shifts:
-        """Compute the shifts of a shard; with `lists` of these cells, and of each these of its lists."""
+        """Compute the shifts of a shard; with `lists` of these cells, and of each these of its lists. kept: as `shifts_of`."""
         if lists is not None:
             numbers = np.array(sorted(lists), np.int64)
-            return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, lists, done, apart=True)
+            one = (self.cells, numbers, encoder, self.perturb, self.measure, lists, done)
+            return shifts_of(*one, apart=True, begun=kept)
         some = {}
         if shard.last_cell - shard.first_cell == 1:
             some[shard.first_cell] = slice(shard.first_list, shard.last_list)
         numbers = np.arange(shard.first_cell, shard.last_cell)
-        return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, some, done)
+        return shifts_of(self.cells, numbers, encoder, self.perturb, self.measure, some, done, begun=kept)
 
     def noise_floor(self, bundle: Bundle) -> dict[str, NoiseFloor]:
         """Recompute a sample of the finished run in float32 and compare (module `noise`)."""
@@ -122,21 +129,23 @@ class Screener:
         self, shard: Shard, encoder: Encoder, done: Done = lambda n: None, lists: Mapping[int, np.ndarray] | None = None
     ) -> int:
         """Compute a shard and commit it; returns its rows. lists: as in `shifts`."""
-        began = perf_counter()
-        with one_thread():
-            shifts = self.shifts(shard, encoder, done, lists)
-        if len(shifts.cell) != shard.lists:
-            raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
-        encoded = perf_counter()
-        table = shifts.table(self.run.states, self.perturbation_of)
-        genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest.gene_shifts)
-        record = {
-            "encode_seconds": round(encoded - began, 4),
-            **computed_by(encoder.device),
-            "batch_rows": np.unique(shifts.batch_rows).tolist(),
-            "wider_rows": int(shifts.wider.sum()),
-        }
-        self.run.share(*commit(self.run.path, shard, table, record, genes))
+        by = computed_by(encoder.device)
+        with begun(self.run.path, shard.name, by) as kept:
+            began = perf_counter()
+            with one_thread():
+                shifts = self.shifts(shard, encoder, done, lists, kept)
+            if len(shifts.cell) != shard.lists:
+                raise RuntimeError(f"{shard.name} has {len(shifts.cell)} rows, planned were {shard.lists}")
+            encoded = perf_counter()
+            table = shifts.table(self.run.states, self.perturbation_of)
+            genes = gene_table(shifts, self.perturbation_of, self.cells, self.run.manifest.gene_shifts)
+            record = {
+                "encode_seconds": round(encoded - began, 4),
+                **by,
+                "batch_rows": np.unique(shifts.batch_rows).tolist(),
+                "wider_rows": int(shifts.wider.sum()),
+            }
+            self.run.share(*commit(self.run.path, shard, table, record, genes))
         return table.num_rows
 
 

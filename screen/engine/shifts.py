@@ -1,7 +1,8 @@
 """Shifts of a group of cells: originals once, perturbed lists in batches, cosines, rows. The loop the project exists for."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import CellEdits
 from rankshift.screen.perturb.perturbation import Perturb, edits_of
+from rankshift.screen.runs.begun import Begun, Block
 
 Done = Callable[[int], None]
 
@@ -48,8 +50,11 @@ def shifts_of(
     done: Done = lambda n: None,
     *,
     apart: bool = False,
+    begun: Begun | None = None,
 ) -> Shifts:
     """Shifts of the cells `numbers`; a cell in `some` gets only these of its lists. `done` is told of rows as they come.
+
+    begun: blocks of these cells that are there already, and where those that come are kept.
 
     apart: on a CPU every cell has batches of its own: a dozen lists of a cell share the first layer, which those of several
     cells cannot. A GPU needs larger batches than that.
@@ -57,11 +62,13 @@ def shifts_of(
     fewer bits than float32 cannot hold is computed again in float32, with its group, and marked in the rows.
     """
     rows: list[Shifts] = []
-    for group, edits in groups(cells, numbers, perturb, measure.tokens, some or {}):
-        tokens = measure.tokens
+    for number, (group, edits) in enumerate(groups(cells, numbers, perturb, measure.tokens, some or {})):
+        tokens, kept = measure.tokens, None if begun is None else GroupBegun(begun, number)
         while True:
             try:
-                rows.append(_group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done, apart))
+                rows.append(
+                    _group_shifts(cells, group, edits, encoder, perturb.frame, measure, tokens, done, apart, kept)
+                )
                 break
             except RuntimeError as error:
                 longest = max(int(e.length.max()) for e in edits)
@@ -110,6 +117,7 @@ def _group_shifts(
     tokens: int,
     done: Done,
     apart: bool,
+    kept: "GroupBegun | None",
 ) -> Shifts:
     """Shifts of cells that are encoded together: their originals, then their lists (of pairs, also their genes alone)."""
     some = extended(cells.take(group))
@@ -128,9 +136,12 @@ def _group_shifts(
     before = _run_originals(encoder, ids, originals, measure, tokens, frame, cells_first)
     compare = _comparison(ids, originals, before, encoder, measure)
     pairs = len(runs) > len(edits)
-    found: list[Found] = []
+    found = [] if kept is None else kept.blocks(tokens, encoder)
+    done(0 if pairs else sum(len(block[0].similarity) for block in found))
     try:
-        for block in run(parts, compare, layers=measure.layers, first_rows=by_row):
+        for block in run(parts, compare, layers=measure.layers, first_rows=by_row, after=len(found)):
+            if kept is not None:
+                kept.add(tokens, encoder, len(found), block)
             found.append(block)
             done(0 if pairs else len(block[0].similarity))
     except RuntimeError:
@@ -146,7 +157,7 @@ def _group_shifts(
     if wider is not None:
         done(0 if pairs else -len(lists))
         found.clear()
-        again = _group_shifts(cells, group, edits, wider, frame, measure, tokens, done, apart)
+        again = _group_shifts(cells, group, edits, wider, frame, measure, tokens, done, apart, kept)
         return replace(again, wider=np.ones(len(again.cell), bool))
 
     wide = np.empty((len(lists), 0), np.float32)
@@ -167,6 +178,46 @@ def _group_shifts(
         shifts = with_alone(shifts, edits)
         done(len(shifts.cell))
     return shifts
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBegun:
+    """The blocks of one group of cells that are kept, under what their cut depends on: rows of a batch, and the dtype."""
+
+    begun: Begun
+    group: int
+
+    def blocks(self, tokens: int, encoder: Encoder) -> list[Found]:
+        """The first blocks, as `compare` gave them."""
+        return [_found(block, encoder.device) for block in self.begun.blocks(self._key(tokens, encoder))]
+
+    def add(self, tokens: int, encoder: Encoder, number: int, found: Found) -> None:
+        """Keep a block."""
+        self.begun.add(self._key(tokens, encoder), number, lambda: _arrays(found))
+
+    def _key(self, tokens: int, encoder: Encoder) -> str:
+        return f"{self.group}-{tokens}-{str(encoder.dtype).removeprefix('torch.')}"
+
+
+def _arrays(found: Found) -> dict[str, np.ndarray]:
+    cosines, token, genes = found
+    tensors = {"token": token}
+    for name, part in (("cosines", cosines), ("genes", genes)):
+        if part is not None:
+            tensors |= {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
+
+
+def _found(block: Block, device: torch.device) -> Found:
+    """What `_arrays` took apart."""
+
+    def tensor(name: str) -> Any:
+        return torch.from_numpy(block[name]).to(device) if name in block else None
+
+    def part(name: str) -> CosineShift:
+        return CosineShift(**{field.name: tensor(f"{name}.{field.name}") for field in fields(CosineShift)})
+
+    return part("cosines"), tensor("token"), part("genes") if "genes.similarity" in block else None
 
 
 def _gathered(found: list[Found]) -> dict[str, np.ndarray]:

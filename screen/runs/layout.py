@@ -17,6 +17,7 @@ VOCABULARY = "vocabulary.parquet"  # only beside gene shifts, to name the affect
 EXPRESSION = "expression.parquet"  # where the token table has cells of both states
 STATISTICS = "statistics.parquet"  # the run's own table of statistics, written by `rankshift stats`
 SHIFTS, GENES, COMMITS = "shifts", "genes", "commits"  # folders: parts, gene-level parts, markers
+BEGUN = "begun"  # folder: what is done of shards that are not committed yet
 COMPACTED = "compacted"  # folder: a sorted copy of the parts, and its index, written by `rankshift compact`
 ROUNDS, PREDICTED, ANSWERS = "rounds", "predict", "answers.parquet"  # of adaptive screens
 VERDICT = "rankshift.verdict"  # metadata of the answers: how the screen ended, in a sentence

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rankshift.screen.files.atomic import check_there, replacing, sweep
 from rankshift.screen.runs.layout import (
+    BEGUN,
     CELLS,
     COMMITS,
     CONFIG,
@@ -28,7 +29,7 @@ from rankshift.screen.runs.layout import (
 
 OWN = {MANIFEST, CONFIG, CELLS, PERTURBATIONS, LISTS, PLAN}
 REMOVING = 10.0  # seconds that the removal of a folder may go on after its manifest is gone
-_PART = re.compile(r"shard-\d+\.(parquet|json)|\.shard-\d+\.(parquet|json)\..*\.tmp")
+_PART = re.compile(r"shard-\d+\.(parquet|json|\w+\.npz)|\.shard-\d+\.(parquet|json|\w+\.npz)\..*\.tmp")
 
 
 @contextmanager
@@ -52,7 +53,15 @@ def tidied(run: Path) -> Iterator[None]:
 
 def sweep_all(run: Path) -> None:
     """Remove temporary files of writers that are gone, wherever a run has them."""
-    for folder in (run, run / SHIFTS, run / GENES, run / COMMITS, run / PREDICTED, *(run / ROUNDS).glob("*")):
+    for folder in (
+        run,
+        run / SHIFTS,
+        run / GENES,
+        run / COMMITS,
+        run / BEGUN,
+        run / PREDICTED,
+        *(run / ROUNDS).glob("*"),
+    ):
         sweep(folder)
 
 
@@ -86,7 +95,7 @@ def _removed(run: Path) -> bool:
 
 def _clear(run: Path) -> None:
     """Remove parts and markers that were written into what is left, and the folders that are empty then."""
-    for folder in (run / SHIFTS, run / GENES, run / COMMITS):
+    for folder in (run / SHIFTS, run / GENES, run / COMMITS, run / BEGUN):
         with suppress(OSError):
             for name in os.listdir(folder):
                 if _PART.fullmatch(name):
