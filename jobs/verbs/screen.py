@@ -232,7 +232,7 @@ def say_cost(
     if dtype == "auto":
         dtype = device.dtype or ("float32" if selected.lists < TRIAL_LISTS else "auto")
     rows = options.shard_tokens or shard_tokens(
-        asked.bundle, asked.layers, float(chosen.lengths.mean()), selected.longest, options.gene_shifts, device
+        asked.bundle, asked.layers, selected.extent, options.gene_shifts, device
     )
     rate = product_rate(device.kind, DTYPES.get(dtype, DTYPES["bfloat16"]))
     memory = memory_bytes(asked.bundle.sizes, options.token_budget or device.token_budget, selected.longest)

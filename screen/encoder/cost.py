@@ -1,6 +1,7 @@
 """What a screen costs before it runs: floating-point operations, memory, and time from a probe of this machine."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,6 +9,15 @@ import torch
 from rankshift.screen.families.sizes import Sizes
 
 EFFICIENCY = 0.6  # share of the matrix-product rate that whole screens reach on a CPU (benchmarks/results.csv)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much a screen has to encode: rows of all its lists, and of one on average and at most."""
+
+    rows: int
+    mean_length: float
+    longest: int
 
 
 def list_flops(sizes: Sizes, layers: int, lengths: np.ndarray) -> np.ndarray:

@@ -14,13 +14,14 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.embed.cell_embeddings import embed
 from rankshift.screen.embed.states import summarise
-from rankshift.screen.encoder.cost import list_flops
+from rankshift.screen.encoder.cost import Extent, list_flops
 from rankshift.screen.encoder.device import Device
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.noise import Sample, choose_dtype
 from rankshift.screen.files.object_store import fetched
 
 SHARD_LISTS = 64  # fewest lists of a shard that holds a part of a cell, because each computes the cell's original
+SHARDS = 16  # of a small screen at least, so that several workers share it, down to a sixteenth of a shard's usual work
 SHARD_GENES = 8_000_000  # rows of gene shifts before they are added up: some 700 MB
 
 
@@ -30,7 +31,6 @@ class Request:
 
     bundle: a place that every worker finds. sample: some lists for the trial of dtypes, without state vectors and token
     budget. states: vectors that are known; state_cells, state_labels: cells to make them from, and the state of each.
-    mean_length, longest: rows of the lists.
     """
 
     bundle: str
@@ -38,8 +38,7 @@ class Request:
     states: Mapping[str, Sequence[float]]
     state_cells: Cells | None
     state_labels: tuple[str, ...]
-    mean_length: float
-    longest: int
+    extent: Extent
     gene_shifts: bool
     dtype: str
     token_budget: int | None
@@ -78,16 +77,19 @@ def decide(request: Request, device: Device | None = None) -> Decision:
         states=states,
         token_budget=budget,
         shard_tokens=request.shard_tokens
-        or shard_tokens(bundle, measure.layers, request.mean_length, request.longest, request.gene_shifts, device),
+        or shard_tokens(bundle, measure.layers, request.extent, request.gene_shifts, device),
         dtype=dtype,
         dtype_choice=why,
     )
 
 
-def shard_tokens(
-    bundle: Bundle, layers: int, mean_length: float, longest: int, gene_shifts: bool, device: Device
-) -> int:
-    """Rows of a shard on a device, where nobody asks for a number. mean_length, longest: rows of the lists."""
-    per_row = float(list_flops(bundle.sizes, max(layers, 1), np.array([mean_length]))[0] / mean_length)
+def shard_tokens(bundle: Bundle, layers: int, extent: Extent, gene_shifts: bool, device: Device) -> int:
+    """Rows of a shard on a device, where nobody asks for a number.
+
+    How many workers there are does not enter, nor how fast they are, because the cut shows in the last bits of rows.
+    """
+    flops = list_flops(bundle.sizes, max(layers, 1), np.array([extent.mean_length]))[0]
+    usual = device.shard_flops / (float(flops) / extent.mean_length)
+    rows = min(usual, max(extent.rows, usual) / SHARDS)
     most = SHARD_GENES if gene_shifts else np.inf  # a row of a list is a row of gene shifts
-    return int(max(min(device.shard_flops / per_row, most), SHARD_LISTS * longest))
+    return int(max(min(rows, most), SHARD_LISTS * extent.longest))

@@ -10,7 +10,7 @@ from rankshift.screen.cells.cells import Cells, CellTable, blocks
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.select import SEED, select
 from rankshift.screen.cells.stored import ChosenCells
-from rankshift.screen.encoder.cost import list_flops
+from rankshift.screen.encoder.cost import Extent, list_flops
 from rankshift.screen.engine.ask import Asked, Say
 from rankshift.screen.engine.options import Adaptive
 from rankshift.screen.errors import InputError
@@ -48,6 +48,14 @@ class Selected:
     def longest(self) -> int:
         """Rows of the longest list."""
         return int(self.cells.lengths.max())
+
+    @property
+    def extent(self) -> Extent:
+        """What of it decides the size of a shard."""
+        lengths = self.cells.lengths
+        return Extent(
+            rows=int(self.counts.astype(np.int64) @ lengths), mean_length=float(lengths.mean()), longest=self.longest
+        )
 
     @property
     def flops(self) -> float:

@@ -3,11 +3,13 @@
 import pickle
 from functools import partial
 
+import numpy as np
 import pytest
 
 from rankshift.screen.bundle.bundle import Bundle
+from rankshift.screen.encoder.cost import Extent, list_flops
 from rankshift.screen.encoder.device import Device
-from rankshift.screen.engine.decide import Decision, Request, decide
+from rankshift.screen.engine.decide import Decision, Request, decide, shard_tokens
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.errors import InputError
@@ -42,6 +44,17 @@ def test_workers_with_a_gpu_decide_for_a_driver_without(bundle, tmp_path):
     assert there.screened.dtype_choice == {"reason": "this processor has no 16-bit products"}
     # 5e14 FLOP a shard beside 2e12, in whole rows
     assert run.screened.shard_tokens / there.screened.shard_tokens == pytest.approx(250, rel=1e-6)
+
+
+def test_a_small_screen_is_cut_so_that_workers_share_it_and_a_large_one_as_usual(bundle):
+    """By hand: where a row costs F, 2e12 / F rows are a usual shard, of which a sixteenth is the least."""
+    per_row = list_flops(bundle.sizes, 2, np.array([100]))[0] / 100
+    usual = 2e12 / per_row
+    for rows, expected in ((usual / 4, usual / 16), (usual, usual / 16), (8 * usual, usual / 2), (64 * usual, usual)):
+        extent = Extent(rows=int(rows), mean_length=100.0, longest=100)
+        assert shard_tokens(bundle, 2, extent, False, CPU) == pytest.approx(expected, rel=1e-6)
+    long = Extent(rows=10**9, mean_length=100.0, longest=2_000_000)
+    assert shard_tokens(bundle, 2, long, False, CPU) == 64 * 2_000_000, "a part of a cell has 64 lists at least"
 
 
 @pytest.mark.parametrize("device", [CPU, GPU])
