@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.cells.cells import Cells
+from rankshift.screen.cells.stored import StoredCells
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shifts import Measure, shifts_of
@@ -23,7 +23,8 @@ CELLS = 4  # of every fold: each costs two passes
 
 def idle_shifts(run: Run, bundle: Bundle) -> np.ndarray:
     """float32 [n, states]: shifts of edits that change nothing, in the first cells of a run, in float32."""
-    table = Cells.read(run.path / layout.CELLS, bundle)
+    frame = bundle.frame_tokens.frame
+    table = StoredCells.open(run.path / layout.CELLS, bundle, frame)
     device = default_device()
     encoder = Encoder(bundle, device=device, dtype="float32")
     manifest = run.manifest
@@ -32,8 +33,8 @@ def idle_shifts(run: Run, bundle: Bundle) -> np.ndarray:
     measure = Measure(level=str(manifest.embedding), layers=run.screened.layers, states=states, tokens=tokens)
     found = []
     for cell in range(min(CELLS, len(table))):
-        lead = int(table.ids_of(cell)[table.frame.head])
-        perturb = asked("overexpress", how="each", genes=(lead,), frame=table.frame, limit=bundle.input_size)
+        lead = int(table.ids_of(cell)[frame.head])
+        perturb = asked("overexpress", how="each", genes=(lead,), frame=frame, limit=bundle.input_size)
         found.append(shifts_of(table, np.array([cell]), encoder, perturb, measure).measured[:, 1:])
     return np.concatenate(found)
 
