@@ -16,6 +16,7 @@ from scipy.stats import kstest
 from benchmarks.biology.baselines import Expression
 from benchmarks.biology.pipeline import Pipeline, effects
 from benchmarks.biology.ranking import alike, area
+from rankshift.jobs.cohort.planted.demo import TRAINING
 from rankshift.jobs.cohort.planted.network import GOAL, START, Network
 from rankshift.jobs.pretraining.pretrain import Pretraining
 from rankshift.screen.stats import StatOptions
@@ -23,20 +24,6 @@ from rankshift.screen.stats import StatOptions
 KINDS = ("delete", "overexpress")
 SHIFT, CHANGE = "model: shift", "model: any change"
 SCORES = {SHIFT: "shift_mean", "model: shift, adjusted": "adjusted_mean", "model: shift, matched z": "matched_z"}
-TRAINING = Pretraining(
-    layers=1,  # learns in a minute what two learn in three
-    width=64,
-    heads=4,
-    inner=128,
-    epochs=5,
-    dropout=0.0,  # minutes are too few to overfit
-    hidden_share=0.4,  # more to learn from every pass than at the published 0.15
-    initializer=0.07,  # a narrow model at the published 0.02 spends the time on growing its weights
-    batch_tokens=2048,
-    learning_rate=5e-3,
-    warmup=0.05,
-    held_out=0.1,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
