@@ -28,6 +28,10 @@ GangOption = Annotated[
         "--workers", help="Ray workers that train together; 0: this process. Default: the pool's, or GPUs, else 0."
     ),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
+]
 LayerOption = Annotated[
     int, typer.Option("--layer", help="Hidden states to measure: 0 of the last layer, -1 of the one before, and so on.")
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankshift.jobs.cli.app import BundleOption, ConfigOption, LayerOption, OutOption, app, say
+from rankshift.jobs.cli.app import BundleOption, ConfigOption, LayerOption, OutOption, WorkersOption, app, say
 from rankshift.screen.errors import InputError
 from rankshift.screen.perturb.kinds import KINDS, taking
 
@@ -61,10 +61,7 @@ def screen(
     where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
     max_cells: Annotated[int | None, typer.Option(help="Screen a sample of this many cells.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or int8 for matrix products.")] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
-    ] = None,
+    workers: WorkersOption = None,
     token_budget: Annotated[int | None, typer.Option(help="Rows of a batch at most. Default: the device's.")] = None,
     shard_tokens: Annotated[
         int | None, typer.Option(help="Rows of a shard, about. Default: what the device does in a while.")
@@ -137,10 +134,7 @@ def screen(
 def resume(
     run: Annotated[Path, typer.Argument(help="Run folder that a screen was writing.")],
     bundle: Annotated[Path | None, typer.Option(help="Where the run's bundle is now. Default: where it was.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
-    ] = None,
+    workers: WorkersOption = None,
     top: Annotated[int | None, typer.Option(help="Of an adaptive screen: find more genes than were asked for.")] = None,
     budget: Annotated[int | None, typer.Option(help="Of an adaptive screen: encoder passes at most.")] = None,
     continue_full: Annotated[

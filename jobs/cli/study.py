@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rankshift.jobs.cli.app import BundleOption, ConfigOption, OutOption, app, say
+from rankshift.jobs.cli.app import BundleOption, ConfigOption, OutOption, WorkersOption, app, say
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -61,10 +61,7 @@ def study(
     gene_column: Annotated[str | None, typer.Option(help="Of counts: var column with the genes.")] = None,
     counts_layer: Annotated[str | None, typer.Option(help="Of counts: raw, X or a layer's name.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Ray workers; 0: in this process. Default: the GPUs or cluster there are, else 0."),
-    ] = None,
+    workers: WorkersOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the audit and the cost, compute nothing.")] = False,
     config: ConfigOption = None,
