@@ -62,7 +62,7 @@ def query(
         elif not one.complete:
             there, shards = len(one.done), one.manifest.shards
             say(f"{one.path}: {there} of {shards} shards are there; the rest comes with --resume")
-    with opened.connect(runs, files) as connection:
+    with refused_in_words(), limited_process(), opened.connect(runs, files) as connection:
         answer(connection, str(sql), opened, runs, format, out, say)
 
 
@@ -82,18 +82,17 @@ def answer(
     out: Path | None,
     say: Callable[[str], None],
 ) -> None:
-    """Show or write the rows of a query, which may take so much memory; run, others: as for `ask`."""
+    """Show or write the rows of a query; run, others: as for `ask`."""
     try:
-        with refused_in_words(), limited_process():
-            reader = ask(connection, sql, run, others).to_arrow_reader(BATCH)
-            if format == "table":
-                show(reader, say)
-            elif out is None:
-                _write(reader, format, sys.stdout.buffer)
-            else:
-                with replacing(out) as temporary, temporary.open("wb") as sink:
-                    rows = _write(reader, format, sink)
-                say(f"{out}: {rows:,} rows")
+        reader = ask(connection, sql, run, others).to_arrow_reader(BATCH)
+        if format == "table":
+            show(reader, say)
+        elif out is None:
+            _write(reader, format, sys.stdout.buffer)
+        else:
+            with replacing(out) as temporary, temporary.open("wb") as sink:
+                rows = _write(reader, format, sink)
+            say(f"{out}: {rows:,} rows")
     except duckdb.Error as error:  # this error came up while rows were computed
         raise refusal(error, sql, run, others) from error
 
