@@ -80,6 +80,11 @@ class Encoder:
                 f"{bundle.path} lacks the weight {e.args[0]}: make the bundle from a complete checkpoint"
             ) from e
 
+    @property
+    def precision(self) -> str:
+        """Of its products, as `dtype` names it: two encoders of the same weights differ in nothing else."""
+        return "int8" if self.operators.eight_bit else str(self.dtype).removeprefix("torch.")
+
     @cached_property
     def wider(self) -> "Encoder | None":
         """The same weights in float32, for what fewer bits cannot hold, read when it is asked for; None where these are it."""

@@ -182,7 +182,7 @@ def _group_shifts(
 
 @dataclass(frozen=True, slots=True)
 class GroupBegun:
-    """The blocks of one group of cells that are kept, under what their cut depends on: rows of a batch, and the dtype."""
+    """The blocks of one group of cells that are kept, under what their bits depend on: rows of a batch, precision."""
 
     begun: Begun
     group: int
@@ -196,7 +196,7 @@ class GroupBegun:
         self.begun.add(self._key(tokens, encoder), number, lambda: _arrays(found))
 
     def _key(self, tokens: int, encoder: Encoder) -> str:
-        return f"{self.group}-{tokens}-{str(encoder.dtype).removeprefix('torch.')}"
+        return f"{self.group}-{tokens}-{encoder.precision}"
 
 
 def _arrays(found: Found) -> dict[str, np.ndarray]:

@@ -44,10 +44,14 @@ class Begun:
         return found
 
     def add(self, key: str, number: int, block: Callable[[], Block]) -> None:
-        """A block is done. It is asked for when a file is written, and forgotten then."""
+        """A block is done. It is asked for when a file is written, and forgotten then.
+
+        What the disk does not take now is tried again with the next: no shard fails for what it does not need.
+        """
         self._waiting[key, number] = block
         if time.monotonic() - self._last >= EVERY:
-            self.save()
+            with suppress(OSError):
+                self.save()
 
     def save(self) -> None:
         """Write what was not written yet."""

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from rankshift.kernels.cosine_shift import CosineShift
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder import encoder as encoding
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
 from rankshift.screen.engine.screener import Screener
+from rankshift.screen.engine.shifts import GroupBegun
 from rankshift.screen.runs import begun as beginning
 from rankshift.screen.runs.begun import Begun
 from rankshift.screen.runs.layout import BEGUN
@@ -134,6 +137,32 @@ def test_what_cannot_be_used_is_computed_again(harm, bundles, tmp_path):
     if harm != "flipped":  # a byte of some array's name or padding may do no harm
         assert again.lists == stopped.shards[0].lists
     assert not (stopped.run.path / BEGUN).exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_what_is_computed_again_in_float32_is_kept_apart(dtype, bundles, tmp_path):
+    """Also of int8, which has float32 beside its products on a processor: else a run that was killed would mix the two."""
+    bundle = Bundle.open(bundles["v1"])
+    screener, encoder = opened(bundle, tmp_path / "run", perturb="delete"), Encoder(bundle, dtype=dtype)
+    kept = Begun(screener.run.path, "shard-000000", {})
+    values = torch.arange(3, dtype=torch.float32)
+    cosines = CosineShift(
+        similarity=values, pairs=values.int(), cell_cosine=values, state_before=None, state_after=None, gene=None
+    )
+    GroupBegun(kept, 0).add(2000, encoder, 0, (cosines, None, None))
+    again = GroupBegun(Begun(screener.run.path, "shard-000000", {}), 0)
+    assert again.blocks(2000, encoder.wider) == []
+    assert again.blocks(1000, encoder) == []
+    assert len(again.blocks(2000, encoder)) == 1
+
+
+def test_a_shard_does_not_fail_where_nothing_can_be_kept(bundles, tmp_path):
+    bundle = Bundle.open(bundles["v1"])
+    quiet, hindered = (opened(bundle, tmp_path / name, perturb="delete") for name in ("quiet", "hindered"))
+    quiet.compute(quiet.shards[0], Encoder(bundle))
+    (hindered.run.path / BEGUN).write_text("a file where the folder should be")
+    hindered.compute(hindered.shards[0], Encoder(bundle))
+    assert parts(hindered) == parts(quiet)
 
 
 def test_two_workers_that_compute_one_shard_leave_files_that_fit(bundles, tmp_path):
