@@ -23,9 +23,11 @@ from rankshift.kernels.first_layer import first_layer, sharing_pays
 from rankshift.kernels.perturbed_lists import sent
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.batches import Batch, ListArrays, SharedEdit, batches, behind
+from rankshift.screen.encoder.beside import Beside
 from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import Operators, Runs
+from rankshift.screen.families.originals import Rows
 
 A = TypeVar("A")  # what is worked on
 B = TypeVar("B")  # what comes of it
@@ -51,7 +53,7 @@ def _alone() -> None:
 class Encoder:
     """The weights of one bundle on one device, ready to run packed lists.
 
-    dtype: float32, float16, bfloat16 or int8 (`families.operators`). weights: the encoder's, without the prefix of the model
+    dtype: one of `families.operators.PRECISIONS`. weights: the encoder's, without the prefix of the model
     around it, where they are in memory already; else they are read.
     """
 
@@ -80,17 +82,17 @@ class Encoder:
                 f"{bundle.path} lacks the weight {e.args[0]}: make the bundle from a complete checkpoint"
             ) from e
 
-    @property
-    def precision(self) -> str:
-        """Of its products, as `dtype` names it: two encoders of the same weights differ in nothing else."""
-        return "int8" if self.operators.eight_bit else str(self.dtype).removeprefix("torch.")
-
     @cached_property
     def wider(self) -> "Encoder | None":
         """The same weights in float32, for what fewer bits cannot hold, read when it is asked for; None where these are it."""
-        if self.dtype == torch.float32 and not self.operators.eight_bit:
+        if self.precision == "float32":
             return None
         return Encoder(self._bundle, device=str(self.device), share_first_layer=self.share_first_layer)
+
+    @property
+    def precision(self) -> str:
+        """What it was asked to compute with, as `--dtype` says it; `dtype` is that of attention."""
+        return self.operators.precision
 
     @property
     def hidden_size(self) -> int:
@@ -110,9 +112,11 @@ class Encoder:
         layers: int,
         first_rows: bool = False,
         after: int = 0,
+        beside: Beside | None = None,
     ) -> Iterator[Any]:
         """`work(block, hidden)` for every block of the batches, in order; see `hidden` for its arguments.
 
+        beside: the originals of the lists, or where they are kept (`originals`); None where products are not on differences.
         after: so many blocks at the beginning are not computed and do not come. The bits of the others do not depend on it.
 
         A GPU runs a batch as one block. A CPU runs blocks of `BLOCK_TOKENS` rows, whose activations stay in cache, on threads
@@ -122,7 +126,9 @@ class Encoder:
         share = layers > (1 if first_rows else 0)
         if self._threads is None:
             for batch in islice(batches, after, None):
-                yield work(batch, self.hidden(batch, self._shared(batch) if share else None, layers, first_rows))
+                yield work(
+                    batch, self.hidden(batch, self._shared(batch) if share else None, layers, first_rows, beside)
+                )
             return
         batches, after = behind(batches, after, BLOCK_TOKENS)
         coming = iter(batches)
@@ -134,10 +140,14 @@ class Encoder:
             ready = self._threads.submit(self._shared, following) if share and following is not None else None
 
             def task(block: Batch, attended_TD: Tensor | None = attended_TD) -> Any:
-                return work(block, self.hidden(block, attended_TD, layers, first_rows))
+                return work(block, self.hidden(block, attended_TD, layers, first_rows, beside))
 
             yield from self._threads.map(task, islice(batch.blocks(BLOCK_TOKENS), after, None))
             after = 0
+
+    def beside(self, originals: ListArrays) -> Beside | None:
+        """Where these originals are kept for the products of their lists; None where products are not on differences."""
+        return Beside.of(originals) if self.operators.deltas else None
 
     def each(self, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """`work` of every item, in order; on a CPU on the encoder's threads, which share nothing."""
@@ -167,11 +177,12 @@ class Encoder:
         layers: int,
         first_rows: bool = False,
         after: int = 0,
+        beside: Beside | None = None,
     ) -> Iterator[Any]:
         """As `map`, for batches that hold what they share (`ahead`): small ones of many cells keep all threads busy."""
 
         def task(block: Batch) -> Any:
-            return work(block, self.hidden(block, block.attended, layers, first_rows))
+            return work(block, self.hidden(block, block.attended, layers, first_rows, beside))
 
         blocks = (block for batch in batches for block in batch.blocks(BLOCK_TOKENS))
         return self.each(task, islice(blocks, after, None))
@@ -187,21 +198,31 @@ class Encoder:
         return self.map(batches(ids, lists, tokens), work, layers=layers, first_rows=pooling.first_row)
 
     @torch.inference_mode()
-    def hidden(self, block: Batch, attended_TD: Tensor | None, layers: int, first_rows: bool) -> Tensor:
+    def hidden(
+        self,
+        block: Batch,
+        attended_TD: Tensor | None,
+        layers: int,
+        first_rows: bool,
+        beside: Beside | None = None,
+    ) -> Tensor:
         """Hidden states after `layers` layers: float32 [T, D], or [P, D] of the lists' first rows with `first_rows`.
 
         attended_TD: first-layer attention of the batch that the block was cut from, None to compute it here.
         """
         lists, runs = block.lists().to(self.device), block.runs
+        rows = None if beside is None else beside.rows(block, self.device)
         x = self.model.embed(lists)  # (T, D)
         for i in range(layers):
             if first_rows and i == layers - 1:
-                return self.model.first_rows(i, x, runs, lists.start)
+                return self.model.first_rows(i, x, runs, lists.start, rows)
             if i == 0 and attended_TD is not None:
+                if rows is not None and rows.keeps:  # for lists that do not share what their cell has
+                    self.model.qkv(i, x, rows)
                 attended = attended_TD[block.first_row : block.first_row + len(x)]
             else:
-                attended = self._attention(i, x, runs, lists.start)
-            x = self.model.finish(i, x, attended)
+                attended = self._attention(i, x, runs, lists.start, rows)
+            x = self.model.finish(i, x, attended, rows)
         return x[lists.start[:-1]] if first_rows else x
 
     @torch.inference_mode()
@@ -226,8 +247,8 @@ class Encoder:
             logits = (qk[:, at : at + size] @ qk[:, d + at : d + at + size].T).float()
             yield logits.mul_(size**-0.5).softmax(-1)
 
-    def _attention(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
-        return self.operators.attention(self.model.qkv(layer, x), runs, start, self.heads)
+    def _attention(self, layer: int, x: Tensor, runs: Runs, start: Tensor, rows: Rows | None = None) -> Tensor:
+        return self.operators.attention(self.model.qkv(layer, x, rows), runs, start, self.heads)
 
     @torch.inference_mode()
     def _shared(self, batch: Batch) -> Tensor | None:

@@ -72,8 +72,10 @@ def check(perturb: Perturb, encoder: Encoder, measure: Measure) -> None:
         raise InputError(f"--how {perturb.how} is not predicted, one gene at a time is: use --how each")
     if perturb.refill:
         raise InputError("--refill is not predicted, deletions that leave a shorter list are: leave it out")
-    if encoder.dtype != torch.float32 or encoder.operators.eight_bit:
-        raise InputError(f"predictions are computed in float32, the encoder in {encoder.dtype}: use --dtype float32")
+    if encoder.precision != "float32":
+        raise InputError(
+            f"predictions are computed in float32, the encoder in {encoder.precision}: use --dtype float32"
+        )
     check_level(measure.level, perturb.frame)
 
 

@@ -14,6 +14,7 @@ from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
 from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
+from rankshift.screen.encoder.beside import Beside
 from rankshift.screen.encoder.device import out_of_memory
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.engine.shift_rows import Shifts, stack, with_alone
@@ -133,13 +134,15 @@ def _group_shifts(
     if apart and shares and lists.length.sum() <= tokens:
         ready, cells_first = encoder.ahead(parts)
         run, parts = encoder.map_ahead, iter(ready)
-    before = _run_originals(encoder, ids, originals, measure, tokens, frame, cells_first)
+    beside = encoder.beside(originals)
+    before = _run_originals(encoder, ids, originals, measure, tokens, frame, cells_first, beside)
+    beside = None if beside is None else beside.of_lists
     compare = _comparison(ids, originals, before, encoder, measure)
     pairs = len(runs) > len(edits)
     found = [] if kept is None else kept.blocks(tokens, encoder)
     done(0 if pairs else sum(len(block[0].similarity) for block in found))
     try:
-        for block in run(parts, compare, layers=measure.layers, first_rows=by_row, after=len(found)):
+        for block in run(parts, compare, layers=measure.layers, first_rows=by_row, after=len(found), beside=beside):
             if kept is not None:
                 kept.add(tokens, encoder, len(found), block)
             found.append(block)
@@ -314,10 +317,12 @@ def _run_originals(
     tokens: int,
     frame: Frame,
     first: Mapping[int, torch.Tensor] | None,
+    beside: Beside | None,
 ) -> tuple[BaseCells | None, torch.Tensor | None]:
     """The originals with every row, where genes or their mean are compared, and their <cls> rows [C, D], where those are.
 
     first: of cells by where they begin in `ids`, what their first layer attends to; None where nobody looked for it.
+    beside: keeps what the products of their lists are taken beside, where those are on differences.
     """
     cls = measure.level == "cls"
     by_row = cls and not measure.genes
@@ -327,7 +332,7 @@ def _run_originals(
         known = first
         parts = (replace(part, attended=known.get(_cell_start(part.arrays))) for part in parts)
         run = encoder.map_ahead
-    hidden = list(run(parts, lambda block, rows: rows, layers=measure.layers, first_rows=by_row))
+    hidden = list(run(parts, lambda block, rows: rows, layers=measure.layers, first_rows=by_row, beside=beside))
     before = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
     if by_row:
         return None, before

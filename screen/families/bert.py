@@ -18,6 +18,7 @@ from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
 from rankshift.kernels.token_rows import token_rows
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import ACTIVATIONS, Operators, Runs, Weight
+from rankshift.screen.families.originals import Rows, place
 from rankshift.screen.families.sizes import Sizes
 
 T = TypeVar("T")  # a tensor, or what is known of it
@@ -196,22 +197,23 @@ class BertModel:
         """The same for single tokens [n] that stand at `positions` [n]."""
         return token_rows(tokens, positions, self.tables)
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
+    def qkv(self, layer: int, x: Tensor, rows: Rows | None = None) -> Tensor:
         """Queries, keys and values (T, 3D) of a layer; queries are not scaled."""
         weights = self.layers[layer]
-        return self._do.product(x, weights.qkv, weights.qkv_bias)
+        return self._do.product(x, weights.qkv, weights.qkv_bias, place(rows, layer, "qkv"))
 
     def queries_and_keys(self, layer: int, x: Tensor) -> Tensor:
         """The first two thirds of `qkv`."""
         d, weights = self._sizes.hidden_size, self.layers[layer]
         return self._do.product(x, weights.qkv[:, : 2 * d], weights.qkv_bias[: 2 * d])
 
-    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, layer: int, x: Tensor, attended: Tensor, rows: Rows | None = None) -> Tensor:
         """The layer behind its attention: output projection, two-layer perceptron, both residuals and LayerNorms."""
         w = self.layers[layer]
-        x = self._do.norm_of_sum(x, attended, w.out, w.out_bias, w.norm, self.eps)
+        out, up_at, down_at = (place(rows, layer, name) for name in ("out", "up", "down"))
+        x = self._do.norm_of_sum(x, attended, w.out, w.out_bias, w.norm, self.eps, out)
         up, down = (w.up, w.up_bias), (w.down, w.down_bias)
-        return self._do.perceptron(x, up, down, self.activation, w.down_norm, self.eps)
+        return self._do.perceptron(x, up, down, self.activation, w.down_norm, self.eps, (up_at, down_at))
 
     def _wide_qkv(self, layer: int) -> tuple[Tensor, Tensor]:
         """Weights (D, 3D) and bias of queries, keys and values in float32, kept: of the one layer that is measured."""
@@ -220,7 +222,7 @@ class BertModel:
             self._wide[layer] = weights.qkv.float(), weights.qkv_bias.float()
         return self._wide[layer]
 
-    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
+    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor, rows: Rows | None = None) -> Tensor:
         """A layer's output at the first row of every list, (P, D), from the rows of the layer below.
 
         Keys and values are never projected: q.(Wk h) = (Wk^T q).h and sum p (Wv h) = Wv (sum p h); the keys' bias adds a
@@ -234,4 +236,6 @@ class BertModel:
         u_PHD = torch.einsum("phe,dhe->phd", q_PHE, w_key) * (d // h) ** -0.5
         rows_PHD = first_row_attention(x, u_PHD, runs, start)
         attended_PD = torch.einsum("phd,dhe->phe", rows_PHD, w_value).reshape(-1, d) + bias[2 * d :]
-        return self.finish(layer, first_PD, attended_PD.to(self._do.dtype))
+        return self.finish(
+            layer, first_PD, attended_PD.to(self._do.dtype), None if rows is None else rows.of_first_rows
+        )

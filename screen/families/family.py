@@ -17,13 +17,18 @@ from rankshift.kernels.perturbed_lists import PerturbedLists
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.bert import BERT
 from rankshift.screen.families.operators import Operators, Runs
+from rankshift.screen.families.originals import Rows
 from rankshift.screen.families.sizes import Sizes
 
 T = TypeVar("T")  # a tensor, or what is known of it
 
 
 class Model(Protocol):
-    """The weights of an encoder on a device, and the steps of a forward pass. The residual stream x is float32 [T, D]."""
+    """The weights of an encoder on a device, and the steps of a forward pass. The residual stream x is float32 [T, D].
+
+    rows: where the rows stand among those of originals, for products on differences; None where there are none. Every linear
+    layer hands its place among them (`originals.place`, under a name of its own) to its product.
+    """
 
     def embed(self, lists: PerturbedLists) -> Tensor:
         """The rows that the first layer reads."""
@@ -31,16 +36,16 @@ class Model(Protocol):
     def embed_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """The same for single tokens [n] int64 that stand at `positions` [n] int64."""
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
+    def qkv(self, layer: int, x: Tensor, rows: Rows | None = None) -> Tensor:
         """Queries, keys and values (T, 3D) of a layer (from 0); queries are not scaled."""
 
     def queries_and_keys(self, layer: int, x: Tensor) -> Tensor:
         """The first two thirds of `qkv`."""
 
-    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, layer: int, x: Tensor, attended: Tensor, rows: Rows | None = None) -> Tensor:
         """The layer behind its attention. Takes x over. The last layer also does what the model does at its end."""
 
-    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
+    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor, rows: Rows | None = None) -> Tensor:
         """The layer's output (P, D) at the first row of every list; the lists begin in `start` [P+1], which ends with T."""
 
 

@@ -2,12 +2,14 @@
 
 `dtype` is that of the matrix products and of attention; embeddings, residual stream and LayerNorm stay float32, because
 cosine shifts are small (1e-4 to 1e-2) and bfloat16 alone is about thirty times noisier on 1 - cos. int8 are 8-bit weights
-and activations (kernel `eight_bit`) beside attention in 16 bits.
+and activations (kernel `eight_bit`) beside attention in 16 bits. Of `bfloat16-delta` and its like only the products of what
+differs from the original have few bits (kernel `difference_product`); originals are multiplied in float32.
 
 Shapes: T packed rows of a batch, P lists, N rows of a list, D hidden size, H heads, E head size.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias, TypeGuard
 
 import torch
@@ -16,10 +18,12 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from rankshift.kernels.add_norm import add_norm
+from rankshift.kernels.difference_product import difference_product
 from rankshift.kernels.eight_bit import EightBit, multiplies
 from rankshift.kernels.narrow_layer import kernels_take, perceptron_norm, product_norm
 from rankshift.kernels.varlen_attention import kernel_takes, varlen_attention
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.originals import Place
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
@@ -31,12 +35,32 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh_,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PRECISIONS = (*DTYPES, "int8")
+DELTA = "-delta"  # of products on differences
+PRECISIONS = (*DTYPES, "int8", "bfloat16-delta", "int8-delta")
 QUERY_BLOCK = 256  # queries whose logits over a list's keys are in cache together
 Runs: TypeAlias = list[tuple[int, int]]  # (count, length) of neighbouring lists of one length
-Weight: TypeAlias = Tensor | EightBit
+
+
+@dataclass(frozen=True, slots=True)
+class Twofold:
+    """A weight [D, F] in float32, for originals, and in few bits, for what lists differ by."""
+
+    exact: Tensor
+    few: Tensor | EightBit
+
+    def __getitem__(self, at: tuple[slice, slice]) -> Tensor:
+        """Some columns, as [:, first:last], in float32."""
+        return self.exact[at]
+
+    def float(self) -> Tensor:
+        """In float32."""
+        return self.exact
+
+
+Weight: TypeAlias = Tensor | EightBit | Twofold
 Norm: TypeAlias = tuple[Tensor, Tensor]  # weight and bias of a LayerNorm, float32 [D]
 Linear: TypeAlias = tuple[Weight, Tensor]  # of a product, with its bias
+Places: TypeAlias = tuple[Place | None, Place | None]  # of the two linear layers of a perceptron
 Scalar: TypeAlias = float  # `Operators.float` hides the type from its methods
 
 
@@ -47,13 +71,18 @@ class Operators:
         """Sizes: of the matrices that 8 bits would multiply."""
         if dtype not in PRECISIONS:
             raise InputError(f"dtype {dtype!r} is unknown: use one of auto, {', '.join(PRECISIONS)}")
-        self.device = torch.device(device)
-        self.eight_bit = dtype == "int8"
-        if self.eight_bit and (lacking := multiplies(self.device, sizes)):
-            raise InputError(f"dtype int8 needs products of 8-bit integers, {lacking}: use --dtype auto")
-        self.dtype = _beside_eight_bits(self.device) if self.eight_bit else DTYPES[dtype]
+        self.device, self.precision = torch.device(device), dtype
+        self.deltas, self._few = dtype.endswith(DELTA), dtype.removesuffix(DELTA)
+        eight_bit = self._few == "int8"
+        if eight_bit and (lacking := multiplies(self.device, sizes)):
+            raise InputError(f"dtype {dtype} needs products of 8-bit integers, {lacking}: use --dtype auto")
+        if self.deltas:  # bfloat16 attention would undo what its products gain
+            self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        else:
+            self.dtype = _beside_eight_bits(self.device) if eight_bit else DTYPES[dtype]
         settle(self.device)
-        self._fuses = self.device.type == "cuda" and self.dtype != torch.float32 and not self.eight_bit
+        plain = not eight_bit and not self.deltas
+        self._fuses = self.device.type == "cuda" and self.dtype != torch.float32 and plain
         self._halves = WeakIdKeyDictionary()  # 16-bit copies of the rows that `norm_of_sum` made, as long as those live
 
     def float(self, tensor: Tensor) -> Tensor:
@@ -62,27 +91,60 @@ class Operators:
 
     def matrix(self, weight: Tensor) -> Weight:
         """A weight as files hold it, [out, in], turned to [in, out] so that a batch is multiplied from the left."""
-        if self.eight_bit:
-            return EightBit.of(weight.to(self.device).T)
-        return weight.to(self.device, self.dtype).contiguous().T
+        few = EightBit.of(weight.to(self.device).T) if self._few == "int8" else None
+        if self.deltas:
+            exact = weight.to(self.device, torch.float32).contiguous().T
+            return Twofold(exact, weight.to(self.device, DTYPES[self._few]).contiguous().T if few is None else few)
+        return weight.to(self.device, self.dtype).contiguous().T if few is None else few
 
     def vector(self, bias: Tensor) -> Tensor:
         """A bias beside a `matrix`."""
-        return bias.to(self.device, self.dtype)
+        return bias.to(self.device, torch.float32 if self.deltas else self.dtype)
 
-    def product(self, x: Tensor, weight: Weight, bias: Tensor) -> Tensor:
-        """x times the weight, plus the bias."""
+    def product(self, x: Tensor, weight: Weight, bias: Tensor, place: Place | None = None) -> Tensor:
+        """x times the weight, plus the bias. place: where the rows stand beside originals, None where there are none."""
+        if isinstance(weight, Twofold):
+            return self._beside(x, weight, bias, place, dtype=self.dtype)
         if isinstance(weight, EightBit):
             return weight.product(x, bias)
         return torch.addmm(bias, self._half(x), weight)
 
-    def activated(self, x: Tensor, weight: Weight, bias: Tensor, name: str) -> Tensor:
+    def _beside(
+        self,
+        x: Tensor,
+        weight: Twofold,
+        bias: Tensor,
+        place: Place | None,
+        *,
+        relu: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Rows that come from originals by way of the difference to them; others in float32, and originals are kept."""
+        known = None if place is None else place.known
+        if place is not None and known is not None:
+            row, alone = place.rows.row, place.rows.alone
+            y = difference_product(x, known.inputs, known.products, row, weight.few, relu=relu, dtype=dtype)
+            if len(alone):
+                whole = torch.addmm(bias, x[alone].float(), weight.exact)
+                y[alone] = (whole.relu_() if relu else whole).to(dtype)
+            return y
+        y = torch.addmm(bias, x.float(), weight.exact)
+        if place is not None:
+            place.keep(x, y, bias)
+        return (y.relu_() if relu else y).to(dtype)
+
+    def activated(self, x: Tensor, weight: Weight, bias: Tensor, name: str, place: Place | None = None) -> Tensor:
         """An activation of `product`. A GPU applies ReLU before it rounds and writes, which gives the same bits."""
+        if isinstance(weight, Twofold):  # never rounded: the next product takes the difference
+            y = self._beside(x, weight, bias, place, relu=name == "relu")
+            return y if name == "relu" else ACTIVATIONS[name](y)
         if self._fuses and name == "relu" and isinstance(weight, Tensor):
             return torch._addmm_activation(bias, self._half(x), weight)
         return ACTIVATIONS[name](self.product(x, weight, bias))
 
-    def norm_of_sum(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor, norm: Norm, eps: Scalar) -> Tensor:
+    def norm_of_sum(
+        self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor, norm: Norm, eps: Scalar, place: Place | None = None
+    ) -> Tensor:
         """LayerNorm of `add_product`. Takes x over. A GPU makes the next product's copy with it."""
         if self._narrow(weight, x):
             self._halves.pop(x, None)
@@ -91,15 +153,18 @@ class Operators:
         if self._fuses and isinstance(weight, Tensor):
             self._halves[x] = add_norm(x, torch.addmm(bias, a, weight), *norm, eps)
             return x
-        return F.layer_norm(self.add_product(x, a, weight, bias), x.shape[1:], *norm, eps)
+        return F.layer_norm(self.add_product(x, a, weight, bias, place), x.shape[1:], *norm, eps)
 
-    def perceptron(self, x: Tensor, up: Linear, down: Linear, name: str, norm: Norm, eps: Scalar) -> Tensor:
+    def perceptron(
+        self, x: Tensor, up: Linear, down: Linear, name: str, norm: Norm, eps: Scalar, at: Places = (None, None)
+    ) -> Tensor:
         """LayerNorm of x plus the two-layer perceptron of it. Takes x over. A GPU does narrow ones in one launch."""
         (first, first_bias), (second, second_bias) = up, down
         if name == "relu" and self._narrow(first, x) and self._narrow(second, x):
             self._halves[x] = perceptron_norm(x, first, first_bias, second, second_bias, *norm, eps)
             return x
-        return self.norm_of_sum(x, self.activated(x, first, first_bias, name), second, second_bias, norm, eps)
+        inner = self.activated(x, first, first_bias, name, at[0])
+        return self.norm_of_sum(x, inner, second, second_bias, norm, eps, at[1])
 
     def _narrow(self, weight: Weight, x: Tensor) -> TypeGuard[Tensor]:
         return self._fuses and isinstance(weight, Tensor) and kernels_take(x, weight)
@@ -108,9 +173,11 @@ class Operators:
         found: Tensor | None = self._halves.get(x)
         return x.to(self.dtype) if found is None else found
 
-    def add_product(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor) -> Tensor:
+    def add_product(self, x: Tensor, a: Tensor, weight: Weight, bias: Tensor, place: Place | None = None) -> Tensor:
         """The residual stream x plus (a times the weight, plus the bias). Takes x over."""
         self._halves.pop(x, None)
+        if isinstance(weight, Twofold):
+            return x.add_(self._beside(a, weight, bias, place))
         if isinstance(weight, EightBit):
             return x.add_(weight.product(a, bias.float()))
         if self.dtype == torch.float32:

@@ -22,6 +22,8 @@ from triton.runtime.jit import JITFunction
 
 from rankshift.kernels.add_norm import launch_add_norm
 from rankshift.kernels.cosine_shift import launch_cosine_shift, prepare_base
+from rankshift.kernels.difference_product import launch_difference_product
+from rankshift.kernels.eight_bit import EightBit
 from rankshift.kernels.first_layer import launch_first_layer
 from rankshift.kernels.first_row_attention import launch_first_row_attention
 from rankshift.kernels.narrow_layer import launch_perceptron_norm, launch_product_norm
@@ -148,6 +150,16 @@ def compile_for(target: GPUTarget) -> None:
         up, down, a = (torch.zeros(*shape, dtype=dtype) for shape in ((inner, dims), (dims, inner), (TOKENS, dims)))
         launch_product_norm(x, a, torch.zeros(dims, dims, dtype=dtype).T, bias[:dims], row, row, 1e-12)
         launch_perceptron_norm(x, up.T, bias, down.T, bias[:dims], row, row, 1e-12)
+    for inner, outer, bits, relu, output in [
+        (256, 768, F16, False, F16), (256, 256, F16, False, F32), (256, 512, BF16, True, F32), (4608, 1152, BF16, False, F32),
+        (256, 768, torch.int8, False, F16), (768, 3072, torch.int8, True, F32), (4608, 1152, torch.int8, False, F32),
+    ]:  # fmt: skip
+        label = f"D={inner} F={outer} {bits} into {output}"
+        weight = torch.zeros(outer, inner, dtype=bits).T
+        few = EightBit(weight, torch.zeros(outer)) if bits == torch.int8 else weight
+        x = torch.zeros(TOKENS, inner, dtype=F16 if outer == inner else F32)
+        originals = torch.zeros(LISTS, inner), torch.zeros(LISTS, outer), torch.zeros(TOKENS, dtype=torch.int32)
+        launch_difference_product(x, *originals, few, relu, torch.empty(TOKENS, outer, dtype=output))
     for heads, head_dims, dtype in [(4, 64, F16), (12, 64, BF16), (4, 32, F16), (4, 128, BF16)]:
         label = f"H={heads} E={head_dims} {dtype}"
         rows = torch.zeros(TOKENS, 3 * heads * head_dims, dtype=dtype)

@@ -24,6 +24,7 @@ KERNELS = {
     "extra_rows_kernel",
     "varlen_attention_kernel",
     "add_norm_kernel",
+    "difference_product_kernel",
 }
 
 

@@ -12,6 +12,7 @@ from rankshift.kernels.perturbed_lists import PerturbedLists
 from rankshift.kernels.rank_shift import EmbeddingTables, rank_shift
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import ACTIVATIONS, Operators, Runs, Weight
+from rankshift.screen.families.originals import Rows, place
 from rankshift.screen.families.sizes import Sizes
 
 PREFIX = "roberta_prelayernorm."
@@ -113,21 +114,23 @@ class Loaded:
         t = self.tables
         return self._norm(t.word[tokens] + t.position[positions] + t.type_row, "embeddings.LayerNorm")
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
+    def qkv(self, layer: int, x: Tensor, rows: Rows | None = None) -> Tensor:
         at = f"encoder.layer.{layer}."
-        return self.do.product(self._norm(x, f"{at}attention.LayerNorm"), *self.linear[f"{at}qkv"])
+        normed = self._norm(x, f"{at}attention.LayerNorm")
+        return self.do.product(normed, *self.linear[f"{at}qkv"], place(rows, layer, "qkv"))
 
     def queries_and_keys(self, layer: int, x: Tensor) -> Tensor:
         return self.qkv(layer, x)[:, : 2 * self.sizes.hidden_size]
 
-    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, layer: int, x: Tensor, attended: Tensor, rows: Rows | None = None) -> Tensor:
         at = f"encoder.layer.{layer}."
-        x = self.do.add_product(x, attended, *self.linear[f"{at}attention.output.dense"])
+        out, up, down = (place(rows, layer, name) for name in ("out", "up", "down"))
+        x = self.do.add_product(x, attended, *self.linear[f"{at}attention.output.dense"], out)
         normed = self._norm(x, f"{at}intermediate.LayerNorm")
-        inner = self.activate(self.do.product(normed, *self.linear[f"{at}intermediate.dense"]))
-        x = self.do.add_product(x, inner, *self.linear[f"{at}output.dense"])
+        inner = self.activate(self.do.product(normed, *self.linear[f"{at}intermediate.dense"], up))
+        x = self.do.add_product(x, inner, *self.linear[f"{at}output.dense"], down)
         return self._norm(x, "LayerNorm") if layer == self.sizes.layers - 1 else x
 
-    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor) -> Tensor:
-        attended = self.do.attention(self.qkv(layer, x), runs, start, self.sizes.heads)
-        return self.finish(layer, x[start[:-1]], attended[start[:-1]])
+    def first_rows(self, layer: int, x: Tensor, runs: Runs, start: Tensor, rows: Rows | None = None) -> Tensor:
+        attended = self.do.attention(self.qkv(layer, x, rows), runs, start, self.sizes.heads)
+        return self.finish(layer, x[start[:-1]], attended[start[:-1]], None if rows is None else rows.of_first_rows)
