@@ -60,7 +60,13 @@ def screen(
     alt: Annotated[str, typer.Option(help="Other states to measure, separated by commas.")] = "",
     where: Annotated[str | None, typer.Option(help="SQL condition over the obs columns.")] = None,
     max_cells: Annotated[int | None, typer.Option(help="Screen a sample of this many cells.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or int8 for matrix products.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto, float32, float16, bfloat16 or int8 for matrix products; bfloat16-delta, int8-delta: for what lists "
+            "differ by from their original (docs/precision.md)."
+        ),
+    ] = "auto",
     workers: WorkersOption = None,
     token_budget: Annotated[int | None, typer.Option(help="Rows of a batch at most. Default: the device's.")] = None,
     shard_tokens: Annotated[

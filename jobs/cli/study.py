@@ -53,7 +53,7 @@ def study(
         bool, typer.Option("--despite-gate", help="Go on where the models cannot tell the states apart.")
     ] = False,
     layer: Annotated[int, typer.Option(help="Hidden states to measure, as for screen.")] = -1,
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or int8, of the screens.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the screens' matrix products, as for screen.")] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Times a model sees every cell. Default: 10.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of the fine-tuning. Default: 5e-05.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens of a step. Default: 24576.")] = None,

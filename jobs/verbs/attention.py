@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rankshift.jobs.verbs.embed import Say, chosen_cells, chosen_genes
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.embed.attention import Choice, Heads, check_size, edges, frequent, pair_sums
+from rankshift.screen.embed.cell_embeddings import check_alone
 from rankshift.screen.embed.embedding_file import stamped
 from rankshift.screen.encoder.device import default_device
 from rankshift.screen.encoder.encoder import Encoder
@@ -53,6 +54,7 @@ def embed_attention(
         raise InputError(f"--out {out} does not fit: edges go to a .parquet")
     if normalise not in NORMALISE:
         raise InputError(f"--normalise {normalise!r} is unknown: use one of {', '.join(NORMALISE)}")
+    check_alone(dtype)
     opened = Bundle.open(fetched(bundle))
     last = int(opened.config["num_hidden_layers"]) - 1
     full_length = opened.input_size if normalise == "length" else None

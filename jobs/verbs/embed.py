@@ -22,7 +22,7 @@ from rankshift.screen.bundle.gene_lists import resolve_genes
 from rankshift.screen.cells.cells import Cells
 from rankshift.screen.cells.labels import labels_of
 from rankshift.screen.cells.select import rows_where, select
-from rankshift.screen.embed.cell_embeddings import check_level
+from rankshift.screen.embed.cell_embeddings import check_alone, check_level
 from rankshift.screen.embed.embedding_file import Embeddings, check_file, stamped, with_vectors
 from rankshift.screen.embed.gene_embeddings import GeneSums, gene_medians, gene_rows, gene_sums, genes_of
 from rankshift.screen.embed.states import check_summary, summarise, write_states
@@ -66,6 +66,7 @@ def embed(
     embed cells, 0: none, None: what there is; genes are always done in this process, because their sums would have to travel.
     """
     pictures = pictures or Pictures()
+    check_alone(dtype)
     opened = Bundle.open(fetched(bundle))
     if not isinstance(layer, int):
         raise InputError(f"layer {layer} is for attention: name one, or add --level attention")

@@ -14,15 +14,15 @@ from rankshift.screen import notebook
 from rankshift.screen.adaptive.allocation import PREDICTION, STRATA
 from rankshift.screen.adaptive.driving import asked_for_more, compute_adaptive, compute_rest
 from rankshift.screen.bundle.bundle import Bundle
-from rankshift.screen.encoder.cost import EFFICIENCY, memory_bytes, product_rate
-from rankshift.screen.encoder.device import Device
+from rankshift.screen.encoder.cost import EFFICIENCY, kept_bytes, memory_bytes, product_rate
+from rankshift.screen.encoder.device import KEPT_BYTES, Device
 from rankshift.screen.engine.decide import Decision, Request, decide, shard_tokens
 from rankshift.screen.engine.noise import TRIAL_LISTS
 from rankshift.screen.engine.options import Adaptive, Options
 from rankshift.screen.engine.prepare import count, prepare
 from rankshift.screen.engine.screener import Screener, finish, missing
 from rankshift.screen.errors import InputError, redacted
-from rankshift.screen.families.operators import DTYPES
+from rankshift.screen.families.operators import DELTA, DTYPES
 from rankshift.screen.files.object_store import everywhere, fetched, url_of
 from rankshift.screen.progress import progress
 from rankshift.screen.runs.markers import notes
@@ -234,8 +234,13 @@ def say_cost(
     rows = options.shard_tokens or shard_tokens(
         asked.bundle, asked.layers, selected.extent, options.gene_shifts, device
     )
-    rate = product_rate(device.kind, DTYPES.get(dtype, DTYPES["bfloat16"]))
-    memory = memory_bytes(asked.bundle.sizes, options.token_budget or device.token_budget, selected.longest)
+    budget, delta = options.token_budget or device.token_budget, dtype.endswith(DELTA)
+    # Nothing is promised of products on differences: what they win over float32 hangs on the processor (docs/precision.md).
+    rate = product_rate(device.kind, DTYPES.get("float32" if delta else dtype, DTYPES["bfloat16"]))
+    memory = memory_bytes(asked.bundle.sizes, budget, selected.longest)
+    if delta:
+        held = max(budget, selected.longest) * kept_bytes(asked.bundle.sizes, asked.layers)
+        memory += min(KEPT_BYTES[device.kind], held)
     seconds = selected.flops / (rate * EFFICIENCY)
     say(f"cells             {len(chosen):,}")
     say(f"encoder passes    {selected.lists:,} perturbed + {len(chosen):,} original, {asked.layers} layers each")

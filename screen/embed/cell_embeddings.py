@@ -11,10 +11,20 @@ from rankshift.screen.encoder.batches import ListArrays
 from rankshift.screen.encoder.encoder import Encoder
 from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
+from rankshift.screen.families.operators import DELTA
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import cut
 
 LEVELS = ("cell", "cls")
+
+
+def check_alone(dtype: str) -> None:
+    """Raise InputError where a dtype is of lists beside their originals: what is embedded stands alone."""
+    if dtype.endswith(DELTA):
+        raise InputError(
+            f"dtype {dtype} multiplies differences of perturbed lists to originals, embedded cells have none: use "
+            f"{dtype.removesuffix(DELTA)} or float32"
+        )
 
 
 def original_lists(base: np.ndarray, lengths: np.ndarray, kept: np.ndarray, frame: Frame) -> ListArrays:

@@ -3,7 +3,7 @@
 The number of workers never enters here, which is what makes results bit-identical for any of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import chain
 
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from rankshift.kernels.perturbed_lists import NOWHERE, PerturbedLists
+from rankshift.screen.cells.cells import CellTable
 from rankshift.screen.perturb.edits import CellEdits
+from rankshift.screen.perturb.perturbation import Perturb, edits_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,45 @@ def batches(ids: torch.Tensor, arrays: ListArrays, tokens: int, *, apart: bool =
             some = arrays.part(first + a, first + b)
             yield Batch(ids=ids, arrays=some, split=_split(some) if single else None)
         first += len(part)
+
+
+def groups(
+    cells: CellTable,
+    numbers: np.ndarray,
+    perturb: Perturb,
+    tokens: int,
+    some: Mapping[int, slice | np.ndarray],
+    kept_rows: int | None = None,
+) -> Iterator[tuple[np.ndarray, list[CellEdits]]]:
+    """Neighbouring cells whose perturbed lists fit one batch together; a cell that fills it is a group of its own.
+
+    kept_rows: rows of originals of a group at most, where what they read and gave is kept; a cell is never divided.
+    """
+    group: list[int] = []
+    edits: list[CellEdits] = []
+    filled = held = 0
+    for number in numbers.tolist():
+        lists = edits_of(cells.ids_of(number), perturb, cells.below_of(number))
+        if number in some:
+            lists = lists.part(some[number])
+        if not len(lists):
+            continue
+        size, rows = int(lists.length.sum()), _original_rows(lists)
+        if group and (filled + size > tokens or (kept_rows is not None and held + rows > kept_rows)):
+            yield np.array(group), edits
+            group, edits, filled, held = [], [], 0, 0
+        group.append(number)
+        edits.append(lists)
+        filled += size
+        held += rows
+    if group:
+        yield np.array(group), edits
+
+
+def _original_rows(lists: CellEdits) -> int:
+    """Rows of a cell's originals: one for every length at which its lists are compared."""
+    parts = [lists.base_length] if lists.alone is None else [lists.base_length, lists.alone.base_length]
+    return int(np.unique(np.concatenate(parts)).sum())
 
 
 def behind(batches: Iterable[Batch], after: int, tokens: int | None) -> tuple[Iterator[Batch], int]:

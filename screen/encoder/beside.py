@@ -26,10 +26,10 @@ class Beside:
     keeps: bool
 
     @staticmethod
-    def of(originals: ListArrays) -> "Beside":
-        """Where the originals are kept when they are run."""
+    def of(originals: ListArrays, most: int) -> "Beside":
+        """Where the originals are kept when they are run, in `most` bytes."""
         rows = int(originals.length.sum())
-        return Beside(originals=Originals(), start=originals.partner, rows_of_all=rows, keeps=True)
+        return Beside(originals=Originals(most), start=originals.partner, rows_of_all=rows, keeps=True)
 
     @property
     def of_lists(self) -> "Beside":

@@ -47,6 +47,11 @@ def memory_bytes(sizes: Sizes, tokens: int, longest: int) -> int:
     return 4 * int(weights + max(tokens, longest) * d + block + 4 * longest * d)
 
 
+def kept_bytes(sizes: Sizes, layers: int) -> int:
+    """Bytes of what the linear layers read and gave of one row of an original: 8 D + 2 F float32 numbers a layer."""
+    return 4 * layers * (8 * sizes.hidden_size + 2 * sizes.intermediate_size)
+
+
 def product_rate(device: str, dtype: torch.dtype) -> float:
     """Measured rate of a matrix product on this device, in FLOP per second (a fifth of a second)."""
     a = torch.randn(2048, 1024, device=device).to(dtype)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 TOKEN_BUDGET = {"cpu": 65_536, "cuda": 131_072}  # rows of a batch: 64 MB of float32 at 256 dims on a CPU
+# Of what originals read and gave, kept beside their lists where products are on differences (`families.originals`).
+KEPT_BYTES = {"cpu": 2 << 30, "cuda": 16 << 30}
 # A shard is about ten seconds of work, so that a lost worker costs little and markers stay few.
 SHARD_FLOPS = {"cpu": 2e12, "cuda": 5e14}
 

@@ -24,6 +24,8 @@ from rankshift.kernels.perturbed_lists import sent
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.encoder.batches import Batch, ListArrays, SharedEdit, batches, behind
 from rankshift.screen.encoder.beside import Beside
+from rankshift.screen.encoder.cost import kept_bytes
+from rankshift.screen.encoder.device import KEPT_BYTES
 from rankshift.screen.encoder.pooling import Pooling
 from rankshift.screen.errors import InputError
 from rankshift.screen.families.operators import Operators, Runs
@@ -147,7 +149,13 @@ class Encoder:
 
     def beside(self, originals: ListArrays) -> Beside | None:
         """Where these originals are kept for the products of their lists; None where products are not on differences."""
-        return Beside.of(originals) if self.operators.deltas else None
+        return Beside.of(originals, KEPT_BYTES[self.device.type]) if self.operators.deltas else None
+
+    def kept_rows(self, layers: int) -> int | None:
+        """Rows of originals whose products on differences fit `KEPT_BYTES` together; None where there are none."""
+        if not self.operators.deltas:
+            return None
+        return KEPT_BYTES[self.device.type] // max(kept_bytes(self.sizes, layers), 1)
 
     def each(self, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """`work` of every item, in order; on a CPU on the encoder's threads, which share nothing."""

@@ -1,6 +1,6 @@
 """Shifts of a group of cells: originals once, perturbed lists in batches, cosines, rows. The loop the project exists for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from rankshift.screen.cells.cells import Cells, CellTable
 from rankshift.screen.cells.ragged import offsets_of
 from rankshift.screen.cells.uncropped import extended
 from rankshift.screen.embed.cell_embeddings import original_lists
-from rankshift.screen.encoder.batches import Batch, ListArrays, batches, join
+from rankshift.screen.encoder.batches import Batch, ListArrays, batches, groups, join
 from rankshift.screen.encoder.beside import Beside
 from rankshift.screen.encoder.device import out_of_memory
 from rankshift.screen.encoder.encoder import Encoder
@@ -21,7 +21,7 @@ from rankshift.screen.engine.shift_rows import Shifts, stack, with_alone
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.framing import Frame
 from rankshift.screen.perturb.edits import CellEdits
-from rankshift.screen.perturb.perturbation import Perturb, edits_of
+from rankshift.screen.perturb.perturbation import Perturb
 from rankshift.screen.runs.begun import Begun, Block
 
 Done = Callable[[int], None]
@@ -63,7 +63,8 @@ def shifts_of(
     fewer bits than float32 cannot hold is computed again in float32, with its group, and marked in the rows.
     """
     rows: list[Shifts] = []
-    for number, (group, edits) in enumerate(groups(cells, numbers, perturb, measure.tokens, some or {})):
+    kept_rows = encoder.kept_rows(measure.layers)
+    for number, (group, edits) in enumerate(groups(cells, numbers, perturb, measure.tokens, some or {}, kept_rows)):
         tokens, kept = measure.tokens, None if begun is None else GroupBegun(begun, number)
         while True:
             try:
@@ -78,30 +79,6 @@ def shifts_of(
                 tokens = max(min(tokens, longest * sum(len(e) for e in edits)) // 2, longest)
             torch.cuda.empty_cache()  # here, where the error and the tensors that its frames hold are gone
     return stack(rows, Shifts.none(0 if measure.states is None else len(measure.states), perturb.how == "pairs"))
-
-
-def groups(
-    cells: CellTable, numbers: np.ndarray, perturb: Perturb, tokens: int, some: Mapping[int, slice | np.ndarray]
-) -> Iterator[tuple[np.ndarray, list[CellEdits]]]:
-    """Neighbouring cells whose perturbed lists fit one batch together; a cell that fills it is a group of its own."""
-    group: list[int] = []
-    edits: list[CellEdits] = []
-    filled = 0
-    for number in numbers.tolist():
-        lists = edits_of(cells.ids_of(number), perturb, cells.below_of(number))
-        if number in some:
-            lists = lists.part(some[number])
-        if not len(lists):
-            continue
-        size = int(lists.length.sum())
-        if group and filled + size > tokens:
-            yield np.array(group), edits
-            group, edits, filled = [], [], 0
-        group.append(number)
-        edits.append(lists)
-        filled += size
-    if group:
-        yield np.array(group), edits
 
 
 # Cosines of a block; with genes, the token of every row or -1; for <cls> with genes, the cosines of the genes too.

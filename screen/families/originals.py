@@ -24,10 +24,15 @@ class Known:
 
 
 class Originals:
-    """The inputs and products of a group's originals, layer by layer. Blocks are kept from several threads."""
+    """The inputs and products of a group's originals, in `most` bytes. Blocks are kept from several threads.
 
-    def __init__(self) -> None:
-        self._known: dict[Key, Known] = {}
+    Layers are kept from the first on for as long as they fit; the products of those above are taken in float32. Which are kept
+    depends on the model and the rows alone: a thread that is behind meets only layers that another has met.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._known: dict[Key, Known | None] = {}
+        self._free = most
         self._lock = Lock()
 
     def of(self, key: Key) -> Known | None:
@@ -38,17 +43,26 @@ class Originals:
         """Keep what a linear layer read, x [T, D], and gave, y [T, F], at the rows `row` of `count`."""
         with self._lock:
             if key not in self._known:
-                inputs = torch.zeros(count + 1, x.shape[1], device=x.device)
-                self._known[key] = Known(inputs, bias.float().expand(count + 1, -1).contiguous())
+                self._known[key] = self._room(count + 1, x, bias)
         known = self._known[key]
+        if known is None:
+            return
         at = row.long()
         known.inputs.index_copy_(0, at, x.float())
         known.products.index_copy_(0, at, y)
 
+    def _room(self, rows: int, x: Tensor, bias: Tensor) -> Known | None:
+        """Rows without a difference, of one linear layer; None where they do not fit."""
+        self._free -= 4 * rows * (x.shape[1] + len(bias))
+        if self._free < 0:  # and it stays so: a smaller layer above a large one is not kept either
+            return None
+        inputs = torch.zeros(rows, x.shape[1], device=x.device)
+        return Known(inputs, bias.float().expand(rows, -1).contiguous())
+
     @property
     def bytes(self) -> int:
         """What is held."""
-        return sum(4 * (known.inputs.numel() + known.products.numel()) for known in self._known.values())
+        return sum(4 * (known.inputs.numel() + known.products.numel()) for known in self._known.values() if known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

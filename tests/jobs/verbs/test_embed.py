@@ -168,3 +168,10 @@ def test_what_is_refused(options, message, golden, bundles, tmp_path):
         embed(golden / "v1/cells.parquet", bundles["v1"], out, **options)
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dtype_of_differences_to_originals_is_refused(bundles, golden, tmp_path):
+    wanted = r"dtype int8-delta multiplies differences .* embedded cells have none: use int8 or float32"
+    with pytest.raises(InputError, match=wanted):
+        embed([golden / "v1/cells.parquet"], bundles["v1"], tmp_path / "out.parquet", dtype="int8-delta")
+    assert not (tmp_path / "out.parquet").exists()
