@@ -1,6 +1,6 @@
 """Processor time of products on differences beside float32, as ratios in one run, and the operations and bytes of both.
 
-    python -m benchmarks.differences [--folder FOLDER] [--lists 120] [--rounds 3]
+    python -m benchmarks.differences [--folder FOLDER] [--lists 120] [--rounds 3] [--dtypes bfloat16-delta]
 
 Deletions of one cell of V1-10M, 200 and 600 genes. Rounds take turns, and the least time of a dtype counts. Operations and
 bytes are of one product of a list's rows with a weight, the loop over both counted as it is written in
@@ -51,12 +51,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the model")
     parser.add_argument("--lists", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
+    few = [p for p in PRECISIONS if p.endswith(DELTA)]
+    parser.add_argument("--dtypes", nargs="+", default=few, help="beside float32; int8 without VNNI takes minutes")
     options = parser.parse_args()
     print("| genes | dtype | seconds | float32 over it |\n|--:|---|--:|--:|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         bundle = bundle_of(MODEL, folder)
-        encoders = {d: Encoder(bundle, dtype=d) for d in ("float32", *(p for p in PRECISIONS if p.endswith(DELTA)))}
+        encoders = {d: Encoder(bundle, dtype=d) for d in ("float32", *options.dtypes)}
         for genes in (200, 600):
             cells = Cells.read(draw_cells(bundle, genes, 1, Path(temporary) / f"{genes}.parquet"), bundle)
             rounds = [[seconds(e, cells, options.lists) for e in encoders.values()] for _ in range(options.rounds + 1)]

@@ -24,19 +24,20 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device as torch names it (cpu, cuda), what its maker calls it, and whether it multiplies 16 bits natively."""
+    """A device as torch names it (cpu, cuda), what its maker calls it, and whether it multiplies 16 and 8 bits natively."""
 
     kind: str
     name: str = ""
     native_16_bit: bool = False
+    native_8_bit: bool = False
 
     @staticmethod
     def here() -> "Device":
         """The device of this process: its GPU where there is one."""
         if torch.cuda.is_available():
-            return Device(kind="cuda", name=torch.cuda.get_device_name(), native_16_bit=True)
+            return Device(kind="cuda", name=torch.cuda.get_device_name(), native_16_bit=True, native_8_bit=True)
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return Device(kind="cpu", native_16_bit=native)
+        return Device(kind="cpu", native_16_bit=native, native_8_bit=torch.cpu._is_vnni_supported())
 
     @property
     def token_budget(self) -> int:
@@ -50,10 +51,10 @@ class Device:
 
     @property
     def dtype(self) -> str | None:
-        """What `dtype auto` means: float16 on a GPU, float32 where there are no 16-bit products, None where a trial decides."""
+        """What `dtype auto` means: float16 on a GPU, float32 where no product has few bits, None where a trial decides."""
         if self.kind == "cuda":
             return "float16"
-        return None if self.native_16_bit else "float32"
+        return None if self.native_16_bit or self.native_8_bit else "float32"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ smaller than that is no finding. The same sample, in 16 and 32 bits, decides wha
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ SHARE = 100  # one list in SHARE is recomputed, from FEWEST to MOST of them
 FEWEST, MOST = 16, 128
 TOP = 100
 TRIAL_LISTS = 1000  # a screen of fewer lists is over before a trial of dtypes would pay
-TOLERANCE = 0.1  # 16 bits are taken when their noise is below this share of the spread of the shifts
+TOLERANCE = 0.1  # fewer bits are taken when their noise is below this share of the spread of the shifts
+# What `dtype auto` tries, cheapest first, and the products a device has to have for it. Plain int8 is too noisy everywhere.
+CHEAPEST = {"bfloat16": "native_16_bit", "int8-delta": "native_8_bit", "bfloat16-delta": "native_16_bit"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +76,29 @@ class Sample:
         return replace(found, cell=self.numbers[found.cell].astype(np.int32))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A dtype on the sample. noise: root mean square of the difference to float32, spread: standard deviation in float32.
+
+    Both are of the worst measured column. time: processor time as a share of float32's.
+    """
+
+    dtype: str
+    noise: float
+    spread: float
+    time: float
+
+    @property
+    def pays(self) -> bool:
+        """Is it quiet beside what is measured, and faster than float32?"""
+        return self.noise < TOLERANCE * self.spread and self.time < 1
+
+
 def choose_dtype(sample: Sample, bundle: Bundle, device: Device | None = None) -> tuple[str, dict[str, Any]]:
     """What `dtype auto` means on a device, by default that of this process, and why.
 
-    float16 on a GPU; bfloat16 on a CPU that multiplies it natively, if its noise is small beside the shifts; else float32.
-
-    noise: root mean square of the difference, spread: standard deviation in float32, of the worst measured column.
+    float16 on a GPU. On a CPU the types it multiplies natively are tried, cheapest first: the first whose noise is small
+    beside the shifts and which is faster than float32; else float32.
     """
     device = device or Device.here()
     if device.dtype is not None:
@@ -86,13 +106,37 @@ def choose_dtype(sample: Sample, bundle: Bundle, device: Device | None = None) -
         return device.dtype, reason if device.dtype == "float32" else {}
     if sample.total < TRIAL_LISTS:
         return "float32", {"reason": f"fewer than {TRIAL_LISTS} lists"}
-    exact, rough = (
-        sample.shifts(Encoder(bundle, dtype=d)).measured.astype(np.float64) for d in ("float32", "bfloat16")
-    )
-    noise, spread = np.sqrt(((rough - exact) ** 2).mean(0)), exact.std(0)
-    worst = int(np.argmax(noise / np.maximum(spread, 1e-12)))
-    dtype = "bfloat16" if noise[worst] < TOLERANCE * spread[worst] else "float32"
-    return dtype, {"bfloat16_noise": float(noise[worst]), "spread": float(spread[worst]), "lists": len(exact)}
+
+    def measured(dtype: str) -> tuple[np.ndarray, float]:
+        encoder = Encoder(bundle, dtype=dtype)
+        start = process_time()
+        return sample.shifts(encoder).measured.astype(np.float64), process_time() - start
+
+    measured("float32")  # the first pass of a process also loads what all of them use
+    exact, usual = measured("float32")
+    why: dict[str, Any] = {"lists": len(exact)}
+    for dtype, native in CHEAPEST.items():
+        if not getattr(device, native):
+            continue
+        rough, spent = measured(dtype)
+        noise, spread = np.sqrt(((rough - exact) ** 2).mean(0)), exact.std(0)
+        worst = int(np.argmax(noise / np.maximum(spread, 1e-12)))
+        trial = Trial(dtype=dtype, noise=float(noise[worst]), spread=float(spread[worst]), time=spent / usual)
+        why |= {f"{dtype}_noise": trial.noise, f"{dtype}_spread": trial.spread, f"{dtype}_time": trial.time}
+        if trial.pays:
+            return dtype, why
+    return "float32", why
+
+
+def told(dtype: str, why: Mapping[str, Any]) -> str | None:
+    """A line on what was chosen and what every trial showed; None where there was none."""
+    trials = [
+        f"{tried} has noise {why[f'{tried}_noise']:.1e} beside a spread of {why[f'{tried}_spread']:.1e}"
+        + (f" and takes {why[f'{tried}_time']:.1f} times as long as float32" if why[f"{tried}_time"] >= 1 else "")
+        for tried in CHEAPEST
+        if f"{tried}_noise" in why
+    ]
+    return f"dtype {dtype}: {'; '.join(trials)}" if trials else None
 
 
 def noise_floor(

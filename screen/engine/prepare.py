@@ -12,7 +12,7 @@ from typing import Any
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.ask import Say, ask
 from rankshift.screen.engine.decide import Decision, Request, decide
-from rankshift.screen.engine.noise import Sample
+from rankshift.screen.engine.noise import Sample, told
 from rankshift.screen.engine.options import Adaptive, Options
 from rankshift.screen.engine.selection import Selected, check_top, select_cells
 from rankshift.screen.engine.shifts import Measure
@@ -60,12 +60,8 @@ def prepare(
     if exists:
         return _same(Run.open(out), selected, adaptive, continues)
     decision = decide(_request(selected))
-    if "spread" in decision.dtype_choice:
-        say(
-            "dtype {}: bfloat16 has noise {bfloat16_noise:.1e} beside a spread of {spread:.1e}".format(
-                decision.dtype, **decision.dtype_choice
-            )
-        )
+    if (line := told(decision.dtype, decision.dtype_choice)) is not None:
+        say(line)
     return write_run(out, selected, decision, adaptive)
 
 
