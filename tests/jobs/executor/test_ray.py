@@ -19,14 +19,14 @@ from rankshift.jobs.pool.worker import Grant
 from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.engine.options import Options
 from rankshift.screen.engine.prepare import prepare
-from rankshift.screen.engine.screener import Screener, missing
+from rankshift.screen.engine.screener import Screener, missing, run
 from rankshift.screen.runs.run import Run
 from support import GOLDEN, ROWS, SCREEN, alive, until
 
 
-def prepared(bundle: Path, out: Path) -> Screener:
+def prepared(bundle: Path, out: Path, **options: Any) -> Screener:
     opened = Bundle.open(bundle)
-    return Screener.open(prepare(GOLDEN / "v1/cells.parquet", opened, out, Options(**SCREEN)).path, opened)
+    return Screener.open(prepare(GOLDEN / "v1/cells.parquet", opened, out, Options(**SCREEN, **options)).path, opened)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -38,6 +38,17 @@ def test_rows_are_bit_identical_for_any_number_of_workers(workers, bundles, tmp_
     assert Run.open(tmp_path / "run").sql(ROWS).equals(alone)
     assert "noise_floor" in Run.open(tmp_path / "run").manifest
     assert 0 < sum(rows) <= alone.num_rows
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_products_on_differences_are_the_same_on_any_number_of_workers(workers, bundles, tmp_path, ray_cluster):
+    """Every worker keeps the originals of its own groups."""
+    options = {"dtype": "int8-delta", "max_cells": 4}
+    here = run(GOLDEN / "v1/cells.parquet", bundles["v1"], tmp_path / "here", **SCREEN, **options)
+    with OnRay(workers) as executor:
+        fan_out(prepared(bundles["v1"], tmp_path / "there", **options), bundles["v1"], executor, lambda rows: None)
+    assert here.manifest.lists > 100
+    assert Run.open(tmp_path / "there").sql(ROWS).equals(here.sql(ROWS))
 
 
 def test_nothing_is_lost_or_doubled_when_a_worker_is_killed(bundles, tmp_path, alone, ray_cluster):
