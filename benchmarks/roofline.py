@@ -184,6 +184,35 @@ def predictions(shape: Shape, n: int) -> Iterator[tuple[str, dict[str, float], f
         yield name, speeds, sum(o.flops for o in some) / 1e9
 
 
+def product_times(shape: Shape, gpu: Gpu) -> dict[str, tuple[float, float]]:
+    """Bytes, and predicted nanoseconds, of the four products of a layer for one row of a list, by way.
+
+    On differences (kernel difference_product) a row of x is read in float32, but in 16 bits where attention wrote it, and the
+    original's x0 and y0, float32: from the cache where they fit, else from memory. Results are 16 bits for attention, else
+    float32. Products in 8 bits are taken to be twice as fast as in 16.
+    """
+    d, f = shape.width, shape.inner
+    products = [(d, 3 * d, 4, 2), (d, d, 2, 4), (d, f, 4, 4), (f, d, 4, 4)]  # in, out, bytes of x on differences, of y
+    ways = {
+        "float16": (1, [2.0 * (i + o) for i, o, _, _ in products]),
+        "differences in 16 bits, originals in cache": (1, [float(i * x + o * y) for i, o, x, y in products]),
+        "differences in 8 bits, originals in cache": (2, [float(i * x + o * y) for i, o, x, y in products]),
+        "differences in 16 bits, originals from memory": (
+            1,
+            [i * x + o * y + 4.0 * (i + o) for i, o, x, y in products],
+        ),
+        "differences in 8 bits, originals from memory": (2, [i * x + o * y + 4.0 * (i + o) for i, o, x, y in products]),
+    }
+    flops, found = [2.0 * i * o for i, o, _, _ in products], {}
+    for way, (faster, moved) in ways.items():
+        each = [
+            max(c / (faster * rate(gpu, "product16")), b / rate(gpu, "memory"))
+            for c, b in zip(flops, moved, strict=True)
+        ]
+        found[way] = sum(moved), 1e9 * sum(each)
+    return found
+
+
 def table() -> str:
     """All predictions, headed by what they are and what they assume."""
     lines = ["PREDICTIONS, NOT MEASUREMENTS: nothing here ran on a GPU. Assumed rates (peak x share reached):"]
@@ -198,6 +227,12 @@ def table() -> str:
         lines.append(f"\n{name}, {n} tokens, {what:55s}" + "".join(f"{g:>16s}" for g in GPUS) + "  GFLOP a list")
         for way, per_second, gflop in predictions(SHAPES[name], n):
             lines.append(f"  {way:84s}"[:86] + "".join(f"{v:16,.0f}" for v in per_second.values()) + f"{gflop:14.1f}")
+    lines.append("\nThe four products of a layer, one row of a list: bytes, and nanoseconds by GPU.")
+    for name, shape in SHAPES.items():
+        by_gpu = {g: product_times(shape, gpu) for g, gpu in GPUS.items()}
+        for way, (moved, _) in next(iter(by_gpu.values())).items():
+            times = "".join(f"{found[way][1]:16.2f}" for found in by_gpu.values())
+            lines.append(f"  {name + ', ' + way:70s}{moved:16,.0f}{times}")
     return "\n".join(lines)
 
 

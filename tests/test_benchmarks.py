@@ -160,3 +160,12 @@ def test_the_run_that_is_asked_has_each_gene_of_a_cell_once(tmp_path: Path) -> N
     assert found["mean by gene"] == 20
     assert found["limit 5"] == 5
     assert genes <= found["top genes"] <= 3 * genes
+
+
+def test_bytes_of_products_on_differences(roofline: ModuleType) -> None:
+    """Of V1-10M by hand: x of 256, 256, 256 and 512 numbers, the output's in 16 bits; y of 768 in 16 bits, 256, 512 and 256."""
+    found = roofline.product_times(roofline.SHAPES["V1-10M"], roofline.GPUS["H100 SXM"])
+    cached, fetched = (found[f"differences in 8 bits, originals {where}"] for where in ("in cache", "from memory"))
+    assert cached[0] == 4 * (256 + 256 + 512) + 2 * 256 + 2 * 768 + 4 * (256 + 512 + 256)
+    assert fetched[0] - cached[0] == 4 * (8 * 256 + 2 * 512)  # what a row of an original keeps of a layer
+    assert cached[1] < fetched[1]
