@@ -19,7 +19,7 @@ class Units:
     marker_s: float = 1e-5  # to list one of a compacted run
     compact_s_a_row: float = 3.8e-7  # 76 s for 2e8
     compacted_mean_s_a_row: float = 3.7e-8  # mean by gene, 7.4 s for 2e8
-    requests_a_shard: int = 6  # to an object store: two files of three requests each
+    requests_a_shard: int = 2  # to an object store: a part and a marker, each put in one piece
     dollars_a_thousand_puts: float = 0.005  # assumed: list price of a large store
     dollars_a_gb_month: float = 0.023  # assumed, the same
     flops: float = 3e14  # of a GPU, assumed

@@ -231,15 +231,22 @@ def fetched(place: Place) -> Path:
 
 
 def _store(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URL and the path in it."""
+    """The file system of a URL and the path in it.
+
+    An object in S3 begins when its first bytes are there (allow_delayed_open), so that a small one takes one request, not the
+    three of an upload in pieces.
+    """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not url.startswith("s3://") or not endpoint or "endpoint_override" in url:
+    if not url.startswith("s3://"):
         return fs.FileSystem.from_uri(url)
-    if "?" not in url and "@" not in url:
-        return fs.S3FileSystem(endpoint_override=endpoint), url.removeprefix("s3://").rstrip("/")
-    at = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-    options = f"endpoint_override={at.netloc}" + ("" if "scheme=" in url else f"&scheme={at.scheme}")
-    return fs.FileSystem.from_uri(f"{url}{'&' if '?' in url else '?'}{options}")
+    options = [] if "allow_delayed_open=" in url else ["allow_delayed_open=true"]
+    if endpoint and "endpoint_override" not in url:
+        if "?" not in url and "@" not in url:
+            store = fs.S3FileSystem(endpoint_override=endpoint, allow_delayed_open=True)
+            return store, url.removeprefix("s3://").rstrip("/")
+        at = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        options += [f"endpoint_override={at.netloc}"] + ([] if "scheme=" in url else [f"scheme={at.scheme}"])
+    return fs.FileSystem.from_uri(f"{url}{'&' if '?' in url else '?'}{'&'.join(options)}" if options else url)
 
 
 def _folder(url: str) -> Path:

@@ -55,6 +55,23 @@ def test_a_reader_elsewhere_sees_committed_parts_only(bundles, bucket, alone, mo
     assert Run.open(place).sql(ROWS).equals(alone)
 
 
+@pytest.mark.parametrize("more", ["", "?region=us-east-1"])
+def test_a_small_object_is_put_in_one_piece_and_a_large_one_comes_whole(bucket, more):
+    """S3 writes the number of pieces behind the tag of an object that was uploaded in pieces."""
+    import boto3
+
+    mirror = Mirror.of(f"{bucket}/files{more}")
+    held = {"empty": b"", "small": b"a part", "large": bytes(range(256)) * (3 << 14)}  # 12 MB
+    mirror.local.mkdir(parents=True)
+    for name, content in held.items():
+        (mirror.local / name).write_bytes(content)
+    mirror.push(held)
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    there = {name: client.get_object(Bucket=bucket.removeprefix("s3://"), Key=f"files/{name}") for name in held}
+    assert {name: one["Body"].read() for name, one in there.items()} == held
+    assert [name for name, one in there.items() if "-" in one["ETag"]] == ["large"]
+
+
 def test_another_run_at_the_same_url_is_not_mixed_with_the_mirror_of_the_first(
     bundles, bucket, alone, monkeypatch, tmp_path
 ):
