@@ -3,7 +3,7 @@
     rankshift demo --out demo --workers 0        # cells and two small bundles
     python -m benchmarks.precision demo [--folder FOLDER] [--lists 160] [--epochs 5]
 
-Beside the demo's bundles and the toy models of tests/golden, two encoders of 6 layers and 256 dims are pretrained here on the
+Beside the demo's bundles and the toy models of tests/golden, two encoders of 6 layers and 64 dims are pretrained here on the
 demo's cells, one of them with <cls>, which takes minutes; FOLDER keeps them. Truth is the engine in float32; noise is the root
 mean square of what differs, spread the standard deviation over the lists of a perturbation. What the processor multiplies
 natively does not enter, but for bfloat16, whose sums a processor with bfloat16 products rounds once more.
@@ -45,7 +45,8 @@ WAYS = {  # what is printed, the engine's dtype, attention in float16 as on a GP
     "int8-delta, float16 attention": ("int8-delta", True),
 }
 CELLS = 4  # whose genes are perturbed
-SHAPE = {"layers": 6, "width": 256, "heads": 4, "inner": 512}
+SHAPE = {"layers": 6, "width": 64, "heads": 4, "inner": 128}
+GENES = 256  # of a cell of theirs at most: five epochs take minutes on two cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +88,13 @@ def models(demo: Path, folder: Path, epochs: int) -> Iterator[Model]:
 
 
 def pretrained(folder: Path, generation: str, epochs: int) -> tuple[Bundle, Path]:
-    """An encoder of the shape of V1-10M trained on the demo's counts, and the cells; made once."""
+    """An encoder of six layers trained on the demo's counts, and the cells; made once."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary, cells, bundle = (folder / name for name in ("vocabulary.parquet", "cells.parquet", "bundle"))
     if not vocabulary.exists():
         build_vocabulary(MYOBLASTS, vocabulary, generation=generation)
     if not cells.exists():
-        tokenize(MYOBLASTS, VocabularyOnly.open(vocabulary, 512), cells, keep=["hours"])
+        tokenize(MYOBLASTS, VocabularyOnly.open(vocabulary, GENES), cells, keep=["hours"])
     if not bundle.exists():
         training = {f: getattr(TINY, f) for f in ("dropout", "hidden_share", "batch_tokens", "warmup", "held_out")}
         options = Pretraining(**SHAPE, **training, epochs=epochs, initializer=0.05, learning_rate=5e-4)
