@@ -91,6 +91,17 @@ def test_a_gene_twice_in_a_cell_is_reported_and_kept(tmp_path, v1):
     assert cells.notes == ("1 cells with a gene twice in the list kept as they are (first: 1)",)
 
 
+def test_all_cells_with_a_gene_twice_are_counted_and_no_other(tmp_path, v1):
+    """Cells of drawn lengths that share genes with the cells before them, against Python's sets."""
+    rng = np.random.default_rng(14)
+    genes = np.flatnonzero(v1.vocabulary.is_gene)[:60]
+    lists = [rng.choice(genes, rng.integers(0, 25), replace=bool(cell % 2)).tolist() for cell in range(400)]
+    twice = [cell for cell, tokens in enumerate(lists) if len(set(tokens)) < len(tokens)]
+    assert 100 < len(twice) < 200
+    told = f"{len(twice)} cells with a gene twice in the list kept as they are (first: {twice[0]})"
+    assert told in Cells.read(table(tmp_path / "c.parquet", lists), v1).notes
+
+
 def test_nested_columns_are_left_out_and_named(tmp_path, v1):
     cells = Cells.read(table(tmp_path / "c.parquet", [[5]], embedding=[[5.0, 6.0]], tissue=["heart"]), v1)
     assert cells.obs.column_names == ["cell_id", "tissue"]
