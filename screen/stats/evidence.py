@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from rankshift.screen.cells.ragged import offsets_of, places_of
 from rankshift.screen.runs.layout import SIMILARITY
 from rankshift.screen.runs.run import Run
 from rankshift.screen.stats.arithmetic.empirical_null import null_centre
 from rankshift.screen.stats.arithmetic.false_discovery import fdr
+from rankshift.screen.stats.arithmetic.grouped import whole_groups
 from rankshift.screen.stats.arithmetic.rank_sum import RankSum, against_rest, between, two_sided
 from rankshift.screen.stats.arithmetic.resampling import (
     Interval,
@@ -227,10 +229,30 @@ class TwoRuns(Evidence):
 
     def rank_sum_of(self, values: np.ndarray, null_values: np.ndarray) -> RankSum:
         """Values [N] of every gene against the null run's values [M] of it, corrected for ties; NaN takes no part."""
-        gene = self.same[self.other.gene]
-        mine, kept = ~np.isnan(values), (gene >= 0) & ~np.isnan(null_values)
-        count = len(self.seen.count)
-        return between(self.seen.gene[mine], values[mine], gene[kept], null_values[kept], count, ties=True)
+        rising = np.argsort(self.same, kind="stable")  # perturbations there in the order of here, behind those not here
+        number, there = self.same[rising], self.other.count[rising]
+        both = self.seen.count.copy()
+        np.add.at(both, number[number >= 0], there[number >= 0])
+        found = []
+        for first, last in whole_groups(offsets_of(both)):  # so that no key of all rows is made
+            here = slice(self.seen.offsets[first], self.seen.offsets[last])
+            a, b = np.searchsorted(number, (first, last))
+            rows = places_of(there[a:b]) + np.repeat(self.other.offsets[rising[a:b]], there[a:b])
+            mine, kept = ~np.isnan(values[here]), ~np.isnan(null_values[rows])
+            found.append(
+                between(
+                    self.seen.gene[here][mine] - first,
+                    values[here][mine],
+                    np.repeat(number[a:b] - first, there[a:b])[kept],
+                    null_values[rows][kept],
+                    last - first,
+                    ties=True,
+                )
+            )
+        return RankSum(
+            superiority=np.concatenate([one.superiority for one in found]),
+            error=np.concatenate([one.error for one in found]),
+        )
 
     @cached_property
     def rank_sum(self) -> RankSum:

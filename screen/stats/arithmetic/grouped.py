@@ -15,6 +15,19 @@ def chunks(count: int) -> Iterator[slice]:
     return (slice(begin, min(begin + CHUNK, count)) for begin in range(0, count, CHUNK))
 
 
+def whole_groups(edge: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First group, and the one after the last, of pieces of about CHUNK values; edge int64 [G + 1]: where each group begins.
+
+    >>> list(whole_groups(np.array([0, 3_000_000, 3_500_000, 9_000_000, 9_000_001])))
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    first = 0
+    while first < len(edge) - 1:
+        last = max(first + 1, int(np.searchsorted(edge, edge[first] + CHUNK, "right")) - 1)
+        yield first, last
+        first = last
+
+
 def grouped_sums(group: np.ndarray, weights: Callable[[slice], np.ndarray], groups: int) -> np.ndarray:
     """float64 [G]: sums of weights by group, int [N] in 0..G-1. weights: those of a slice of the N values; NaN counts as such.
 

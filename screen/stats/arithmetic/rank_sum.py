@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from rankshift.screen.stats.arithmetic.grouped import CHUNK, chunks, grouped_counts
+from rankshift.screen.stats.arithmetic.grouped import CHUNK, chunks, grouped_counts, whole_groups
 
 AT_ONCE = 16_000_000  # values sorted at a time, 0.7 GB with what is made of them
 SAMPLE = 1 << 16  # values that say where to cut the others into ranges of about AT_ONCE
@@ -151,9 +151,7 @@ def between(
     m = np.bincount(other_group, minlength=groups).astype(np.float64)
     edge = np.concatenate([[0], np.cumsum(n + m)]).astype(np.int64)  # where each group begins among the sorted
     sums, tied = np.zeros(groups), np.zeros(groups)
-    first = 0
-    while first < groups:  # whole groups, about CHUNK values at a time
-        last = max(first + 1, int(np.searchsorted(edge, edge[first] + CHUNK, "right")) - 1)
+    for first, last in whole_groups(edge):
         part = keys[edge[first] : edge[last]]
         if len(part):
             starts, counts = _runs(part >> np.uint64(1))
@@ -163,7 +161,6 @@ def between(
             sums[first:last] = np.bincount(owner, weights=rank * mine, minlength=last - first)
             block = counts.astype(np.float64)
             tied[first:last] = np.bincount(owner, weights=block**3 - block, minlength=last - first)
-        first = last
     total, pairs = n + m, n * m
     correction = tied / np.maximum(total * (total - 1), 1) if ties else 0.0
     return _result(sums - n * (n + 1) / 2, pairs, pairs / 12 * (total + 1 - correction))

@@ -101,7 +101,7 @@ def test_groups_are_compared_in_blocks(monkeypatch):
     group, other_group = rng.integers(0, 50, 3000), rng.integers(0, 50, 2000)
     values, other = (rng.integers(0, 20, n).astype(np.float32) for n in (3000, 2000))
     whole = between(group, values, other_group, other, 60, ties=True)
-    monkeypatch.setattr("rankshift.screen.stats.arithmetic.rank_sum.CHUNK", 130)
+    monkeypatch.setattr("rankshift.screen.stats.arithmetic.grouped.CHUNK", 130)
     np.testing.assert_array_equal(between(group, values, other_group, other, 60, ties=True).z, whole.z)
 
 
