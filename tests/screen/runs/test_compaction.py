@@ -93,6 +93,19 @@ def test_files_and_row_groups_are_bounded_and_know_what_they_hold(run, monkeypat
     assert all(a.equals(b) for a, b in zip(rows(run), before, strict=True))
 
 
+def test_rows_are_those_of_files_whose_ranges_are_read_and_of_files_whose_are_not(run, monkeypatch):
+    query = "SELECT gene_ids, cell_id, similarity FROM shifts ORDER BY ALL"
+    monkeypatch.setattr(compaction, "FILE_ROWS", 1)
+    compact(run)
+    known = run.sql(query)
+    assert len(run.files(SHIFTS, run.queried)) > 1
+    assert "union_by_name" in run.views
+    monkeypatch.setattr("rankshift.screen.runs.views.KNOWN_FILES", 1)
+    assert "union_by_name" not in run.views
+    assert known.num_rows == sum(marker["rows"] for marker in run.committed.values())
+    assert run.sql(query).equals(known)
+
+
 def test_doing_it_again_writes_nothing(run):
     compact(run)
     before = {path: path.stat().st_mtime_ns for path in (run.path / COMPACTED).rglob("*.*")}
