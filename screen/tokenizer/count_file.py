@@ -18,7 +18,7 @@ from anndata.io import read_elem
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.hdf5 import DAMAGED, open_hdf5
 from rankshift.screen.files.one_line import first_line
-from rankshift.screen.tokenizer.counts import Counts, check_columns
+from rankshift.screen.tokenizer.counts import Counts, check_columns, wide
 from rankshift.screen.tokenizer.layers import RAW, X, choose, spread
 
 LOOM_NAMES = {"obs": ("CellID", "obs_names", "cell_names"), "var": ("Accession", "var_names", "Gene")}
@@ -165,13 +165,13 @@ class _Stored:
             raise InputError(f"{self._path}: X is stored as {self.kind!r}: store it as CSR, CSC or dense counts")
 
     def _dense_rows(self, part: slice) -> sp.csr_matrix:
-        return sp.csr_matrix(self._node[:, part].T if self._transposed else self._node[part])
+        return sp.csr_matrix(wide(self._node[:, part].T if self._transposed else self._node[part]))
 
     @cached_property
     def _by_gene(self) -> sp.csr_matrix:
         """A CSC matrix whole. Its indices are checked, because scipy writes outside of its arrays where they are wrong."""
         data, index, offsets = (self._node[name][:] for name in ("data", "indices", "indptr"))
-        matrix = sp.csc_matrix((data, index, offsets), self.shape)
+        matrix = sp.csc_matrix((wide(data), index, offsets), self.shape)
         matrix.check_format(full_check=True)
         return matrix.tocsr()
 
@@ -188,7 +188,7 @@ class _Stored:
         data, column = self._node["data"][b:e], self._node["indices"][b:e]
         if len(column) != e - b or (len(column) and not 0 <= column.min() <= column.max() < self.shape[1]):
             raise ValueError("a column number lies outside the genes")
-        return sp.csr_matrix((data, column, offsets[start : stop + 1] - b), (stop - start, self.shape[1]))
+        return sp.csr_matrix((wide(data), column, offsets[start : stop + 1] - b), (stop - start, self.shape[1]))
 
 
 def _loom_frame(file: h5py.File, name: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from rankshift.screen.cells.labels import label_text
 from rankshift.screen.errors import InputError
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.tokenizer.layers import RAW, X, choose, spread
+from rankshift.screen.tokenizer.whole_counts import whole_counts
 
 BLOCK_CELLS = 4096  # cells read at a time
 
@@ -76,23 +77,28 @@ class Counts:
         raise NotImplementedError
 
     def blocks(self, cells: int = BLOCK_CELLS) -> Iterator[Block]:
-        """All rows in order, at most `cells` at a time; every count is checked."""
+        """All rows in order, at most `cells` at a time; every count is checked, what was divided by depth is whole again."""
         if cells < 1:
             raise InputError(f"blocks of {cells} cells: give at least 1")
         if self.dtype.kind not in "fiub":
             raise InputError(f"{self.path}: X holds {self.dtype}: store counts as numbers")
+        told = 0
         try:
             for start, matrix in self.matrices(cells):
                 if not matrix.has_canonical_format:
                     matrix.sum_duplicates()  # sorts columns too
                 self._check(start, matrix)
-                yield Block(
-                    start=start, data=matrix.data, column=matrix.indices, offsets=matrix.indptr.astype(np.int64)
-                )
+                offsets = matrix.indptr.astype(np.int64)
+                data, whole = whole_counts(matrix.data, offsets)
+                told += whole
+                yield Block(start=start, data=data, column=matrix.indices, offsets=offsets)
         except (OSError, KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:  # all that h5py raises
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{self.path}: X is damaged ({first_line(error)}): write the file again") from error
+        if told:
+            note = f"{self.path.name}: {told:,} cells were divided by their depth; whole counts are told from each cell's step"
+            self.notes += [note] if note not in self.notes else []
 
     def _check(self, start: int, matrix: sp.csr_matrix) -> None:
         data = matrix.data
@@ -140,7 +146,7 @@ class CountsInMemory(Counts):
     def matrices(self, cells: int) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Rows in order, copied: the AnnData's own must not be sorted or summed."""
         for start in range(0, len(self), cells):
-            yield start, sp.csr_matrix(self._x[start : start + cells], copy=True)
+            yield start, sp.csr_matrix(wide(self._x[start : start + cells]), copy=True)
 
 
 def again(
@@ -157,6 +163,11 @@ def check_columns(frame: Any, name: str, path: Path) -> None:
         raise InputError(f"{path}: {name} has two columns {str(twice)!r}: rename or drop one")
 
 
+def wide(values: Any) -> Any:
+    """Values as they are, those of 16 bits as float32: scipy has no sparse matrices of them."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
 def _readable(matrix: Any) -> Any:
     """A matrix whose rows can be cut out: sparse ones checked, because scipy reads beyond their ends where they are broken."""
     if not sp.issparse(matrix):
@@ -171,7 +182,7 @@ def _readable(matrix: Any) -> Any:
 
 def _some_rows(matrix: Any) -> Iterator[sp.csr_matrix]:
     rows = _readable(matrix)
-    return (sp.csr_matrix(rows[part]) for part in spread(rows.shape[0]))
+    return (sp.csr_matrix(wide(rows[part])) for part in spread(rows.shape[0]))
 
 
 def totals(file: Counts) -> np.ndarray | None:

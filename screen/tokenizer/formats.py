@@ -3,6 +3,7 @@
 It refuses what is no count matrix by saying what to give instead. Features other than gene expression are left out and counted.
 """
 
+import gzip
 import re
 import zlib
 from pathlib import Path
@@ -22,10 +23,10 @@ from rankshift.screen.files.hdf5 import open_hdf5
 from rankshift.screen.files.one_line import first_line
 from rankshift.screen.tokenizer.count_file import CountFile
 from rankshift.screen.tokenizer.counts import Counts, CountsInMemory
-from rankshift.screen.tokenizer.endings import TABLES, is_zarr, mtx_of
+from rankshift.screen.tokenizer.endings import MATRIX, TABLES, is_zarr, modality_of, mtx_of
 
+HOUSEKEEPING = frozenset(["ACTB", "B2M", "EEF1A1", "GAPDH", "HSP90AB1", "PPIA", "RPL13A", "RPLP0", "TPT1", "UBC"])
 EXPRESSION = "Gene Expression"
-GENES = ("rna", "gex", "RNA", "GEX")  # usual names of the modality that holds genes
 DAMAGED = (  # what readers of other formats raise for files that are damaged, or laid out in another way
     OSError, EOFError, zlib.error, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError,
 )  # fmt: skip
@@ -55,6 +56,8 @@ def _reader(path: Path) -> Any:
         return _read_zarr if is_zarr(path) else _read_mtx if mtx_of(path) is not None else None
     if name.endswith(TABLES):
         return _read_table
+    if name in MATRIX:
+        return lambda matrix: _read_mtx(matrix.parent)
     return {".h5": _read_10x, ".h5mu": _read_mudata}.get(path.suffix) if path.is_file() else None
 
 
@@ -73,7 +76,7 @@ def _read_mudata(path: Path) -> tuple[anndata.AnnData, list[str]]:
     """The modality with genes of a MuData file, which holds each as an AnnData."""
     with open_hdf5(path, "MuData") as file:
         names = list(file["mod"])
-        name = next((name for name in GENES if name in names), names[0] if len(names) == 1 else None)
+        name = modality_of(names)
         if name is None:
             raise InputError(
                 f"{path} has modalities {', '.join(names)}, none called rna: write the one with genes as .h5ad"
@@ -133,17 +136,21 @@ def _expression(
 
 
 def _read_table(path: Path) -> tuple[anndata.AnnData, list[str]]:
-    """A table of counts with Ensembl ids along one side, which says which side the genes are."""
+    """A table of counts with Ensembl ids or symbols along one side, which says which side the genes are."""
 
     try:
-        frame = pd.read_csv(path, sep="\t" if ".tsv" in path.name.lower() else ",", index_col=0)
+        frame = pd.read_csv(path, sep=_separator(path), index_col=0)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no table of counts ({first_line(error)}): write it as .h5ad") from error
-    down, across = (_share(labels) for labels in (frame.index, frame.columns))
+    sides = (frame.index, frame.columns)
+    down, across = (_share(labels) for labels in sides)
+    if max(down, across) < 0.5:
+        down, across = (_housekeeping(labels) for labels in sides)
     if max(down, across) < 0.5:
         first = frame.index[0] if len(frame) else "none"
         raise InputError(
-            f"{path}: neither rows ({first}, …) nor columns are named by Ensembl ids: name the genes so, or write it as .h5ad"
+            f"{path}: neither rows ({first}, …) nor columns are named by Ensembl ids or symbols: "
+            "name the genes so, or write it as .h5ad"
         )
     frame = frame.T if down > across else frame
     if any(kind.kind not in "iuf" for kind in frame.dtypes):
@@ -153,5 +160,18 @@ def _read_table(path: Path) -> tuple[anndata.AnnData, list[str]]:
     return anndata.AnnData(sp.csr_matrix(frame.to_numpy()), **names), [f"genes are in {side}"]
 
 
+def _separator(path: Path) -> str:
+    if (name := path.name.lower()).endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        return "\t" if ".tsv" in name else ","
+    with gzip.open(path, "rt") if name.endswith(".gz") else path.open() as file:
+        line = file.readline(1 << 20)
+    return max("\t, ", key=line.count)  # a .txt may hold any; ties go to the tab
+
+
 def _share(labels: Any) -> float:
     return sum(bool(_ENSEMBL.match(str(label))) for label in labels) / max(1, len(labels))
+
+
+def _housekeeping(labels: Any) -> float:
+    """Share of the genes of nearly every cell that are there by symbol, in any case: a half and more on the side of genes."""
+    return len(HOUSEKEEPING & {str(label).upper() for label in labels}) / len(HOUSEKEEPING)

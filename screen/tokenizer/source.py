@@ -18,7 +18,7 @@ from rankshift.screen.cells.stored import SpooledCells
 from rankshift.screen.errors import InputError, redacted
 from rankshift.screen.files.object_store import everywhere, fetched
 from rankshift.screen.genes.token_space import TokenSpace
-from rankshift.screen.tokenizer.endings import holds_counts
+from rankshift.screen.tokenizer.endings import holds_counts, modality_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,6 +50,7 @@ def tokenize(
     from rankshift.screen.cells.uncropped import Uncropped, split_off
     from rankshift.screen.tokenizer.tokenize import tokenize as rank
 
+    data = _modality(data)
     if not (is_anndata(data) or isinstance(data, str | Path | list | tuple)):
         raise InputError(f"cells are a {type(data).__name__}: {_way_out(data)}")
     opened = Bundle.open(Path(bundle)) if isinstance(bundle, str | Path) else bundle
@@ -111,7 +112,7 @@ def cells_of(
         except InputError as error:  # a screen calls the hidden layer --layer
             raise InputError(str(error).replace("--layer", "--counts-layer")) from error
 
-    if is_anndata(cells):
+    if is_anndata(cells := _modality(cells)):
         return ranked(cells)
     if not isinstance(cells, Cells) and not isinstance(cells, str | Path | list | tuple):
         raise InputError(f"cells are a {type(cells).__name__}: {_way_out(cells)}")
@@ -131,9 +132,16 @@ def cells_of(
     return SpooledCells.read(places, bundle, below=below)
 
 
+def _modality(cells: Any) -> Any:
+    """The AnnData of a MuData that holds genes, where its name says which; anything else as it is."""
+    name = modality_of(list(cells.mod)) if type(cells).__name__ == "MuData" else None
+    return cells if name is None else cells.mod[name]
+
+
 def _way_out(cells: Any) -> str:
     if type(cells).__name__ == "MuData":
-        return f"give the modality with the genes, as data[{next(iter(cells.mod), 'rna')!r}]"
+        there = ", ".join(map(repr, cells.mod))
+        return f"none of its modalities ({there}) is called rna: give the one with the genes, as data[NAME]"
     return "give a token table, several in a list, an AnnData, or Cells"
 
 

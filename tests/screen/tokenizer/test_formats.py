@@ -16,6 +16,7 @@ from rankshift.screen.bundle.bundle import Bundle
 from rankshift.screen.errors import InputError
 from rankshift.screen.genes.vocabulary import Vocabulary
 from rankshift.screen.notebook import run
+from rankshift.screen.tokenizer.formats import open_counts
 from rankshift.screen.tokenizer.source import tokenize
 from rankshift.screen.tokenizer.vocabulary_builder import build_vocabulary
 from support import GOLDEN
@@ -90,12 +91,32 @@ def csv(data, folder):
     return folder / "c.csv"
 
 
+def txt(data, folder):
+    data.to_df().to_csv(folder / "c.txt", sep="\t")
+    return folder / "c.txt"
+
+
+def mtx_file(data, folder):
+    return mtx(data, folder) / "matrix.mtx.gz"
+
+
+def half_precision(data, folder):
+    halves = anndata.AnnData(data.X.toarray().astype(np.float16), obs=data.obs, var=data.var)
+    return h5ad(halves, folder)
+
+
+def per_ten_thousand(data, folder):
+    divided = data.copy()
+    divided.X = sp.csr_matrix(data.X.multiply(1e4 / data.X.sum(1)), dtype=np.float32)
+    return h5ad(divided, folder)
+
+
 def tsv_of_genes(data, folder):
     data.to_df().T.to_csv(folder / "c.tsv.gz", sep="\t")
     return folder / "c.tsv.gz"
 
 
-FORMATS = [h5ad, zarr, tenx, mtx, mudata, csv, tsv_of_genes]
+FORMATS = [h5ad, zarr, tenx, mtx, mtx_file, mudata, csv, txt, tsv_of_genes, half_precision, per_ten_thousand]
 
 
 @pytest.mark.parametrize("write", FORMATS, ids=lambda f: f.__name__)
@@ -108,7 +129,20 @@ def test_the_lists_are_those_of_the_same_counts_in_memory(write, counts, bundles
     np.testing.assert_array_equal(found.offsets, wanted.offsets)
     assert found.obs["cell_id"].to_pylist() == wanted.obs["cell_id"].to_pylist()
     left_out = any("3 features are left out (Antibody Capture)" in note for note in found.notes)
-    assert left_out is (write in (tenx, mtx))
+    assert left_out is (write in (tenx, mtx, mtx_file))
+
+
+@pytest.mark.parametrize("genes_down", [True, False])
+@pytest.mark.parametrize("case", [str, str.capitalize])
+def test_a_table_of_symbols_has_its_genes_on_the_side_of_those_of_every_cell(genes_down, case, tmp_path):
+    symbols = ["LYZ", "ACTB", "GAPDH", "B2M", "EEF1A1", "UBC", "TPT1"]
+    frame = pd.DataFrame(np.arange(14).reshape(2, 7), index=["cell1", "cell2"], columns=[case(s) for s in symbols])
+    (frame.T if genes_down else frame).to_csv(tmp_path / "s.csv")
+    read = open_counts(tmp_path / "s.csv")
+    assert list(read.obs.index) == ["cell1", "cell2"]
+    assert list(read.var.index) == [case(s) for s in symbols]
+    (block,) = read.blocks()
+    assert block.data.tolist() == list(range(1, 14))  # the zero is not stored
 
 
 @pytest.mark.slow
@@ -147,6 +181,17 @@ def _renamed(folder):
 def _symbols(folder):
     pd.DataFrame(np.eye(3, dtype=int), index=["a", "b", "c"], columns=["LYZ", "CST3", "CD14"]).to_csv(folder / "s.csv")
     return folder / "s.csv"
+
+
+def _named(name):
+    def make(folder):
+        (folder / name).write_bytes(gzip.compress(b"RDX3"))
+        return folder / name
+
+    return make
+
+
+_of_r, _zipped, _bare_matrix = _named("seurat.rds"), _named("cells.h5ad.gz"), _named("GSM1_matrix.mtx.gz")
 
 
 def _texts(folder):
@@ -206,7 +251,10 @@ def _overwritten(folder):
         (_overwritten, "cannot be read .*write it again, best as .h5ad"),
         (_old_tenx, "no feature-barcode matrix of Cell Ranger 3 or later: write it as .h5ad"),
         (_renamed, "looks like an AnnData: call it .h5ad"),
-        (_symbols, r"neither rows \(a, …\) nor columns are named by Ensembl ids"),
+        (_symbols, r"neither rows \(a, …\) nor columns are named by Ensembl ids or symbols"),
+        (_of_r, r"is an object of R: write it there as \.h5ad"),
+        (_zipped, "is compressed as a whole: unpack it first"),
+        (_bare_matrix, "put it as matrix.mtx beside features.tsv and barcodes.tsv into a folder"),
         (_texts, "holds texts beside counts"),
         (_no_genes, "has modalities atac, prot, none called rna: write the one with genes as .h5ad"),
         (_outside, "o.h5 cannot be read"),

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from typing import ClassVar
 
 import anndata
 import datasets
@@ -70,14 +69,19 @@ def test_an_anndata_that_is_backed_by_a_file_gives_the_lists_of_one_in_memory(ad
 class MuData:
     """What mudata's looks like from outside: it answers every index."""
 
-    mod: ClassVar = {"rna": None, "prot": None}
+    def __init__(self, **mod):
+        self.mod = mod
 
     def __getitem__(self, key):
         return self
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [(MuData(), r"give the modality with the genes, as data\['rna'\]"), (7, "give a token table")]
+    ("data", "message"),
+    [
+        (MuData(a=1, b=2), r"none of its modalities \('a', 'b'\) is called rna: give the one with the genes"),
+        (7, "give a token table"),
+    ],
 )
 def test_what_is_no_cells_is_refused_by_its_type(data, message, bundles, tmp_path):
     for call in (
@@ -86,6 +90,12 @@ def test_what_is_no_cells_is_refused_by_its_type(data, message, bundles, tmp_pat
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+@pytest.mark.parametrize("others", [{}, {"prot": None}])
+def test_of_a_mudata_the_modality_with_genes_is_taken(others, adata, generation, bundles):
+    expected = tokenize(adata, bundles[generation])
+    assert tokenize(MuData(**others, rna=adata), bundles[generation]).ids.tolist() == expected.ids.tolist()
 
 
 @pytest.mark.slow
