@@ -95,7 +95,8 @@ def test_files_and_row_groups_are_bounded_and_know_what_they_hold(run, monkeypat
 
 def test_rows_are_those_of_files_whose_ranges_are_read_and_of_files_whose_are_not(run, monkeypatch):
     query = "SELECT gene_ids, cell_id, similarity FROM shifts ORDER BY ALL"
-    monkeypatch.setattr(compaction, "FILE_ROWS", 1)
+    monkeypatch.setattr(compaction, "GROUP_ROWS", 2048)
+    monkeypatch.setattr(compaction, "FILE_ROWS", 2048)
     compact(run)
     known = run.sql(query)
     assert len(run.files(SHIFTS, run.queried)) > 1
