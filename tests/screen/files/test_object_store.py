@@ -70,6 +70,9 @@ def test_a_small_object_is_put_in_one_piece_and_a_large_one_comes_whole(bucket, 
     there = {name: client.get_object(Bucket=bucket.removeprefix("s3://"), Key=f"files/{name}") for name in held}
     assert {name: one["Body"].read() for name, one in there.items()} == held
     assert [name for name, one in there.items() if "-" in one["ETag"]] == ["large"]
+    mirror.drop()
+    mirror.pull(mirror.objects())
+    assert {name: (mirror.local / name).read_bytes() for name in held} == held
 
 
 def test_another_run_at_the_same_url_is_not_mixed_with_the_mirror_of_the_first(
